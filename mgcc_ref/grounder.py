@@ -1,0 +1,105 @@
+"""The contextual object grounding module (COGM), learned kind: `LayoutHead`, stage `grounder`.
+
+The paper has the LLM write boxes in context (`in_context_layout.py`). A small LLM cannot, so this head reads
+the same frozen features with object queries and gives the same kind of answer in one pass.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mgcc_ref.attention import Attention, FeedForward, LayerwiseNorm
+from mgcc_ref.config import GrounderConfig, QuerySource
+
+
+class QueryBlock(nn.Module):
+    """Pre-norm decoder block: queries attend each other, then the context, then a feed-forward."""
+
+    def __init__(self, config: GrounderConfig, dropout: float) -> None:
+        super().__init__()
+        width = config.hidden
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.among = Attention(width, width, width, config.heads)
+        self.across = Attention(width, width, width, config.heads)
+        self.feed_forward = FeedForward(width, config.feed_forward, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        normed = self.norms[0](queries)
+        queries = queries + self.dropout(self.among(normed, normed))
+        queries = queries + self.dropout(self.across(self.norms[1](queries), context, mask))
+        return queries + self.dropout(self.feed_forward(self.norms[2](queries)))
+
+
+class LayoutHead(nn.Module):
+    """(f_mm (B, S, D_f), mask (B, S)) -> boxes (B, N, 4), presence (B, N), phrase embeddings (B, N, D_p), pointers (B, N, S).
+
+    With LABELS queries there are `slots_per_label` queries for each phrase embedding of the label list, so a label
+    is found by asking for it; the N most present are returned. With LEARNED ones the N free queries regress
+    the phrase embedding, and the label is what the pointer selects in the text.
+    """
+
+    def __init__(
+        self,
+        config: GrounderConfig,
+        features: int,
+        layer_width: int,
+        objects: int,
+        label_embeddings: Tensor,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        width, phrase = config.hidden, label_embeddings.shape[-1]
+        self.objects, self.query_source = objects, config.query_source
+        self.norm = LayerwiseNorm(features, layer_width)
+        self.project = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width))
+        self.blocks = nn.ModuleList(QueryBlock(config, dropout) for _ in range(config.layers))
+        self.out_norm = nn.LayerNorm(width)
+        self.presence = nn.Linear(width, 1)
+        self.box = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
+        self.pointer_query = nn.Linear(width, width)
+        self.pointer_key = nn.Linear(width, width)
+        if config.query_source is QuerySource.LABELS:
+            slots = config.slots_per_label
+            self.register_buffer("query_phrases", label_embeddings.repeat_interleave(slots, dim=0))  # (Q, D_p)
+            self.phrase_to_query = nn.Linear(phrase, width)
+            self.queries = nn.Parameter(0.5 * torch.randn(label_embeddings.shape[0] * slots, width))
+        else:
+            self.queries = nn.Parameter(0.5 * torch.randn(objects, width))
+            self.phrase = nn.Linear(width, phrase)
+
+    def all_queries(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Before selection: (boxes cxcywh in [0, 1], presence logits, phrase embeddings, pointer logits), Q queries."""
+        context = self.project(self.norm(features))
+        queries = self.queries
+        if self.query_source is QuerySource.LABELS:
+            queries = queries + self.phrase_to_query(self.query_phrases)
+        x = queries.unsqueeze(0).expand(features.shape[0], -1, -1)
+        for block in self.blocks:
+            x = block(x, context, mask)
+        x = self.out_norm(x)
+        if self.query_source is QuerySource.LABELS:
+            phrases = self.query_phrases.unsqueeze(0).expand(features.shape[0], -1, -1)
+        else:
+            phrases = self.phrase(x)
+        scale = x.shape[-1] ** -0.5
+        pointers = scale * self.pointer_query(x) @ self.pointer_key(context).transpose(1, 2)  # (B, Q, S)
+        pointers = pointers.masked_fill(~mask.unsqueeze(1), -1e4)  # finite, and within fp16
+        return self.box(x).sigmoid(), self.presence(x).squeeze(-1), phrases, pointers
+
+    def forward(self, context_features: Tensor, context_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        boxes, logits, phrases, pointers = self.all_queries(context_features, context_mask)
+        presence, order = logits.sigmoid().topk(self.objects, dim=1)  # (B, N), most present first
+
+        def pick(values: Tensor) -> Tensor:
+            return values.gather(1, order.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+        return cxcywh_to_xyxy(pick(boxes)), presence, pick(phrases), F.softmax(pick(pointers), dim=-1)
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(…, 4) centre and size -> corners, clipped to the picture."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1).clamp(0.0, 1.0)

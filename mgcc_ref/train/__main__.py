@@ -1,0 +1,54 @@
+"""`python -m mgcc_ref.train --profile story --step vae`: train one step, or go on with it after a kill."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mgcc_ref.config import Profile, get_profile
+from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingStep
+
+
+def _vae(profile: Profile, weights: Path, seed: int) -> TrainingStep:
+    from mgcc_ref.train.steps.vae import VaeStep
+
+    return VaeStep(profile)
+
+
+STEPS: dict[str, tuple[Callable[[Profile, Path, int], TrainingStep], LoopOptions]] = {
+    "vae": (_vae, LoopOptions(total_steps=2200, learning_rate=1.5e-3)),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m mgcc_ref.train", description=__doc__)
+    parser.add_argument("--profile", default="story")
+    parser.add_argument("--step", required=True, choices=list(STEPS))
+    parser.add_argument("--steps", type=int, help="number of optimiser steps (default: the step's own)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help="folder of the run (default: runs/PROFILE/STEP)")
+    parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+
+    profile = get_profile(args.profile)
+    weights = args.weights or profile.weights_folder
+    run_folder = args.run or Path("runs") / profile.name / args.step
+    torch.manual_seed(args.seed)
+    build, options = STEPS[args.step]
+    options = replace(options, seed=args.seed, total_steps=args.steps or options.total_steps)
+    trainer = Trainer(build(profile, weights, args.seed), options, run_folder)
+    trainer.run()
+    for path in trainer.save_weights(weights):
+        print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The training loop that every step shares: resume, EMA, progress, metrics and sample pictures.
+
+A run is a function of (step, seed, number of steps): batch `i` is drawn from a generator seeded with
+(seed, i), so a run killed at any moment goes on from its last checkpoint with the very same data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+log = logging.getLogger("mgcc.train")
+
+Batch = Mapping[str, Tensor]
+
+
+class TrainingStep(Protocol):
+    """What one step (vae, clip, unet, align, grounder) brings to the loop."""
+
+    @property
+    def objective(self) -> nn.Module:
+        """Module whose forward(batch, step) gives (loss, metrics); its parameters that require grad are trained."""
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Draw one batch; called once a training step."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores on held-back data, with the averaged weights in place."""
+
+    def picture(self, path: Path) -> None:
+        """Write a PNG that shows how well the model does now."""
+
+    def save_weights(self, folder: Path) -> list[Path]:
+        """Write the trained modules as fp16 safetensors; return the files."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long and how to train. `learning_rate` is reached after `warmup_steps`, held, then falls as a half cosine."""
+
+    total_steps: int
+    learning_rate: float
+    warmup_steps: int = 100
+    decay_fraction: float = 0.4
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    seed: int = 0
+    checkpoint_every_s: float = 120.0
+    evaluate_every_steps: int = 400
+    log_every_steps: int = 20
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of step `step` (from 0)."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        decay_start = self.total_steps * (1 - self.decay_fraction)
+        t = max(0.0, (step - decay_start) / max(1.0, self.total_steps - decay_start))
+        return self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
+
+
+class ExponentialAverage:
+    """Exponential moving average of all trained parameters, warmed up so that early steps don't stick."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                if name in self.shadow:
+                    self.shadow[name].lerp_(parameter.detach(), 1 - decay)
+
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the module's weights with the averaged ones; calling it twice restores them."""
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                if name in self.shadow:
+                    current = parameter.detach().clone()
+                    parameter.copy_(self.shadow[name])
+                    self.shadow[name] = current
+
+
+class Trainer:
+    """Runs one `TrainingStep` in `folder`, which holds checkpoint.pt, metrics.jsonl and pictures."""
+
+    def __init__(self, step: TrainingStep, options: LoopOptions, folder: Path) -> None:
+        self.step, self.options, self.folder = step, options, folder
+        self.accelerator = Accelerator()
+        parameters = [p for p in step.objective.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+        )
+        self.objective, self.optimizer = self.accelerator.prepare(step.objective, optimizer)
+        self.ema = ExponentialAverage(step.objective, options.ema_decay)
+        self.done_steps = 0
+
+    def run(self) -> None:
+        """Train up to `total_steps`, resuming where a checkpoint of the same folder stands."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        started, first, last_save = time.monotonic(), self.done_steps, time.monotonic()
+        while self.done_steps < self.options.total_steps:
+            loss, metrics = self._train_step()
+            self.done_steps += 1
+            if self.done_steps % self.options.log_every_steps == 0:
+                rate = (self.done_steps - first) / (time.monotonic() - started)
+                self._report(loss, metrics, rate)
+            if self.done_steps % self.options.evaluate_every_steps == 0:
+                self._evaluate()
+            if time.monotonic() - last_save > self.options.checkpoint_every_s:
+                self._save_checkpoint()
+                last_save = time.monotonic()
+        self._save_checkpoint()
+        self._evaluate()
+
+    def save_weights(self, folder: Path) -> list[Path]:
+        """Write the averaged weights as safetensors into `folder`."""
+        self.ema.swap(self.step.objective)
+        try:
+            return self.step.save_weights(folder)
+        finally:
+            self.ema.swap(self.step.objective)
+
+    def _train_step(self) -> tuple[float, dict[str, float]]:
+        options, accelerator = self.options, self.accelerator
+        # The process index keeps several GPUs from drawing the same batch.
+        rng = np.random.default_rng([options.seed, self.done_steps, accelerator.process_index])
+        torch.manual_seed(int(rng.integers(2**31)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.learning_rate_at(self.done_steps)
+        batch = {k: v.to(accelerator.device) for k, v in self.step.batch(rng).items()}
+        self.objective.train()
+        loss, metrics = self.objective(batch, self.done_steps)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.done_steps}; lower the learning rate")
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(self.objective.parameters(), options.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.step.objective, self.done_steps)
+        return loss.item(), {k: float(v) for k, v in metrics.items()}
+
+    def _report(self, loss: float, metrics: dict[str, float], steps_per_s: float) -> None:
+        left_min = (self.options.total_steps - self.done_steps) / steps_per_s / 60
+        shown = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        log.info(
+            "step %d/%d  loss %.4f  %s  %.2f steps/s  %.1f min left",
+            self.done_steps, self.options.total_steps, loss, shown, steps_per_s, left_min,
+        )  # fmt: skip
+        self._write_metrics({"loss": loss, "steps_per_s": steps_per_s, **metrics})
+
+    def _evaluate(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.ema.swap(self.step.objective)
+        self.step.objective.eval()
+        try:
+            with torch.no_grad():
+                scores = self.step.evaluate()
+                self.step.picture(self.folder / f"step-{self.done_steps:06d}.png")
+        finally:
+            self.ema.swap(self.step.objective)
+        log.info("held back: %s", "  ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+        self._write_metrics({f"eval_{k}": v for k, v in scores.items()})
+
+    def _write_metrics(self, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.done_steps, **values}) + "\n")
+
+    def _save_checkpoint(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        state: dict[str, Any] = {
+            "step": self.done_steps,
+            "seed": self.options.seed,
+            "objective": self.step.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.shadow,
+        }
+        temporary = self.folder / "checkpoint.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / "checkpoint.pt")  # atomic: a kill leaves the old or the new, never half
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["seed"] != self.options.seed:
+            raise ValueError(
+                f"{path} was trained with seed {state['seed']}, not {self.options.seed}; choose another --run folder"
+            )
+        self.step.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.shadow = state["ema"]
+        self.done_steps = state["step"]
+        log.info("resumed at step %d from %s", self.done_steps, path)

@@ -1,0 +1,246 @@
+"""The tensor contract: every stage's inputs and outputs, declared once, as data.
+
+Export axes, TensorRT profiles, runtime buffers, golden data, tests and the README's table derive from
+`stages(dimensions)`. A shape entry is an int (fixed) or the name of a dynamic axis of `Dimensions.axes`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+Shape = tuple["int | str", ...]
+
+
+class DType(str, enum.Enum):
+    """Element type of a tensor at a stage's boundary."""
+
+    FLOAT32 = "float32"
+    INT64 = "int64"
+    BOOL = "bool"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dynamic axis: the least, usual and largest length that a stage must take."""
+
+    name: str
+    minimum: int
+    optimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(f"axis {self.name}: {self.minimum} <= {self.optimum} <= {self.maximum} does not hold")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    name: str
+    dtype: DType
+    shape: Shape
+    meaning: str
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """All lengths of one profile, under the letters of the contract's table."""
+
+    images: int  # the most images of one vision_encoder call
+    vision_px: int  # H_v = W_v
+    visual_tokens: int  # k
+    image_tokens: int  # r
+    hidden: int  # D
+    features: int  # D_f
+    layers: int
+    kv_heads: int  # H_kv
+    head_dim: int  # d
+    vocabulary: int  # V, the [IMG] tokens included
+    context: int  # the most positions of the language model
+    conditioning_tokens: int  # N_c
+    conditioning: int  # D_c
+    objects: int  # N
+    phrase: int  # D_p
+    latent_channels: int  # C
+    latent_px: int  # h = w
+    image_px: int  # H = W
+    gated: bool  # GLIGEN gates: adds unet_plain
+    phrase_encoder: bool
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Dynamic axes by name. P + S never exceeds `context`; the runtime checks the sum."""
+        usual = min(128, self.context // 2)
+        return {
+            "B": Axis("B", 1, min(4, self.images), self.images),
+            "S": Axis("S", 1, usual, self.context),
+            "P": Axis("P", 0, usual, self.context),
+            "T": Axis("T", 1, 2 * usual, self.context),  # T = P + S, of the keys and values that come out
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Dimensions:
+        """Rebuild from `to_json`; KeyError names the first field that is absent."""
+        return cls(**{f.name: values[f.name] for f in fields(cls)})
+
+
+def _float(name: str, shape: Shape, meaning: str) -> TensorSpec:
+    return TensorSpec(name, DType.FLOAT32, shape, meaning)
+
+
+def past_names(layers: int) -> list[str]:
+    """Names of the cache inputs, in the order of the stage's inputs."""
+    return [f"past_key_values.{i}.{part}" for i in range(layers) for part in ("key", "value")]
+
+
+def present_names(layers: int) -> list[str]:
+    """Names of the cache outputs, matching `past_names` one to one."""
+    return [f"present.{i}.{part}" for i in range(layers) for part in ("key", "value")]
+
+
+def stages(d: Dimensions) -> tuple[StageSpec, ...]:
+    """Every stage of a profile with these dimensions, in the order of the pipeline."""
+    found = [_vision_encoder(d), _llm(d), _refiner(d), _grounder(d), _unet(d, grounded=True)]
+    if d.gated:
+        found.append(_unet(d, grounded=False))
+    found.append(_vae_decoder(d))
+    if d.phrase_encoder:
+        found.append(_phrase_encoder(d))
+    return tuple(found)
+
+
+def stage(d: Dimensions, name: str) -> StageSpec:
+    """The stage called `name`; KeyError if the profile has none of that name."""
+    return {s.name: s for s in stages(d)}[name]
+
+
+def _vision_encoder(d: Dimensions) -> StageSpec:
+    return StageSpec(
+        "vision_encoder",
+        (_float("pixel_values", ("B", 3, d.vision_px, d.vision_px), "RGB, normalised as the manifest says"),),
+        (_float("visual_tokens", ("B", d.visual_tokens, d.hidden), "in the language model's embedding space"),),
+        "frozen CLIP vision tower and projection",
+    )
+
+
+def _llm(d: Dimensions) -> StageSpec:
+    cache = (1, d.kv_heads, "P", d.head_dim)
+    grown = (1, d.kv_heads, "T", d.head_dim)
+    return StageSpec(
+        "llm",
+        (
+            _float("inputs_embeds", (1, "S", d.hidden), "token embeddings, visual tokens, [IMG] embeddings"),
+            *(_float(n, cache, "cache before; positions go on from P") for n in past_names(d.layers)),
+        ),
+        (
+            _float("logits", (1, 1, d.vocabulary), "of the last position"),
+            _float("hidden_states", (1, "S", d.features), "the feature layers, concatenated"),
+            *(_float(n, grown, "cache after, T = P + S") for n in present_names(d.layers)),
+        ),
+        "frozen language model, one causal pass over S new positions",
+    )
+
+
+def _context(d: Dimensions) -> tuple[TensorSpec, TensorSpec]:
+    return (
+        _float("context_features", (1, "S", d.features), "f_mm: hidden states of the whole context"),
+        TensorSpec("context_mask", DType.BOOL, (1, "S"), "true where a position counts"),
+    )
+
+
+def _refiner(d: Dimensions) -> StageSpec:
+    return StageSpec(
+        "refiner",
+        (_float("image_features", (1, d.image_tokens, d.features), "f_I: at the [IMG] positions"), *_context(d)),
+        (_float("conditioning", (1, d.conditioning_tokens, d.conditioning), "stands for the text encoder's output"),),
+        "cross-modal refinement and mapper",
+    )
+
+
+def _grounder(d: Dimensions) -> StageSpec:
+    return StageSpec(
+        "grounder",
+        _context(d),
+        (
+            _float("boxes", (1, d.objects, 4), "xyxy in [0, 1]"),
+            _float("presence", (1, d.objects), "probability, falling"),
+            _float("phrase_embeddings", (1, d.objects, d.phrase), "in the phrase encoder's space"),
+            _float("pointers", (1, d.objects, "S"), "probability over context positions"),
+        ),
+        "contextual object grounding",
+    )
+
+
+def _unet(d: Dimensions, *, grounded: bool) -> StageSpec:
+    latents = (1, d.latent_channels, d.latent_px, d.latent_px)
+    inputs = [
+        _float("latents", latents, "x_t"),
+        _float("timestep", (1,), "of the training schedule"),
+        _float("guidance", (1,), "scale of classifier-free guidance; both branches run inside"),
+        _float("conditioning", (1, d.conditioning_tokens, d.conditioning), "from the refiner"),
+    ]
+    if grounded:
+        inputs += [
+            _float("boxes", (1, d.objects, 4), "xyxy in [0, 1]"),
+            _float("box_mask", (1, d.objects), "1 where there is an object, else 0"),
+            _float("phrase_embeddings", (1, d.objects, d.phrase), "what is in each box"),
+        ]
+    outputs = (_float("prediction", latents, "guided prediction (epsilon or v, as the schedule was compiled for)"),)
+    name = "unet" if grounded else "unet_plain"
+    return StageSpec(name, tuple(inputs), outputs, "one denoising step" + ("" if grounded else ", gates off"))
+
+
+def _vae_decoder(d: Dimensions) -> StageSpec:
+    return StageSpec(
+        "vae_decoder",
+        (_float("latents", (1, d.latent_channels, d.latent_px, d.latent_px), "x_0"),),
+        (_float("image", (1, 3, d.image_px, d.image_px), "RGB in about [-1, 1]; the caller clips"),),
+        "latents to pixels",
+    )
+
+
+def _phrase_encoder(d: Dimensions) -> StageSpec:
+    return StageSpec(
+        "phrase_encoder",
+        (TensorSpec("input_ids", DType.INT64, (1, d.conditioning_tokens), "phrase, padded"),),
+        (_float("phrase_embedding", (1, d.phrase), "pooled"),),
+        "the UNet's text encoder, on one phrase",
+    )
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The fixed texts around the parts of a prompt; `mgcc_ref` trains with the same ones that the runtime sends.
+
+    A request is `opening + user_open + parts joined by separator + user_close + assistant_open`; an image stands
+    as `image_open`, its k visual tokens, `image_close`. The r [IMG] tokens are appended to that, and text is
+    decoded from the same place, without them.
+    """
+
+    opening: str
+    user_open: str
+    user_close: str
+    assistant_open: str
+    assistant_close: str
+    separator: str
+    image_open: str
+    image_close: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, str]) -> PromptTemplate:
+        return cls(**{f.name: values[f.name] for f in fields(cls)})
