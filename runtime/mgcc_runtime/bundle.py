@@ -1,0 +1,220 @@
+"""The bundle: a folder with everything a device needs, described by its own manifest.
+
+`Bundle.open` checks schema, paths, sizes and hashes before any file is opened for use. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgcc_runtime.contract import StageSpec, TensorSpec, stages
+from mgcc_runtime.errors import BundleError, ContractError, InputError
+from mgcc_runtime.files import read_json
+from mgcc_runtime.manifest import SCHEMA, FileEntry, Manifest, StageEntry, Tokens, Tolerance, Vision
+from mgcc_runtime.version import VERSION
+
+__all__ = [
+    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "Manifest", "StageEntry", "Tokens", "Tolerance", "Vision",
+    "check_files", "read_manifest", "sha256_of", "write_manifest",
+]  # fmt: skip
+
+MANIFEST = "manifest.json"
+REBUILD = "rebuild it with `python export/build_engines.py`"
+
+
+class Check(enum.Enum):
+    """How much of a bundle is checked when it is opened."""
+
+    HASHES = "hashes"  # paths, sizes and SHA-256 of every file
+    SIZES = "sizes"  # paths and sizes only: for a bundle that this device has already verified
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle folder."""
+
+    root: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, check: Check = Check.HASHES) -> Bundle:
+        """Check the folder at `path` and read its manifest; BundleError or ContractError if it cannot be used."""
+        root = Path(path)
+        manifest = read_manifest(root)
+        bundle = cls(root, manifest)
+        _check_requirements(bundle)
+        _check_contract(bundle)
+        for message in check_files(bundle, check):
+            raise BundleError(message)
+        return bundle
+
+    def file(self, name: str) -> Path:
+        """Path of a listed file; BundleError if the manifest does not list it."""
+        if name not in self.manifest.files:
+            raise BundleError(f"bundle {self.root} lists no {name} in its manifest; {REBUILD}")
+        return self.root / name
+
+    def has(self, name: str) -> bool:
+        return name in self.manifest.files
+
+    def array(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
+        """A memory-mapped float32 .npy file of this shape (None: any length)."""
+        try:
+            values: NDArray[np.float32] = np.load(self.file(name), mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise BundleError(f"{self.root / name} is not a plain .npy array ({error}); {REBUILD}") from None
+        fits = values.ndim == len(shape) and all(e is None or e == n for e, n in zip(shape, values.shape))
+        if not fits or values.dtype != np.float32:
+            wanted = tuple("any" if e is None else e for e in shape)
+            raise BundleError(
+                f"{self.root / name} holds {values.dtype} {values.shape}, expected float32 {wanted}; {REBUILD}"
+            )
+        return values
+
+    def labels(self) -> tuple[str, ...]:
+        """The label list, empty for an open vocabulary."""
+        if not self.has("labels.json"):
+            return ()
+        values = read_json(self.file("labels.json"), "label list")
+        if not isinstance(values, dict) or not isinstance(values.get("labels"), list):
+            raise BundleError(f'{self.root / "labels.json"} is not {{"labels": [...]}}; {REBUILD}')
+        return tuple(str(label) for label in values["labels"])
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the folder `root`, its schema checked but none of the other files."""
+    if not root.is_dir():
+        raise BundleError(
+            f"bundle {root} is not a folder; give the folder that `python export/build_engines.py --out {root}` makes"
+        )
+    path = root / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"{root} is not a bundle, it has no {MANIFEST}; "
+            f"build one with `python export/build_engines.py --out {root}`"
+        )
+    try:
+        values = read_json(path, "manifest")
+    except InputError as error:
+        raise BundleError(f"bundle {root} is damaged: {error}") from None
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(schema, int) or schema < 1:
+        raise BundleError(f"manifest {path} has schema {schema!r}, expected {SCHEMA}; {REBUILD}")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads up to {SCHEMA}; upgrade mgcc-edge"
+        )
+    try:
+        return Manifest.from_json(values)
+    except KeyError as error:
+        raise BundleError(f"manifest {path} has no field {error}; {REBUILD}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"manifest {path} has a field of a wrong form ({error}); {REBUILD}") from None
+
+
+def check_files(bundle: Bundle, check: Check) -> list[str]:
+    """One sentence for each listed file that is outside the folder, missing, truncated or altered."""
+    found = [message for name in bundle.manifest.files if (message := _path_fault(bundle.root, name))]
+    listed = {*bundle.manifest.files}
+    needed = {"tokenizer.json", "embed_tokens.npy", "schedule.json"} | {s.file for s in bundle.manifest.stages.values()}
+    found += [f"bundle {bundle.root} lists no {name} in its manifest; {REBUILD}" for name in sorted(needed - listed)]
+    if found:
+        return found
+    # hashlib releases the interpreter lock, so two threads hash about twice as fast
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        faults = pool.map(
+            lambda item: _file_fault(bundle.root / item[0], item[1], check), bundle.manifest.files.items()
+        )
+        return [fault for fault in faults if fault]
+
+
+def _path_fault(root: Path, name: str) -> str:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or re.match(r"^[A-Za-z]:", name):
+        return f"bundle {root} lists the path {name!r}, expected a path inside the folder; do not use this bundle"
+    if not (root / name).resolve().is_relative_to(root.resolve()):
+        return f"{root / name} is a link out of the bundle, expected a file inside it; copy the file in"
+    return ""
+
+
+def _file_fault(path: Path, entry: FileEntry, check: Check) -> str:
+    if not path.is_file():
+        return f"{path} is missing, the manifest lists it with {entry.bytes} bytes; copy the bundle again or {REBUILD}"
+    size = path.stat().st_size
+    if size != entry.bytes:
+        kind = "truncated" if size < entry.bytes else "altered"
+        return f"{path} is {kind}: {size} bytes, expected {entry.bytes}; copy the bundle again or {REBUILD}"
+    if check is Check.HASHES and (digest := sha256_of(path)) != entry.sha256:
+        return (
+            f"{path} is altered: SHA-256 {digest[:12]}..., expected {entry.sha256[:12]}...; "
+            f"copy the bundle again or {REBUILD}"
+        )
+    return ""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    block = bytearray(2**20)
+    view = memoryview(block)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def _check_requirements(bundle: Bundle) -> None:
+    wanted = bundle.manifest.requires.get("runtime", "")
+    match = re.fullmatch(r">=\s*(\d+(?:\.\d+)*)", wanted.strip())
+    if not match:
+        return
+    least = tuple(map(int, match[1].split(".")))
+    ours = tuple(map(int, re.findall(r"\d+", VERSION)))[: max(len(least), 2)]
+    if ours < least:
+        raise BundleError(f"bundle {bundle.root} needs runtime {wanted}, this is {VERSION}; upgrade mgcc-edge")
+
+
+def _check_contract(bundle: Bundle) -> None:
+    """The manifest's tensors must be the contract's, name for name; more or fewer stages are refused too."""
+    expected = {s.name: s for s in stages(bundle.manifest.dimensions)}
+    found = bundle.manifest.stages
+    if missing := sorted(set(expected) - set(found)):
+        raise BundleError(f"bundle {bundle.root} has no stage {', '.join(missing)}; {REBUILD} and without --stages")
+    if extra := sorted(set(found) - set(expected)):
+        raise BundleError(f"bundle {bundle.root} has an unknown stage {', '.join(extra)}; upgrade mgcc-edge")
+    for name, spec in expected.items():
+        _check_tensors(bundle.root, spec, "input", spec.inputs, found[name].inputs)
+        _check_tensors(bundle.root, spec, "output", spec.outputs, found[name].outputs)
+
+
+def _check_tensors(
+    root: Path, spec: StageSpec, kind: str, expected: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]
+) -> None:
+    names = [t.name for t in found]
+    if names != [t.name for t in expected]:
+        raise ContractError(
+            f"stage {spec.name} of bundle {root} has the {kind}s {', '.join(names) or 'none'}, "
+            f"expected {', '.join(t.name for t in expected)}; {REBUILD}"
+        )
+    for ours, theirs in zip(expected, found):
+        if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+            raise ContractError(
+                f"{kind} {ours.name} of stage {spec.name} in bundle {root} is {theirs.dtype.value} {theirs.shape}, "
+                f"expected {ours.dtype.value} {ours.shape}; {REBUILD}"
+            )
+
+
+def write_manifest(root: Path, manifest: Manifest) -> Path:
+    """Write manifest.json; the last file of a bundle to be written, since it makes the folder one."""
+    path = root / MANIFEST
+    path.write_text(json.dumps(manifest.to_json(), indent=2) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,54 @@
+"""Reading JSON and writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mgcc_runtime.errors import InputError, OutputError
+
+MAX_JSON_BYTES = 64 * 2**20  # far above any manifest or story; stops a wrong file from filling the memory
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The parsed file; InputError says `what` it should have been."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise InputError(
+                f"{what} {path} is {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}; give a JSON file"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{what} {path} does not exist; give the path of a JSON file") from None
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read ({error.strerror}); give a readable JSON file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path} is not UTF-8 text; give a JSON file") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{what} {path} is not valid JSON ({error}); correct it") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path` and rename it; makes missing folders. OutputError on failure."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); give a path in a writable folder") from None
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

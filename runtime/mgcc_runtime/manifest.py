@@ -1,0 +1,142 @@
+"""The manifest of a bundle: what manifest.json says, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mgcc_runtime.contract import Dimensions, DType, PromptTemplate, TensorSpec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """One stage's file, the engine that runs it, and its tensors with this bundle's shapes."""
+
+    file: str
+    engine: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids with a meaning: `end` closes a text, `image` are the r [IMG] ids."""
+
+    end: tuple[int, ...]
+    image: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Vision:
+    """Normalisation of the vision encoder's input, per RGB channel, on values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a stage may be from the reference: cosine at least, relative L2 at most."""
+
+    cosine: float
+    relative_l2: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    schema: int
+    profile: str
+    target: str
+    precision: Mapping[str, str]
+    weights: str  # "trained" or "random"
+    dimensions: Dimensions
+    prompt: PromptTemplate
+    tokens: Tokens
+    vision: Vision
+    presence_threshold: float
+    default_steps: int
+    default_guidance: float
+    stages: Mapping[str, StageEntry]
+    files: Mapping[str, FileEntry]
+    built_with: Mapping[str, str]
+    built_at: str
+    requires: Mapping[str, str]
+    memory_estimate_bytes: int
+    tolerances: Mapping[str, Tolerance]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "profile": self.profile,
+            "target": self.target,
+            "precision": dict(self.precision),
+            "weights": self.weights,
+            "dimensions": self.dimensions.to_json(),
+            "prompt": self.prompt.to_json(),
+            "tokens": {"end": list(self.tokens.end), "image": list(self.tokens.image)},
+            "vision": {"mean": list(self.vision.mean), "std": list(self.vision.std)},
+            "layout": {"presence_threshold": self.presence_threshold},
+            "sampling": {"steps": self.default_steps, "guidance": self.default_guidance},
+            "stages": {name: _stage_to_json(entry) for name, entry in self.stages.items()},
+            "files": {name: {"bytes": f.bytes, "sha256": f.sha256} for name, f in self.files.items()},
+            "built_with": dict(self.built_with),
+            "built_at": self.built_at,
+            "requires": dict(self.requires),
+            "memory_estimate_bytes": self.memory_estimate_bytes,
+            "tolerances": {n: {"cosine": t.cosine, "relative_l2": t.relative_l2} for n, t in self.tolerances.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+        """Rebuild from `to_json`; KeyError, TypeError or ValueError where a field is absent or of a wrong form."""
+        return cls(
+            schema=int(values["schema"]),
+            profile=str(values["profile"]),
+            target=str(values["target"]),
+            precision={str(k): str(v) for k, v in values["precision"].items()},
+            weights=str(values["weights"]),
+            dimensions=Dimensions.from_json(values["dimensions"]),
+            prompt=PromptTemplate.from_json(values["prompt"]),
+            tokens=Tokens(tuple(map(int, values["tokens"]["end"])), tuple(map(int, values["tokens"]["image"]))),
+            vision=Vision(tuple(map(float, values["vision"]["mean"])), tuple(map(float, values["vision"]["std"]))),
+            presence_threshold=float(values["layout"]["presence_threshold"]),
+            default_steps=int(values["sampling"]["steps"]),
+            default_guidance=float(values["sampling"]["guidance"]),
+            stages={str(name): _stage_from_json(entry) for name, entry in values["stages"].items()},
+            files={str(n): FileEntry(int(f["bytes"]), str(f["sha256"])) for n, f in values["files"].items()},
+            built_with={str(k): str(v) for k, v in values["built_with"].items()},
+            built_at=str(values["built_at"]),
+            requires={str(k): str(v) for k, v in values["requires"].items()},
+            memory_estimate_bytes=int(values["memory_estimate_bytes"]),
+            tolerances={
+                str(n): Tolerance(float(t["cosine"]), float(t["relative_l2"])) for n, t in values["tolerances"].items()
+            },
+        )
+
+
+def _stage_to_json(entry: StageEntry) -> dict[str, Any]:
+    def tensors(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+        return [{"name": s.name, "dtype": s.dtype.value, "shape": list(s.shape)} for s in specs]
+
+    return {
+        "file": entry.file,
+        "engine": entry.engine,
+        "inputs": tensors(entry.inputs),
+        "outputs": tensors(entry.outputs),
+    }
+
+
+def _stage_from_json(values: Mapping[str, Any]) -> StageEntry:
+    def tensors(items: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(str(t["name"]), DType(t["dtype"]), tuple(t["shape"]), "") for t in items)
+
+    return StageEntry(str(values["file"]), str(values["engine"]), tensors(values["inputs"]), tensors(values["outputs"]))

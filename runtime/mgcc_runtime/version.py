@@ -1,0 +1,3 @@
+"""The version, once; the packaging reads it too."""
+
+VERSION = "0.1.0"
