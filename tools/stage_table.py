@@ -1,0 +1,88 @@
+"""Write the README's table of stages from the contract: `python tools/stage_table.py` (`--check` only compares)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from mgcc_runtime.contract import Dimensions, TensorSpec, stages
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN = "<!-- stages: written by tools/stage_table.py from contract.py -->"
+END = "<!-- end of stages -->"
+
+#: The letter of each length. `layers` is left out: the caches of one layer stand for all.
+LETTERS = {
+    "vision_px": "H_v",
+    "visual_tokens": "k",
+    "image_tokens": "r",
+    "hidden": "D",
+    "features": "D_f",
+    "kv_heads": "H_kv",
+    "head_dim": "d",
+    "vocabulary": "V",
+    "conditioning_tokens": "N_c",
+    "conditioning": "D_c",
+    "objects": "N",
+    "phrase": "D_p",
+    "latent_channels": "C",
+    "latent_px": "h",
+    "image_px": "H",
+}
+_FIRST_STAND_IN = 10_000  # far above the small fixed lengths (1, 3, 4), which stay numbers
+
+
+def symbolic_dimensions() -> tuple[Dimensions, dict[int, str]]:
+    """Dimensions whose every length is a number of its own, and the letter behind each number."""
+    letters = {_FIRST_STAND_IN + i: letter for i, letter in enumerate(LETTERS.values())}
+    lengths = dict(zip(LETTERS, letters, strict=True))
+    flags = {f.name: True for f in fields(Dimensions) if f.type == "bool"}
+    return Dimensions(images=1, layers=1, context=2, **lengths, **flags), letters
+
+
+def stage_table() -> str:
+    """The table as Markdown, with the marker lines around it."""
+    dimensions, letters = symbolic_dimensions()
+    rows = [BEGIN, "| stage | what it is | inputs | outputs |", "| --- | --- | --- | --- |"]
+    for stage in stages(dimensions):
+        inputs, outputs = _cell(stage.inputs, letters), _cell(stage.outputs, letters)
+        rows.append(f"| `{stage.name}` | {stage.meaning} | {inputs} | {outputs} |")
+    return "\n".join([*rows, END])
+
+
+def _cell(tensors: Iterable[TensorSpec], letters: dict[int, str]) -> str:
+    return "<br>".join(
+        f"`{t.name.replace('.0.', '.{i}.')}` ({', '.join(_length(n, letters) for n in t.shape)})" for t in tensors
+    )
+
+
+def _length(entry: int | str, letters: dict[int, str]) -> str:
+    return entry if isinstance(entry, str) else letters.get(entry, str(entry))
+
+
+def updated(readme: str) -> str:
+    """`readme` with the present table between its markers; ValueError where the markers are gone."""
+    before, found, rest = readme.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise ValueError(f"README.md has no lines {BEGIN!r} and {END!r}; put them where the table belongs")
+    return before + stage_table() + after
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is out of date")
+    options = parser.parse_args()
+    present = README.read_text(encoding="utf-8")
+    wanted = updated(present)
+    if options.check:
+        return 0 if present == wanted else 1
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
