@@ -1,0 +1,1 @@
+"""Export of the reference, stage by stage, to a bundle that the runtime loads."""

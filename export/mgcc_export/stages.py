@@ -1,0 +1,151 @@
+"""From a loaded model: each stage's module, its spec, and inputs like those it meets in use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mgcc_export.errors import UnavailableError
+from mgcc_export.to_onnx import trace_lengths
+from mgcc_ref.model import MgccModel
+from mgcc_runtime.contract import Axis, DType, StageSpec, TensorSpec, past_names, stages
+
+#: Values of the language model are compared up to this many positions; PyTorch in fp32 at 1024 takes minutes
+#: on a small machine and says nothing more, since the axes are the same.
+LLM_VALUE_POSITIONS = 512
+
+#: Lengths of the golden data: small files, and no length that could be mistaken for another.
+GOLDEN_LENGTHS: Mapping[str, int] = {"B": 2, "S": 6, "P": 5, "T": 11}
+
+_SCALARS = {"timestep": 417.0, "guidance": 2.0}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage to be exported."""
+
+    spec: StageSpec
+    module: nn.Module
+    axes: Mapping[str, Axis]
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+def collect_stages(model: MgccModel, names: Sequence[str] = ()) -> list[Stage]:
+    """The model's stages in the pipeline's order, only those named if any are; UnavailableError for an unknown name."""
+    every = {s.name: s for s in stages(model.dimensions)}
+    if unknown := [n for n in names if n not in every]:
+        raise UnavailableError(
+            f"profile {model.profile.name} has no stage {', '.join(unknown)}; choose from {', '.join(every)}"
+        )
+    chosen = [spec for name, spec in every.items() if not names or name in names]
+    return [Stage(spec, model.stage(spec.name).eval(), model.dimensions.axes) for spec in chosen]
+
+
+def input_axes(spec: StageSpec) -> list[str]:
+    """Names of the dynamic axes of the stage's inputs, in order of appearance."""
+    return list(dict.fromkeys(e for t in spec.inputs for e in t.shape if isinstance(e, str)))
+
+
+def value_cases(stage: Stage) -> list[dict[str, int]]:
+    """Axis lengths at which values are compared: minimum, middle and maximum of each dynamic axis.
+
+    With a cache (P) the maximum is reached in two ways, one long prefill (P = 0) and one decode step (S = 1),
+    since P + S may not exceed the context.
+    """
+    names = input_axes(stage.spec)
+    if not names:
+        return [{}]
+    if "P" not in names:
+        ends = [{n: getattr(stage.axes[n], end) for n in names} for end in ("minimum", "optimum", "maximum")]
+        return [dict(case) for case in dict.fromkeys(tuple(sorted(e.items())) for e in ends)]
+    longest = min(stage.axes["T"].maximum, LLM_VALUE_POSITIONS)
+    usual = min(stage.axes["S"].optimum, longest // 2)
+    least = stage.axes["S"].minimum
+    pairs = [(least, 0), (least, 1), (usual, usual), (longest, 0), (least, longest - least)]
+    return [{"S": s, "P": p, "T": s + p} for s, p in dict.fromkeys(pairs)]
+
+
+def cases_note(stage: Stage) -> str:
+    """What `value_cases` left out, in words; empty if nothing."""
+    longest = stage.axes["T"].maximum if "T" in stage.axes else 0
+    if "P" in input_axes(stage.spec) and longest > LLM_VALUE_POSITIONS:
+        return f"values compared up to {LLM_VALUE_POSITIONS} of {longest} positions"
+    return ""
+
+
+class ExampleMaker:
+    """Seeded inputs for any stage, with the statistics of real ones.
+
+    Caches and features come from the language model itself on random tokens: its first position carries
+    activations a thousand times the rest, which plain noise would never show.
+    """
+
+    def __init__(self, model: MgccModel, seed: int = 0) -> None:
+        self.model, self.seed = model, seed
+        self._features: dict[int, Tensor] = {}
+
+    def trace_inputs(self, stage: Stage) -> list[Tensor]:
+        """Inputs to trace the stage with."""
+        return self.inputs(stage.spec, trace_lengths(stage.spec, stage.axes))
+
+    def inputs(self, spec: StageSpec, lengths: Mapping[str, int]) -> list[Tensor]:
+        """One tensor an input, in the contract's order, at these axis lengths."""
+        generator = torch.Generator().manual_seed(self.seed)
+        cache = self._cache(lengths["P"]) if "P" in input_axes(spec) else {}
+        found = []
+        for tensor in spec.inputs:
+            shape = tuple(lengths[e] if isinstance(e, str) else e for e in tensor.shape)
+            value = cache[tensor.name] if tensor.name in cache else self._value(tensor, shape, generator)
+            found.append(value.reshape(shape))
+        return found
+
+    def _value(self, tensor: TensorSpec, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        model, name = self.model, tensor.name
+        if tensor.dtype is DType.BOOL:
+            return torch.arange(shape[-1]).expand(shape) < max(1, shape[-1] * 3 // 4)  # the tail is padding
+        if tensor.dtype is DType.INT64:
+            return torch.randint(0, model.profile.clip.text_vocabulary, shape, generator=generator)
+        if name in _SCALARS:
+            return torch.full(shape, _SCALARS[name])
+        if name == "inputs_embeds":
+            return self._embeddings(shape[1], generator)
+        if name in ("context_features", "image_features"):
+            return self._features_of(shape[1])
+        if name == "boxes":
+            corners = torch.rand((*shape[:-1], 2, 2), generator=generator)
+            return corners.sort(dim=-2).values.flatten(-2)  # x1 <= x2, y1 <= y2
+        if name == "box_mask":
+            return (torch.arange(shape[-1]) < (shape[-1] + 1) // 2).float().expand(shape).clone()
+        if name == "phrase_embeddings" and model.labels:
+            rows = torch.randint(0, len(model.labels), shape[:-1], generator=generator)
+            return model.label_embeddings[rows]
+        return torch.randn(shape, generator=generator)
+
+    def _embeddings(self, count: int, generator: torch.Generator) -> Tensor:
+        """Rows of the embedding table of random tokens: (1, count, D)."""
+        ids = torch.randint(0, self.model.dimensions.vocabulary, (1, count), generator=generator)
+        return self.model.embed_tokens[ids]
+
+    def _cache(self, length: int) -> dict[str, Tensor]:
+        """The language model's cache after `length` random tokens, by input name."""
+        past = self.model.llm.empty_cache()
+        if length:
+            generator = torch.Generator().manual_seed(self.seed + 1)
+            with torch.inference_mode():
+                past = self.model.llm(self._embeddings(length, generator), *past)[2:]
+        return dict(zip(past_names(len(past) // 2), past, strict=True))
+
+    def _features_of(self, length: int) -> Tensor:
+        """The language model's hidden states on `length` random tokens: (1, length, D_f)."""
+        if length not in self._features:
+            generator = torch.Generator().manual_seed(self.seed + 2)
+            with torch.inference_mode():
+                embeddings = self._embeddings(length, generator)
+                self._features[length] = self.model.llm(embeddings, *self.model.llm.empty_cache())[1]
+        return self._features[length].clone()
