@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
+from mgcc_runtime.contract import PromptTemplate
+
 
 class Grounding(enum.StrEnum):
     """How boxes act on the UNet."""
@@ -147,6 +149,8 @@ class Profile:
     unet: UNetConfig
     vae: VaeConfig
     sampler: SamplerConfig
+    template: PromptTemplate
+    end_tokens: tuple[str, ...]  # any of them ends a text
     max_objects: int  # N
     labels: tuple[str, ...]
     visual_tokens: int = 4  # k
@@ -168,6 +172,18 @@ def _story_labels() -> tuple[str, ...]:
     return LABELS
 
 
+_CHAT = PromptTemplate(
+    opening="<|im_start|>system\nYou tell short picture stories.<|im_end|>\n",
+    user_open="<|im_start|>user\n",
+    user_close="<|im_end|>\n",
+    assistant_open="<|im_start|>assistant\n",
+    assistant_close="<|im_end|>\n",
+    separator="\n",
+    image_open="(a picture of",  # the visual tokens then read like words to the frozen model
+    image_close=")",
+)
+_PLAIN = PromptTemplate("</s>", "", "\n", "", "\n", "\n", "", "")  # OPT was trained on plain text, after </s>
+
 _TINY = Profile(
     name="tiny",
     llm=LlmConfig("llama", 64, 2, 4, 2, 128, 512, 512, (1, 2)),
@@ -178,6 +194,8 @@ _TINY = Profile(
     unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 4, (32, 64), (False, True), 1, 2, 8, "v_prediction"),
     vae=VaeConfig((8, 16, 32), kl=False),
     sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 4, 2.0),
+    template=_CHAT,
+    end_tokens=("<|im_end|>",),
     max_objects=4,
     labels=_story_labels(),
     max_context=256,
@@ -193,6 +211,8 @@ _STORY = Profile(
     unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 16, (64, 128, 176), (False, True, True), 1, 4, 16, "v_prediction"),
     vae=VaeConfig((32, 64, 128), kl=False),
     sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 20, 2.0),
+    template=_CHAT,
+    end_tokens=("<|im_end|>", "<|endoftext|>"),
     max_objects=8,
     labels=_story_labels(),
 )
@@ -213,6 +233,8 @@ _PAPER = Profile(
     ),
     vae=VaeConfig((128, 256, 512, 512), kl=True, scaling_factor=0.18215, source="masterful/gligen-1-4-generation-text-box"),
     sampler=SamplerConfig("PNDMScheduler", "scaled_linear", 0.00085, 0.012, 50, 7.5),
+    template=_PLAIN,
+    end_tokens=("</s>",),
     max_objects=30,
     labels=(),
     max_context=2048,

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
+
+from mgcc_ref.config import VaeConfig
 
 
 class ResidualBlock(nn.Module):
@@ -92,3 +95,31 @@ class PixelAutoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, 8h, 8w) in about [-1, 1]; the caller clips."""
         return self.decoder(latents)
+
+
+def build_autoencoder(config: VaeConfig, latent_channels: int) -> nn.Module:
+    """The profile's autoencoder with fresh weights: ours, or diffusers' AutoencoderKL."""
+    if not config.kl:
+        return PixelAutoencoder(config.channels, latent_channels)
+    count = len(config.channels)
+    return AutoencoderKL(
+        latent_channels=latent_channels,
+        block_out_channels=config.channels,
+        down_block_types=("DownEncoderBlock2D",) * count,
+        up_block_types=("UpDecoderBlock2D",) * count,
+        layers_per_block=2,
+        scaling_factor=config.scaling_factor,
+    )
+
+
+class VaeDecoder(nn.Module):
+    """Stage `vae_decoder`: latents (1, C, h, w) as the UNet leaves them -> image (1, 3, H, W) in about [-1, 1]."""
+
+    def __init__(self, autoencoder: nn.Module, config: VaeConfig) -> None:
+        super().__init__()
+        self.autoencoder, self.kl, self.scaling_factor = autoencoder, config.kl, config.scaling_factor
+
+    def forward(self, latents: Tensor) -> Tensor:
+        if self.kl:
+            return self.autoencoder.decode(latents / self.scaling_factor, return_dict=False)[0]
+        return self.autoencoder.decode(latents)

@@ -15,14 +15,29 @@ from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingStep
 
 
-def _vae(profile: Profile, weights: Path, seed: int) -> TrainingStep:
+def _vae(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
     from mgcc_ref.train.steps.vae import VaeStep
 
     return VaeStep(profile)
 
 
-STEPS: dict[str, tuple[Callable[[Profile, Path, int], TrainingStep], LoopOptions]] = {
+def _clip(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+    from mgcc_ref.train.steps.clip import ClipStep
+
+    return ClipStep(profile)
+
+
+def _unet(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+    from mgcc_ref.train.steps.unet import UNetStep
+
+    return UNetStep(profile, weights, run_folder)
+
+
+#: In the order of dependence: `unet` needs `vae` and `clip`, `align` needs `clip`, `grounder` needs `align`.
+STEPS: dict[str, tuple[Callable[[Profile, Path, Path], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2200, learning_rate=1.5e-3)),
+    "clip": (_clip, LoopOptions(total_steps=900, learning_rate=1e-3, ema_decay=0.99)),
+    "unet": (_unet, LoopOptions(total_steps=3600, learning_rate=6e-4, evaluate_every_steps=300)),
 }
 
 
@@ -43,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     build, options = STEPS[args.step]
     options = replace(options, seed=args.seed, total_steps=args.steps or options.total_steps)
-    trainer = Trainer(build(profile, weights, args.seed), options, run_folder)
+    trainer = Trainer(build(profile, weights, run_folder), options, run_folder)
     trainer.run()
     for path in trainer.save_weights(weights):
         print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,51 @@
+"""Greedy text decoding with a repetition penalty, on the functional cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mgcc_ref.model import MgccModel
+
+
+@dataclass(frozen=True)
+class TextResult:
+    text: str
+    token_ids: tuple[int, ...]
+
+
+def penalise(logits: Tensor, seen: list[int], penalty: float) -> Tensor:
+    """Divide positive and multiply negative logits (V,) of tokens already written (CTRL, arXiv 1909.05858)."""
+    if penalty == 1.0 or not seen:
+        return logits
+    logits = logits.clone()
+    index = torch.tensor(sorted(set(seen)))
+    picked = logits[index]
+    logits[index] = torch.where(picked > 0, picked / penalty, picked * penalty)
+    return logits
+
+
+def decode_text(
+    model: MgccModel, logits: Tensor, cache: tuple[Tensor, ...], *, words: int, repetition_penalty: float
+) -> TextResult:
+    """Continue from `logits` (V,) of the last position until an end token, the context's end, or `words` words."""
+    ids: list[int] = []
+    ends = set(model.end_token_ids)
+    plain = model.profile.llm.vocabulary  # [IMG] tokens draw, they are no text
+    text = ""
+    while words > 0 and cache[0].shape[2] + 1 < model.profile.max_context:
+        token = int(penalise(logits[:plain], ids, repetition_penalty).argmax())
+        if token in ends:
+            break
+        ids.append(token)
+        text = model.tokenizer.decode(ids)
+        if len(text.split()) > words:  # the word before is complete only when the next begins
+            ids.pop()
+            text = model.tokenizer.decode(ids)
+            break
+        with torch.no_grad():
+            out = model.llm(model.embed_tokens[token].view(1, 1, -1), *cache)
+        logits, cache = out[0][0, 0], tuple(out[2:])
+    return TextResult(text.strip(), tuple(ids))

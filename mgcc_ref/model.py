@@ -1,0 +1,199 @@
+"""The whole model: every stage's module under one roof, built from a profile, filled from a weights folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from mgcc_ref.clip import PhraseEncoder, TextEncoder, VisionEncoder, build_clip
+from mgcc_ref.config import Grounding, Profile, get_profile
+from mgcc_ref.grounder import LayoutHead
+from mgcc_ref.llm import CausalLm, ImageTokens
+from mgcc_ref.refiner import Refiner
+from mgcc_ref.tokens import caption_tokenizer, encode_captions, word_tokenizer
+from mgcc_ref.unet import GroundedUNet, PlainUNet
+from mgcc_ref.vae import VaeDecoder, build_autoencoder
+from mgcc_ref.weights import find_llm, load_llm, load_llm_tokenizer, load_module
+from mgcc_runtime.contract import Dimensions, PromptTemplate
+
+MAX_IMAGES = 8
+
+Weights = Path | Literal["random"] | None
+
+
+class MgccModel(nn.Module):
+    """All stages as submodules; each one's forward takes and returns what `mgcc_runtime.contract` says."""
+
+    def __init__(self, profile: Profile, tokenizer: Tokenizer, text_tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.profile, self.tokenizer, self.text_tokenizer = profile, tokenizer, text_tokenizer
+        hidden, features = profile.llm.hidden, profile.llm.feature_dim
+        clip_config, width = profile.clip, profile.clip.text_hidden
+        self.clip = build_clip(clip_config)
+        self.text_encoder = TextEncoder(self.clip)
+        self.phrase_encoder = PhraseEncoder(self.text_encoder)
+        self.vision_encoder = VisionEncoder(
+            self.clip, clip_config, profile.visual_pooling, profile.visual_tokens, hidden
+        )
+        self.llm = CausalLm(profile.llm, ImageTokens(profile.image_tokens, hidden))
+        self.refiner = Refiner(profile.refiner, features, hidden, clip_config.text_positions, width)
+        labels = torch.zeros(len(profile.labels), width)
+        self.grounder = LayoutHead(profile.grounder, features, hidden, profile.max_objects, labels)
+        self.unet = GroundedUNet(profile.unet, width, clip_config.text_positions, width)
+        self.autoencoder = build_autoencoder(profile.vae, profile.unet.latent_channels)
+        self.vae_decoder = VaeDecoder(self.autoencoder, profile.vae)
+
+    @property
+    def gated(self) -> bool:
+        return self.profile.unet.grounding is Grounding.GLIGEN
+
+    @property
+    def unet_plain(self) -> PlainUNet:
+        """The UNet with GLIGEN's gates off; only gated profiles have it."""
+        if not self.gated:
+            raise AttributeError(f"profile {self.profile.name} has no gates, so no unet_plain")
+        return PlainUNet(self.unet).eval()
+
+    def stage(self, name: str) -> nn.Module:
+        """The module of the contract's stage `name`."""
+        return getattr(self, name)
+
+    @property
+    def embed_tokens(self) -> Tensor:
+        """Input embeddings of the whole vocabulary with the [IMG] tokens: (V, D) float32."""
+        return self.llm.token_table().detach()
+
+    @property
+    def template(self) -> PromptTemplate:
+        return self.profile.template
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.profile.labels
+
+    @property
+    def label_embeddings(self) -> Tensor:
+        """Phrase embeddings of the label list: (L, D_p) float32."""
+        return self.embed_phrases(self.labels)
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        found = [self.tokenizer.token_to_id(token) for token in self.profile.end_tokens]
+        return tuple(i for i in found if i is not None)
+
+    @property
+    def image_token_ids(self) -> tuple[int, ...]:
+        first = self.profile.llm.vocabulary
+        return tuple(range(first, first + self.profile.image_tokens))
+
+    def embed_phrases(self, phrases: tuple[str, ...]) -> Tensor:
+        """Phrases -> (len, D_p) in the space that the UNet's grounding expects."""
+        if not phrases:
+            return torch.zeros(0, self.profile.clip.text_hidden)
+        with torch.no_grad():
+            return self.text_encoder(encode_captions(self.text_tokenizer, phrases))[1]
+
+    def encode_captions(self, captions: list[str]) -> Tensor:
+        """The diffusion model's own text-encoder output, (B, N_c, D_c): the mapper's target."""
+        with torch.no_grad():
+            return self.text_encoder(encode_captions(self.text_tokenizer, captions))[0]
+
+    @property
+    def dimensions(self) -> Dimensions:
+        p = self.profile
+        return Dimensions(
+            images=MAX_IMAGES,
+            vision_px=p.clip.image_px,
+            visual_tokens=p.visual_tokens,
+            image_tokens=p.image_tokens,
+            hidden=p.llm.hidden,
+            features=p.llm.feature_dim,
+            layers=p.llm.layers,
+            kv_heads=p.llm.kv_heads,
+            head_dim=p.llm.head_dim,
+            vocabulary=p.llm.vocabulary + p.image_tokens,
+            context=p.max_context,
+            conditioning_tokens=p.clip.text_positions,
+            conditioning=p.clip.text_hidden,
+            objects=p.max_objects,
+            phrase=p.clip.text_hidden,
+            latent_channels=p.unet.latent_channels,
+            latent_px=p.unet.latent_px,
+            image_px=p.image_px,
+            gated=self.gated,
+            phrase_encoder=not p.labels,
+        )
+
+    def settle(self) -> None:
+        """Recompute what derives from the text tower: the label queries and the empty caption's conditioning."""
+        if self.profile.labels and hasattr(self.grounder, "query_phrases"):
+            slots = self.profile.grounder.slots_per_label
+            self.grounder.query_phrases.copy_(self.label_embeddings.repeat_interleave(slots, dim=0))
+        self.unet.null_conditioning.copy_(self.encode_captions([""]))
+
+
+def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -> MgccModel:
+    """Build a profile's model in eval mode.
+
+    `weights`: a folder, "random" for seeded random weights, or None for the profile's own folder (the tiny
+    profile has none and is always random). WeightsError says what is missing and where to get it.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        random = weights == "random" or not profile.llm.source
+        tokenizer = _llm_tokenizer(profile)
+        model = MgccModel(profile, tokenizer, _text_tokenizer(profile)).eval().requires_grad_(False)
+    finally:
+        torch.random.set_rng_state(state)
+    if not random:
+        folder = weights if isinstance(weights, Path) else profile.weights_folder
+        load_llm(model.llm, find_llm(profile.llm.source))
+        load_folder(model, folder)
+    model.settle()
+    return model
+
+
+def load_folder(model: MgccModel, folder: Path) -> None:
+    """Fill everything that this project trains from a weights folder."""
+    load_module(model.clip, folder / "clip.safetensors")
+    load_module(model.autoencoder, folder / "vae.safetensors")
+    load_module(model.unet, folder / "unet.safetensors")
+    load_module(Alignment(model), folder / "alignment.safetensors")
+    load_module(model.grounder, folder / "grounder.safetensors")
+
+
+class Alignment(nn.Module):
+    """What step `align` trains: the visual projection, the [IMG] tokens, the CMRM and the mapper."""
+
+    def __init__(self, model: MgccModel) -> None:
+        super().__init__()
+        self.visual_projection = model.vision_encoder.projection
+        self.image_tokens = model.llm.image_tokens
+        self.refiner = model.refiner
+
+
+def _llm_tokenizer(profile: Profile) -> Tokenizer:
+    if profile.llm.source:
+        return load_llm_tokenizer(find_llm(profile.llm.source))
+    from mgcc_ref.story.captions import CAPTION_WORDS
+
+    specials = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    extra = ("system", "user", "assistant", "you", "tell", "short", "picture", "stories.", "(a", "of", ")", "a", "the",
+             "is", "my", "friend", "sits", "under", "this", "here", "and", "with", ".")  # fmt: skip
+    return word_tokenizer([*extra, *CAPTION_WORDS], specials)
+
+
+def _text_tokenizer(profile: Profile) -> Tokenizer:
+    if profile.clip.source:
+        from mgcc_ref.weights import load_clip_tokenizer
+
+        return load_clip_tokenizer(profile.clip.source, profile.clip.text_positions)
+    from mgcc_ref.story.captions import CAPTION_WORDS
+
+    return caption_tokenizer(CAPTION_WORDS, profile.clip.text_positions)

@@ -1,0 +1,173 @@
+"""The reference pipeline: interleaved texts and images in, the next image, its boxes and a text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mgcc_ref.decoding import TextResult, decode_text
+from mgcc_ref.model import MgccModel
+from mgcc_ref.prompting import Part, build_prompt
+from mgcc_ref.schedule import ScheduleTable, compile_schedule
+
+PRESENCE_THRESHOLD = 0.5
+REPETITION_PENALTY = 1.2
+
+
+@dataclass(frozen=True)
+class GroundedObject:
+    label: str
+    box: tuple[float, float, float, float]  # xyxy in [0, 1]
+    score: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the UNet is told: boxes (1, N, 4), box_mask (1, N), phrase_embeddings (1, N, D_p)."""
+
+    objects: tuple[GroundedObject, ...]
+    boxes: Tensor
+    box_mask: Tensor
+    phrase_embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one reading of the request leaves: features of all positions and the cache to go on from."""
+
+    prompt_ids: tuple[int, ...]
+    features: Tensor  # f_mm (1, S, D_f)
+    logits: Tensor  # (V,) of the last position
+    cache: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class ReferenceResult:
+    image: Image.Image
+    text: TextResult
+    layout: Layout
+    context_features: Tensor
+    conditioning: Tensor
+    latents: Tensor
+
+
+class ReferencePipeline:
+    """Runs an `MgccModel` on one request at a time, in eager PyTorch with a KV cache."""
+
+    def __init__(self, model: MgccModel) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def generate(
+        self,
+        parts: Sequence[Part],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        words: int = 0,
+        boxes: Sequence[GroundedObject] | None = None,
+    ) -> ReferenceResult:
+        """Draw the next image. `boxes` replaces the grounder's layout; an empty sequence means none.
+
+        `seed` sets the first noise, `words` the most words of text. ValueError for a prompt that is empty or too long.
+        """
+        sampler = self.model.profile.sampler
+        context = self.read(parts)
+        layout = self.ground(context) if boxes is None else self.layout_of(boxes)
+        conditioning = self.refine(context)
+        text = decode_text(
+            self.model, context.logits, context.cache, words=words, repetition_penalty=REPETITION_PENALTY
+        )
+        table = compile_schedule(sampler, self.model.profile.unet.prediction, steps or sampler.default_steps)
+        scale = sampler.default_guidance if guidance is None else guidance
+        latents = self.initial_noise(seed)
+        for latents in self.denoise(latents, table, conditioning, layout, scale):
+            pass
+        image = to_image(self.model.vae_decoder(latents))
+        return ReferenceResult(image, text, layout, context.features, conditioning, latents)
+
+    def read(self, parts: Sequence[Part]) -> Context:
+        """Pass the request through vision tower and language model."""
+        prompt = build_prompt(self.model, parts)
+        logits, features, *cache = self.model.llm(prompt.embeddings, *self.model.llm.empty_cache())
+        return Context(prompt.ids, features, logits[0, 0], tuple(cache))
+
+    def refine(self, context: Context) -> Tensor:
+        """Append the [IMG] tokens, refine their features and map them: conditioning (1, N_c, D_c)."""
+        tokens = self.model.llm.image_tokens.embeddings.unsqueeze(0)
+        _, image_features, *_ = self.model.llm(tokens, *context.cache)
+        return self.model.refiner(image_features, context.features, full_mask(context.features))
+
+    def ground(self, context: Context) -> Layout:
+        """Ask the grounder where what stands; objects below the presence threshold are dropped."""
+        boxes, presence, phrases, pointers = self.model.grounder(context.features, full_mask(context.features))
+        kept = (presence >= PRESENCE_THRESHOLD).float()
+        objects = tuple(
+            GroundedObject(self._label(context, phrases[0, i], pointers[0, i]), tuple(boxes[0, i].tolist()), float(p))
+            for i, p in enumerate(presence[0])
+            if p >= PRESENCE_THRESHOLD
+        )
+        shown = kept.unsqueeze(-1)
+        return Layout(objects, boxes * shown, kept, phrases * shown)
+
+    def _label(self, context: Context, phrase: Tensor, pointer: Tensor) -> str:
+        if self.model.labels:
+            similarity = torch.cosine_similarity(phrase, self.model.label_embeddings)
+            return self.model.labels[int(similarity.argmax())]
+        token = context.prompt_ids[int(pointer.argmax())]
+        return "picture" if token < 0 else self.model.tokenizer.decode([token]).strip()
+
+    def layout_of(self, objects: Sequence[GroundedObject]) -> Layout:
+        """A layout given by hand. ValueError for more than N objects."""
+        limit, width = self.model.profile.max_objects, self.model.profile.clip.text_hidden
+        if len(objects) > limit:
+            raise ValueError(f"{len(objects)} boxes were given; at most {limit} fit this profile")
+        boxes, mask, phrases = torch.zeros(1, limit, 4), torch.zeros(1, limit), torch.zeros(1, limit, width)
+        for i, item in enumerate(objects):
+            boxes[0, i], mask[0, i] = torch.tensor(item.box), 1.0
+            phrases[0, i] = self.model.embed_phrases((item.label,))[0]
+        return Layout(tuple(objects), boxes, mask, phrases)
+
+    def initial_noise(self, seed: int) -> Tensor:
+        """Unit noise (1, C, h, w) float32, the same that the runtime draws from this seed."""
+        unet = self.model.profile.unet
+        shape = (1, unet.latent_channels, unet.latent_px, unet.latent_px)
+        return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+    def denoise(
+        self, noise: Tensor, table: ScheduleTable, conditioning: Tensor, layout: Layout, guidance: float
+    ) -> Iterator[Tensor]:
+        """Yield x_{i+1} after each evaluation, by the compiled schedule. With GLIGEN, gates act in the first part."""
+        x_T = x = noise * table.init_scale
+        scale, predictions = torch.tensor([guidance]), []
+        gated_until = len(table.timesteps)
+        if self.model.gated:
+            gated_until = int(self.model.profile.unet.gate_fraction * len(table.timesteps))
+        for i, (timestep, row) in enumerate(zip(table.timesteps, table.matrix, strict=True)):
+            t = torch.tensor([timestep])
+            if i < gated_until:
+                where = (layout.boxes, layout.box_mask, layout.phrase_embeddings)
+                predictions.append(self.model.unet(x, t, scale, conditioning, *where))
+            else:
+                predictions.append(self.model.unet_plain(x, t, scale, conditioning))
+            x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
+            yield x
+
+
+def full_mask(features: Tensor) -> Tensor:
+    """All of (B, S, D_f) counts: (B, S) bool."""
+    return torch.ones(features.shape[:2], dtype=torch.bool)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """(1, 3, H, W) in about [-1, 1] -> PIL. FloatingPointError names the stage if there is a NaN."""
+    if not torch.isfinite(pixels).all():
+        raise FloatingPointError("stage vae_decoder gave NaN or infinity")
+    array = pixels[0].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(array.contiguous().numpy())
