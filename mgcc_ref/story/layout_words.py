@@ -53,8 +53,8 @@ PLACE_TOLERANCE = 0.04  # a drawn centre may lie this far outside its cell
 RELATION_TOLERANCE = 0.06  # and a drawn relation this far outside its bounds
 
 #: The two slots of geometry that a one-anchor relation bounds: the gap along its axis and the sideways shift.
-_GAP = {relation: 0.16 for relation in RELATIONS} | {Relation.UNDER: 0.08}
-_SHIFT = {relation: 0.10 for relation in RELATIONS} | {Relation.UNDER: 0.06}
+_GAP = dict.fromkeys(RELATIONS, 0.16) | {Relation.UNDER: 0.08}
+_SHIFT = dict.fromkeys(RELATIONS, 0.1) | {Relation.UNDER: 0.06}
 _BETWEEN_ALONG = (0.32, 0.68)  # part of the way from the first anchor's centre to the second's
 _BETWEEN_SHIFT = 0.08
 

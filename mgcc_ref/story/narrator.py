@@ -27,8 +27,7 @@ from mgcc_ref.story.phrases import (
     plural,
     specific_settings,
 )
-from mgcc_ref.story.scene import MAX_OBJECTS, Background, PlacedObject, Size, place
-from mgcc_ref.story.stage import (
+from mgcc_ref.story.placing import (
     choose_relation,
     consistent,
     free_label,
@@ -38,10 +37,11 @@ from mgcc_ref.story.stage import (
     put_by_relation,
     sample_side,
 )
+from mgcc_ref.story.scene import MAX_OBJECTS, Background, PlacedObject, Size, place
 
 Event = Callable[[], str | None]
 
-_PRONOUN_CHANCE = 0.5
+_PRONOUN_CHANCE = 0.6
 _SIZE_WORD_CHANCE = 0.45
 _REPEAT_CHANCE = 0.08  # a second object of a label that is there already
 

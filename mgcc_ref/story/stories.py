@@ -15,6 +15,8 @@ from mgcc_ref.story.scene import MAX_OBJECTS, Scene
 
 CAPTIONS = 5
 MAX_CAPTION_WORDS = 20
+_CONNECTOR_WORDS = 4  # of the longest connector
+_MORE_CHANCE = 0.3  # of a second event in a caption
 
 Part = str | Scene
 
@@ -112,7 +114,7 @@ def make_story(seed: int | np.random.Generator, split: Split = Split.TRAIN) -> S
     turns = []
     for number in range(1, CAPTIONS + 1):
         narrator.caption = number
-        caption = _first_caption(narrator) if number == 1 else _later_caption(narrator, goal)
+        caption = _first_caption(narrator, goal) if number == 1 else _later_caption(narrator, goal)
         turns.append(_turn(caption, narrator.cast))
     return Story(tuple(turns), split)
 
@@ -130,7 +132,7 @@ def _turn(caption: str, cast: Cast) -> Turn:
     return Turn(caption, scene, cast.object_facts(), cast.background_told)
 
 
-def _first_caption(narrator: Narrator) -> str:
+def _first_caption(narrator: Narrator, goal: int) -> str:
     """Tells the background and the first object, or shows it."""
     rng = narrator.rng
     draw = rng.random()
@@ -141,26 +143,34 @@ def _first_caption(narrator: Narrator) -> str:
             return sentence(f"{shown}, {pick(SETTING_PHRASES[narrator.cast.background], rng)}")
         narrator.show_background()
         return sentence(shown)
-    appears = narrator.appear_place() or narrator.appear_place()
-    assert appears is not None
+    appears = None
+    while appears is None:
+        appears = narrator.appear_place()
     if draw < 0.5:
-        return sentence(f"{pick(SETTING_PHRASES[narrator.cast.background], rng)}, {appears}")
-    first = f"{sentence(narrator.opening())} {sentence(appears)}"
-    return _extend(narrator, first, (narrator.appear_place, narrator.appear_relation)) if rng.random() < 0.25 else first
+        text = sentence(f"{pick(SETTING_PHRASES[narrator.cast.background], rng)}, {appears}")
+    else:
+        text = f"{sentence(narrator.opening())} {sentence(appears)}"
+    if _words(text) > MAX_CAPTION_WORDS:
+        text = sentence(f"{pick(SETTING_PHRASES[narrator.cast.background], rng)}, {appears}")
+    more = goal > 1 and rng.random() < _MORE_CHANCE
+    return _extend(narrator, text, (narrator.appear_place, narrator.appear_relation)) if more else text
 
 
 def _later_caption(narrator: Narrator, goal: int) -> str:
     """One or two events, sometimes with a sentence beside the point."""
     rng = narrator.rng
-    last = narrator.caption == CAPTIONS
-    if not last and rng.random() < 0.06:
+    left = CAPTIONS - narrator.caption
+    missing = goal - len(narrator.cast.members)
+    if left > 0 and missing <= left and rng.random() < 0.08:
         return sentence(narrator.distract())
     first = _tell(narrator, goal)
-    if rng.random() < 0.35:
-        first = connected(first, narrator.split, rng) if _is_plain(first) else first
+    if rng.random() < 0.35 and _is_plain(first):
+        first = connected(first, narrator.split, rng)
     text = sentence(first)
     missing = goal - len(narrator.cast.members)
-    if rng.random() < (0.65 if missing > CAPTIONS - narrator.caption else 0.3):
+    if missing > left:
+        text = _extend(narrator, text, (narrator.appear_place, narrator.appear_relation))
+    elif rng.random() < _MORE_CHANCE:
         text = _extend(narrator, text, tuple(event for event, _ in _events(narrator, goal)))
     if rng.random() < 0.2:
         longer = f"{text} {sentence(narrator.distract())}"
@@ -179,7 +189,7 @@ def _tell(narrator: Narrator, goal: int) -> str:
                 break
         before = narrator.cast
         text = event()
-        if text is not None and _words(text) < MAX_CAPTION_WORDS - 4:
+        if text is not None and _words(text) <= MAX_CAPTION_WORDS - _CONNECTOR_WORDS:
             return text
         narrator.cast = before
 
@@ -190,7 +200,7 @@ def _extend(narrator: Narrator, text: str, choices: tuple[Event, ...]) -> str:
     more = pick(choices, narrator.rng)()
     if more is None:
         return text
-    if _is_plain(more) and _is_plain(text[:-1]) and narrator.rng.random() < 0.3:
+    if _is_plain(more) and not any(mark in text[:-1] for mark in _MARKS) and narrator.rng.random() < 0.3:
         longer = f"{text[:-1]}, and {more}."
     else:
         longer = f"{text} {sentence(more)}"
@@ -204,11 +214,11 @@ def _events(narrator: Narrator, goal: int) -> list[tuple[Event, float]]:
     """Events and their weights: towards `goal` objects, and nothing only shown in the last caption."""
     count = len(narrator.cast.members)
     missing = goal - count
-    grow, shrink = (3.0, 0.2) if missing > 0 else (0.3, 2.5 if missing < 0 else 0.6)
+    grow, shrink = (5.0, 0.2) if missing > 0 else (0.3, 2.5 if missing < 0 else 0.6)
     events: list[tuple[Event, float]] = [
         (narrator.appear_place, grow),
         (narrator.appear_relation, grow),
-        (narrator.appear_two, 1.0 if missing > 1 else 0.05),
+        (narrator.appear_two, 2.0 if missing > 1 else 0.05),
         (narrator.move_place, 1.5),
         (narrator.move_relation, 1.2),
         (narrator.leave, shrink),
@@ -223,9 +233,15 @@ def _events(narrator: Narrator, goal: int) -> list[tuple[Event, float]]:
     return events
 
 
+_MARKS = ".?!:,"
+_PLAIN_STARTS = frozenset(["a", "an", "another", "it", "my", "our", "there", "two", "we", "someone", "i"])
+
+
 def _is_plain(text: str) -> bool:
-    """Whether a connector can stand before `text`: one clause that starts with its subject or place."""
-    return not any(mark in text for mark in ".?!:,")
+    """Whether a connector can stand before `text`: one clause that starts with its subject."""
+    first, second = text.lower().split()[:2]
+    starts = first in _PLAIN_STARTS or (first == "the" and second not in ("next", "scene", "place"))
+    return starts and not any(mark in text for mark in _MARKS)
 
 
 def _words(text: str) -> int:
