@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mgcc_runtime.version import VERSION as __version__
+from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
     from mgcc_runtime.decoding import TextOptions
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mgcc_runtime.layout import Box, BoxMode
     from mgcc_runtime.pipeline import Pipeline
     from mgcc_runtime.results import BoxesReady, Event, ImageReady, Result, StepPreview, TextDelta
+
+__version__ = VERSION
 
 _HOMES = {
     "MgccError": "errors",

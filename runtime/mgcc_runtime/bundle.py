@@ -72,7 +72,7 @@ class Bundle:
             values: NDArray[np.float32] = np.load(self.file(name), mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise BundleError(f"{self.root / name} is not a plain .npy array ({error}); {REBUILD}") from None
-        fits = values.ndim == len(shape) and all(e is None or e == n for e, n in zip(shape, values.shape))
+        fits = values.ndim == len(shape) and all(e is None or e == n for e, n in zip(shape, values.shape, strict=True))
         if not fits or values.dtype != np.float32:
             wanted = tuple("any" if e is None else e for e in shape)
             raise BundleError(
@@ -205,7 +205,7 @@ def _check_tensors(
             f"stage {spec.name} of bundle {root} has the {kind}s {', '.join(names) or 'none'}, "
             f"expected {', '.join(t.name for t in expected)}; {REBUILD}"
         )
-    for ours, theirs in zip(expected, found):
+    for ours, theirs in zip(expected, found, strict=True):
         if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
             raise ContractError(
                 f"{kind} {ours.name} of stage {spec.name} in bundle {root} is {theirs.dtype.value} {theirs.shape}, "

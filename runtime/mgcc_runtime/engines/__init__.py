@@ -1,0 +1,155 @@
+"""Engines run stages. The rest of the runtime sees only `open_session` and `Session`, whatever runs underneath.
+
+An engine is one module of this folder with `open_session(path, spec, options) -> EngineSession`. `Session` wraps
+what it returns, so that checks of shapes, types and values are the same for every engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines.checks import bind_axes, check_tensor
+from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemoryError, StageValueError
+
+Array: TypeAlias = NDArray[Any]
+
+# engine name in a manifest -> (module of this folder, extra of the distribution that installs it)
+_ENGINES = {"onnxruntime": ("onnxruntime", "cpu")}
+
+# what engines say, in their own words, when an allocation fails
+_OUT_OF_MEMORY = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|cannot allocate memory", re.IGNORECASE)
+
+
+@runtime_checkable
+class KeptTensor(Protocol):
+    """A tensor that stays in its engine's memory between two calls, such as a cache. Immutable."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def numpy(self) -> Array:
+        """A copy for the host."""
+        ...
+
+
+Feed: TypeAlias = "Array | KeptTensor"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a stage gave: arrays of the host, and those the caller asked to keep in the engine."""
+
+    arrays: Mapping[str, Array]
+    kept: Mapping[str, KeptTensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options that every engine understands."""
+
+    threads: int = 0  # of one stage; 0: one for each core
+
+
+class EngineSession(Protocol):
+    """What an engine's module implements."""
+
+    def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs: ...
+
+    def close(self) -> None: ...
+
+
+class EngineModule(Protocol):
+    """The module of an engine."""
+
+    def open_session(self, path: Path, spec: StageSpec, options: EngineOptions) -> EngineSession: ...
+
+
+class Session:
+    """One opened stage. `run` may be called from several threads; `close` frees the engine's memory."""
+
+    def __init__(self, spec: StageSpec, engine: EngineSession) -> None:
+        self.spec = spec
+        self._engine: EngineSession | None = engine
+
+    def run(self, feeds: Mapping[str, Feed], keep: Collection[str] = ()) -> Outputs:
+        """Run the stage on tensors by name; outputs named in `keep` are not copied to the host nor value-checked.
+
+        Raises ContractError (names, types, shapes), StageValueError (NaN, infinity), StageMemoryError, EngineError.
+        """
+        if self._engine is None:
+            raise ClosedError(f"stage {self.spec.name} is closed; load the pipeline again")
+        lengths = bind_axes(self.spec, feeds)
+        try:
+            outputs = self._engine.run(feeds, keep)
+        except MgccError:
+            raise
+        except Exception as error:
+            raise translate(error, self.spec.name, "run") from error
+        for tensor in self.spec.outputs:
+            value = outputs.kept[tensor.name] if tensor.name in keep else outputs.arrays[tensor.name]
+            check_tensor(self.spec.name, "output", tensor, value.shape, value.dtype, lengths)
+        for name, array in outputs.arrays.items():
+            _check_finite(self.spec.name, name, array)
+        return outputs
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions) -> Session:
+    """Open a stage's file with the engine called `name`; EngineError if there is no such engine here."""
+    if name not in _ENGINES:
+        raise EngineError(
+            f"stage {spec.name} needs the engine {name!r}, this runtime has {', '.join(_ENGINES)}; "
+            "upgrade mgcc-edge or rebuild the bundle for this target"
+        )
+    module_name, extra = _ENGINES[name]
+    try:
+        module = importlib.import_module(f"{__name__}.{module_name}")
+    except ImportError as error:
+        raise EngineError(
+            f"stage {spec.name} needs the engine {name}, which cannot be imported ({error}); "
+            f"install it with `pip install 'mgcc-edge[{extra}]'`"
+        ) from None
+    try:
+        return Session(spec, cast(EngineModule, module).open_session(path, spec, options))
+    except MgccError:
+        raise
+    except Exception as error:
+        raise translate(error, spec.name, "be opened") from error
+
+
+def translate(error: Exception, stage: str, action: str) -> EngineError:
+    """The error of ours for one of an engine's, its text cut to one line."""
+    text = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        return StageMemoryError(
+            f"stage {stage} ran out of memory ({text}); free memory, or use a bundle of lower precision"
+        )
+    return EngineError(f"stage {stage} cannot {action}: {text}; run `mgcc verify` to see whether the bundle is sound")
+
+
+def _check_finite(stage: str, name: str, array: Array) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise StageValueError(
+            f"stage {stage} gave {bad} values of NaN or infinity of {array.size} in its output {name}, expected finite "
+            "numbers; run `mgcc verify`, and rebuild this stage at a higher precision if it fails"
+        )

@@ -1,0 +1,100 @@
+"""Images in and out: opening what a user gives, and the vision encoder's and the decoder's pixel formats."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from mgcc_runtime.errors import ImageError
+from mgcc_runtime.files import write_atomically
+from mgcc_runtime.manifest import Vision
+
+ImageSource: TypeAlias = "Image.Image | os.PathLike[str]"
+
+MAX_PIXELS = 50_000_000  # decoded, 50 megapixels are 200 MB; no vision encoder sees more than 0.2 of them
+MAX_ASPECT = 32  # the short side is scaled to the encoder's size, so a long strip would be scaled to gigapixels
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """An image as RGB: first frame, turned as its EXIF says, alpha over white. ImageError if it cannot be used."""
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, f"image of mode {source.mode}")
+    path = Path(source)
+    name = f"image {path}"
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise ImageError(f"{name} {kind}; give the path of a PNG, JPEG, WebP, GIF or BMP file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is lower
+            with Image.open(path) as opened:
+                return _to_rgb(opened, name)
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} has far more than {MAX_PIXELS:,} pixels; scale it down first") from None
+    except ImageError:
+        raise
+    # Pillow's decoders raise about anything on damaged data, struct.error and IndexError included
+    except Exception as error:  # noqa: BLE001
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ImageError(f"{name} cannot be read ({text}); give a sound PNG, JPEG, WebP, GIF or BMP file") from None
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if not width or not height:
+        raise ImageError(f"{name} is {width}x{height} pixels, expected at least 1x1; give another image")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name} is {width}x{height} pixels, at most {MAX_PIXELS:,} are taken; scale it down first")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name} is {width}x{height} pixels, at most {MAX_ASPECT}:1 is taken; crop it first")
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ImageError(f"{name} has floating-point pixels, expected 8 or 16 bits; convert it to PNG first")
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them off at 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+    return image.convert("RGB")
+
+
+def fit_square(image: Image.Image, size_px: int) -> Image.Image:
+    """Scale the short side to `size_px` (bicubic) and cut the centre square; an image of that size stays as it is."""
+    width, height = image.size
+    if (width, height) == (size_px, size_px):
+        return image
+    scale = size_px / min(width, height)
+    wide, high = max(size_px, round(width * scale)), max(size_px, round(height * scale))
+    image = image.resize((wide, high), Image.Resampling.BICUBIC)
+    left, top = (wide - size_px) // 2, (high - size_px) // 2
+    return image.crop((left, top, left + size_px, top + size_px))
+
+
+def pixel_values(images: Sequence[Image.Image], size_px: int, vision: Vision) -> NDArray[np.float32]:
+    """RGB images -> (B, 3, size_px, size_px) float32, normalised as the manifest says."""
+    pixels = np.stack([np.asarray(fit_square(image, size_px), np.float32) for image in images]) / np.float32(255)
+    normalised = (pixels - np.array(vision.mean, np.float32)) / np.array(vision.std, np.float32)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), np.float32)
+
+
+def to_image(decoded: NDArray[np.float32]) -> Image.Image:
+    """The decoder's (1, 3, H, W) in about [-1, 1] -> RGB image."""
+    pixels = np.clip((decoded[0].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG atomically; OutputError if that fails."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())

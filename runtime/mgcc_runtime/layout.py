@@ -1,0 +1,154 @@
+"""Where objects stand: the grounder's proposal or the user's boxes, as the UNet wants them."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import Dimensions
+from mgcc_runtime.engines import Array
+from mgcc_runtime.errors import LayoutError
+
+_SLACK_PX = 0.5  # boxes written out by us are rounded to tenths of a pixel
+
+
+class BoxMode(str, enum.Enum):
+    """Where boxes come from when the user gives none."""
+
+    AUTO = "auto"  # the grounder
+    NONE = "none"  # no boxes at all
+
+
+@dataclass(frozen=True)
+class Box:
+    """An object of the output image."""
+
+    label: str
+    xyxy: tuple[float, float, float, float]  # pixels of the output image: left, top, right, bottom
+    score: float = 1.0  # presence probability; 1 where a user gave the box
+
+    def to_json(self) -> dict[str, Any]:
+        return {"label": self.label, "xyxy": [round(v, 1) for v in self.xyxy], "score": round(self.score, 4)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The UNet's grounding inputs and the same for people."""
+
+    items: tuple[Box, ...]
+    boxes: NDArray[np.float32]  # (1, N, 4) xyxy in [0, 1]
+    box_mask: NDArray[np.float32]  # (1, N)
+    phrase_embeddings: NDArray[np.float32]  # (1, N, D_p)
+
+    @classmethod
+    def empty(cls, d: Dimensions) -> Layout:
+        n = d.objects
+        return cls(
+            (), np.zeros((1, n, 4), np.float32), np.zeros((1, n), np.float32), np.zeros((1, n, d.phrase), np.float32)
+        )
+
+
+class Labels:
+    """A bundle's list of labels with their phrase embeddings; empty for an open vocabulary."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        d = bundle.manifest.dimensions
+        self.names = bundle.labels()
+        self.embeddings: NDArray[np.float32] = np.zeros((0, d.phrase), np.float32)
+        if self.names:
+            self.embeddings = np.array(bundle.array("label_embeddings.npy", (len(self.names), d.phrase)))
+        norms = np.linalg.norm(self.embeddings, axis=1, keepdims=True)
+        self._unit = self.embeddings / np.maximum(norms, 1e-12)
+
+    def nearest(self, embedding: NDArray[np.float32]) -> str:
+        """The label whose embedding has the highest cosine with this one (D_p,)."""
+        return self.names[int(np.argmax(self._unit @ embedding))]
+
+    def suggestion(self, label: str) -> str:
+        """The end of an error's sentence about an unknown label."""
+        folded = {name.lower(): name for name in self.names}
+        close = difflib.get_close_matches(label.lower(), list(folded), n=3, cutoff=0.5)
+        if close:
+            return f"nearest: {', '.join(folded[name] for name in close)}"
+        return f"it has {', '.join(self.names[:40])}{'...' if len(self.names) > 40 else ''}"
+
+
+def layout_from_grounder(
+    grounder: Mapping[str, Array], words: Sequence[str], labels: Labels, d: Dimensions, threshold: float
+) -> Layout:
+    """Keep the objects that are present. `grounder` are the stage's outputs, `words` the prompt's by position."""
+    presence = grounder["presence"][0]  # (N,)
+    kept = presence >= threshold
+    xyxy = np.clip(grounder["boxes"][0], 0, 1)
+    items = []
+    for i in np.flatnonzero(kept):
+        left, top, right, bottom = (float(v) * d.image_px for v in xyxy[i])
+        label = labels.nearest(grounder["phrase_embeddings"][0, i]) if labels.names else ""
+        label = label or _pointed_word(grounder["pointers"][0, i], words)
+        items.append(Box(label, (left, top, right, bottom), float(presence[i])))
+    shown = kept[None, :, None]
+    return Layout(
+        tuple(items),
+        np.where(shown, grounder["boxes"], 0).astype(np.float32),
+        kept[None].astype(np.float32),
+        np.where(shown, grounder["phrase_embeddings"], 0).astype(np.float32),
+    )
+
+
+def _pointed_word(pointer: NDArray[np.float32], words: Sequence[str]) -> str:
+    """The user's word that the pointer (S,) selects; positions of images and of the template have none."""
+    sayable = np.array([bool(word) for word in words])
+    if not sayable.any():
+        return "object"
+    return words[int(np.argmax(np.where(sayable, pointer, -1)))]
+
+
+def parse_boxes(values: object, image_px: int) -> tuple[Box, ...]:
+    """Boxes given as a list of `Box` or of {"label", "xyxy"}, in pixels of the output image; LayoutError if not."""
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise LayoutError(
+            f'boxes are {type(values).__name__}, expected a list of {{"label": ..., "xyxy": [...]}}; give a list'
+        )
+    return tuple(_parse_box(value, number, image_px) for number, value in enumerate(values, 1))
+
+
+def _parse_box(value: object, number: int, image_px: int) -> Box:
+    if isinstance(value, Box):
+        value = {"label": value.label, "xyxy": value.xyxy, "score": value.score}
+    if not isinstance(value, Mapping) or not isinstance(value.get("label"), str) or not value["label"].strip():
+        raise LayoutError(f'box {number} has no label, expected {{"label": "cat", "xyxy": [x1, y1, x2, y2]}}; add one')
+    label, xyxy = value["label"].strip(), value.get("xyxy")
+    numbers = isinstance(xyxy, Sequence) and not isinstance(xyxy, str) and len(xyxy) == 4
+    if not numbers or not all(isinstance(v, int | float) and math.isfinite(v) for v in xyxy or ()):
+        raise LayoutError(f"box {number} ({label}) has xyxy {xyxy!r}, expected four numbers in pixels; correct it")
+    left, top, right, bottom = (float(v) for v in xyxy or ())
+    if min(left, top) < -_SLACK_PX or max(right, bottom) > image_px + _SLACK_PX:
+        raise LayoutError(
+            f"box {number} ({label}) is {[left, top, right, bottom]}, outside the image of {image_px}x{image_px} "
+            f"pixels; keep all four numbers between 0 and {image_px}"
+        )
+    if left >= right or top >= bottom:
+        raise LayoutError(
+            f"box {number} ({label}) is {[left, top, right, bottom]}, which has no area; "
+            "give left, top, right, bottom with left < right and top < bottom"
+        )
+    inside = (max(left, 0.0), max(top, 0.0), min(right, float(image_px)), min(bottom, float(image_px)))
+    return Box(label, inside, float(value.get("score", 1.0)))
+
+
+def layout_from_boxes(items: Sequence[Box], embeddings: Sequence[NDArray[np.float32]], d: Dimensions) -> Layout:
+    """The layout of boxes given by hand; `embeddings` are the phrase embeddings (D_p,) of their labels."""
+    layout = Layout.empty(d)
+    for i, (item, embedding) in enumerate(zip(items, embeddings, strict=True)):
+        layout.boxes[0, i] = np.array(item.xyxy) / d.image_px
+        layout.box_mask[0, i] = 1
+        layout.phrase_embeddings[0, i] = embedding
+    return Layout(tuple(items), layout.boxes, layout.box_mask, layout.phrase_embeddings)

@@ -1,0 +1,212 @@
+"""The pipeline: texts and images in, the next image, its boxes and a text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from PIL import Image
+
+from mgcc_runtime.bundle import Bundle, Check
+from mgcc_runtime.decoding import TextOptions
+from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
+from mgcc_runtime.engines import EngineOptions
+from mgcc_runtime.errors import ClosedError
+from mgcc_runtime.images import pixel_values, to_image
+from mgcc_runtime.kv_cache import KvCache
+from mgcc_runtime.layout import BoxMode, Labels, Layout, layout_from_grounder, parse_boxes
+from mgcc_runtime.phrases import PhraseBook
+from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
+from mgcc_runtime.request import Boxes, Request, box_mode
+from mgcc_runtime.results import BoxesReady, Event, ImageReady, Result, StepPreview, Stopwatch, TextDelta
+from mgcc_runtime.stages import Floats, LlmStep, Stages
+from mgcc_runtime.writing import Written, write_text
+
+
+@dataclass(frozen=True)
+class Context:
+    """A prompt after its one pass through the language model; everything else goes on from here."""
+
+    prompt: Prompt
+    end: LlmStep  # logits of the last position, f_mm of all, and the cache
+
+
+class Pipeline:
+    """An opened bundle. It holds no state of a request, so a failed or cancelled one leaves it as it was, and
+    several streams may run side by side. Use it as a context manager, or call `close`."""
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        self.bundle = bundle
+        self.schedule = Schedule.load(bundle.file("schedule.json"))
+        self.prompts = PromptBuilder(bundle)
+        self.labels = Labels(bundle)
+        self.stages = Stages(bundle, options)
+        encode = self.stages.encode_phrase if bundle.manifest.dimensions.phrase_encoder else None
+        self.phrases = PhraseBook(bundle, self.labels, encode)
+        self._closed = False
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int = 0, check: Check = Check.HASHES) -> Pipeline:
+        """Open the bundle at `path`. `threads` of one stage, 0 for one each core. BundleError or EngineError."""
+        return cls(Bundle.open(path, check), EngineOptions(threads))
+
+    def generate(
+        self,
+        parts: Sequence[Part],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        words: int = 0,
+        boxes: Boxes = BoxMode.AUTO,
+        text: TextOptions | None = None,
+    ) -> Result:
+        """Draw the next image and, if `words` > 0, write up to that many words. See `stream` for the arguments."""
+        options = {"seed": seed, "steps": steps, "guidance": guidance, "words": words, "boxes": boxes, "text": text}
+        *_, last = self.stream(parts, **options)  # type: ignore[arg-type]
+        assert isinstance(last, ImageReady)
+        return last.result
+
+    def stream(
+        self,
+        parts: Sequence[Part],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        words: int = 0,
+        boxes: Boxes = BoxMode.AUTO,
+        text: TextOptions | None = None,
+        preview_every: int = 0,
+    ) -> Iterator[Event]:
+        """The same as a stream of events: TextDelta..., BoxesReady, StepPreview..., ImageReady.
+
+        `parts`: texts (str) and images (path or PIL image) in order. `seed` sets the noise and sampled text.
+        `steps` and `guidance`: None for the bundle's defaults. `boxes`: "auto", "none", or a list of `Box` or
+        {"label", "xyxy"} in pixels of the output image. `preview_every`: a preview image every so many steps.
+        Bad input raises an InputError here, not at the first event. Closing the iterator cancels the request.
+        """
+        if self._closed:
+            raise ClosedError("the pipeline is closed; load it again")
+        watch, manifest = Stopwatch(), self.bundle.manifest
+        mode = box_mode(boxes)
+        with watch.measure("prompt"):
+            request = Request(
+                prompt=self.prompts.build(parts),
+                seed=seed,
+                steps=manifest.default_steps if steps is None else steps,
+                guidance=manifest.default_guidance if guidance is None else guidance,
+                words=words,
+                boxes=parse_boxes(boxes, manifest.dimensions.image_px) if mode is None else mode,
+                text=text or TextOptions(),
+                preview_every=preview_every,
+            )
+        self.schedule.table(request.steps)
+        self.prompts.check_length(request.prompt, request.words)
+        if isinstance(request.boxes, tuple):
+            self.phrases.check(request.boxes)
+        return self._run(request, watch)
+
+    def _run(self, request: Request, watch: Stopwatch) -> Iterator[Event]:
+        # one pass of texts and images through the language model: f_mm and its cache
+        context = self._read(request.prompt, watch)
+
+        # the text goes on from that cache
+        written = Written("", ())
+        for longer in self._write(context, request, watch):
+            if delta := longer.text[len(written.text) :]:
+                yield TextDelta(delta)
+            written = longer
+
+        # where things stand (COGM), or where the user wants them
+        layout = self._arrange(context, request, watch)
+        yield BoxesReady(layout.items)
+
+        # [IMG] tokens after the same cache, refined (CMRM) and mapped to the UNet's conditioning
+        conditioning = self._imagine(context, watch)
+
+        # noise to latents
+        steps = self.schedule.table(request.steps).evaluations
+        latents = initial_noise(request.seed, self._latent_shape)
+        for step, x in enumerate(self._denoise(request, latents, conditioning, layout, watch), 1):
+            latents = x
+            yield StepPreview(step, steps, self._preview(request, step, latents, watch))
+
+        # latents to pixels
+        with watch.measure("vae_decoder"):
+            image = to_image(self.stages.decode(latents))
+        timings = watch.timings()
+        yield ImageReady(Result(image, written.text, layout.items, timings, request.seed, written.tokens))
+
+    def _preview(self, request: Request, step: int, latents: Latents, watch: Stopwatch) -> Image.Image | None:
+        if not request.preview_every or step % request.preview_every:
+            return None
+        with watch.measure("preview"):
+            return to_image(self.stages.decode(latents))
+
+    def _read(self, prompt: Prompt, watch: Stopwatch) -> Context:
+        manifest, visual = self.bundle.manifest, None
+        if prompt.images:
+            with watch.measure("vision_encoder"):
+                pixels = pixel_values(prompt.images, manifest.dimensions.vision_px, manifest.vision)
+                visual = self.stages.see(pixels)
+        with watch.measure("llm_prefill"):
+            embeddings = self.prompts.embed_prompt(prompt, visual)
+            return Context(prompt, self.stages.read(embeddings, KvCache.empty(manifest.dimensions)))
+
+    def _write(self, context: Context, request: Request, watch: Stopwatch) -> Iterator[Written]:
+        return write_text(
+            self.stages, self.prompts, self.bundle.manifest.tokens, context.end,
+            words=request.words, seed=request.seed, options=request.text, watch=watch,
+        )  # fmt: skip
+
+    def _arrange(self, context: Context, request: Request, watch: Stopwatch) -> Layout:
+        manifest = self.bundle.manifest
+        with watch.measure("grounder"):
+            if isinstance(request.boxes, tuple):
+                return self.phrases.layout(request.boxes)
+            if request.boxes is BoxMode.NONE:
+                return Layout.empty(manifest.dimensions)
+            found, threshold = self.stages.ground(context.end.features), manifest.presence_threshold
+            return layout_from_grounder(found, context.prompt.words, self.labels, manifest.dimensions, threshold)
+
+    def _imagine(self, context: Context, watch: Stopwatch) -> Floats:
+        with watch.measure("llm_image_tokens"):
+            image_features = self.stages.read(self.prompts.image_token_embeddings, context.end.cache).features
+        with watch.measure("refiner"):
+            return self.stages.refine(image_features, context.end.features)
+
+    def _denoise(
+        self, request: Request, noise: Latents, conditioning: Floats, layout: Layout, watch: Stopwatch
+    ) -> Iterator[Latents]:
+        table = self.schedule.table(request.steps)
+        gated = self.bundle.manifest.dimensions.gated
+        grounded_until = self.schedule.gated_evaluations(table) if gated else table.evaluations
+
+        def predict(i: int, x: Latents, timestep: float) -> Latents:
+            with watch.measure("unet"):
+                return self.stages.predict(
+                    x, timestep, request.guidance, conditioning, layout if i < grounded_until else None
+                )
+
+        return denoise(table, noise, predict)
+
+    @property
+    def _latent_shape(self) -> tuple[int, int, int, int]:
+        d = self.bundle.manifest.dimensions
+        return (1, d.latent_channels, d.latent_px, d.latent_px)
+
+    def close(self) -> None:
+        """Free the engines' memory; streams that still run then fail."""
+        self._closed = True
+        self.stages.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,101 @@
+"""The stages of an opened bundle as typed calls; every tensor in and out is as `contract.py` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import present_names, stages
+from mgcc_runtime.denoise import Latents
+from mgcc_runtime.engines import Array, EngineOptions, Feed, Session, open_session
+from mgcc_runtime.kv_cache import KvCache
+from mgcc_runtime.layout import Layout
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LlmStep:
+    """What the language model gave for S new positions."""
+
+    logits: Floats  # (V,) of the last position
+    features: Floats  # (1, S, D_f)
+    cache: KvCache
+
+
+class Stages:
+    """Opens every stage of a bundle with the engine that its manifest names."""
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        self.dimensions = d = bundle.manifest.dimensions
+        self.sessions: dict[str, Session] = {}
+        self._present = present_names(d.layers)
+        try:
+            for spec in stages(d):
+                entry = bundle.manifest.stages[spec.name]
+                self.sessions[spec.name] = open_session(entry.engine, bundle.file(entry.file), spec, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for session in self.sessions.values():
+            session.close()
+
+    def see(self, pixels: Floats) -> Floats:
+        """pixel_values (B, 3, H_v, W_v), any B -> visual tokens (B, k, D)."""
+        most = self.dimensions.images
+        batches = [pixels[i : i + most] for i in range(0, len(pixels), most)]
+        found = [self.sessions["vision_encoder"].run({"pixel_values": batch})["visual_tokens"] for batch in batches]
+        return np.concatenate(found)
+
+    def read(self, embeddings: Floats, cache: KvCache) -> LlmStep:
+        """Pass embeddings (1, S, D) through the language model, going on from `cache`."""
+        feeds: dict[str, Feed] = {"inputs_embeds": embeddings, **cache.feeds()}
+        outputs = self.sessions["llm"].run(feeds, keep=self._present)
+        return LlmStep(outputs["logits"][0, 0], outputs["hidden_states"], cache.extended(outputs, embeddings.shape[1]))
+
+    def refine(self, image_features: Floats, context_features: Floats) -> Floats:
+        """Features at the [IMG] positions and of the whole context -> conditioning (1, N_c, D_c)."""
+        feeds = {"image_features": image_features, **_context(context_features)}
+        return self.sessions["refiner"].run(feeds)["conditioning"]
+
+    def ground(self, context_features: Floats) -> Mapping[str, Array]:
+        """Features of the whole context -> the grounder's outputs by name."""
+        return self.sessions["grounder"].run(_context(context_features)).arrays
+
+    def predict(
+        self, latents: Latents, timestep: float, guidance: float, conditioning: Floats, layout: Layout | None
+    ) -> Latents:
+        """One evaluation of the UNet; no layout: the UNet without grounding, which only gated bundles have."""
+        feeds = {
+            "latents": latents,
+            "timestep": np.array([timestep], np.float32),
+            "guidance": np.array([guidance], np.float32),
+            "conditioning": conditioning,
+        }
+        if layout is None:
+            return self.sessions["unet_plain"].run(feeds)["prediction"]
+        feeds |= {
+            "boxes": layout.boxes,
+            "box_mask": layout.box_mask,
+            "phrase_embeddings": layout.phrase_embeddings,
+        }
+        return self.sessions["unet"].run(feeds)["prediction"]
+
+    def decode(self, latents: Latents) -> Floats:
+        """x_0 -> (1, 3, H, W) in about [-1, 1]."""
+        return self.sessions["vae_decoder"].run({"latents": latents})["image"]
+
+    def encode_phrase(self, input_ids: NDArray[np.int64]) -> Floats:
+        """input_ids (1, N_c) -> phrase embedding (D_p,)."""
+        found: Floats = self.sessions["phrase_encoder"].run({"input_ids": input_ids})["phrase_embedding"][0]
+        return found
+
+
+def _context(features: Floats) -> dict[str, Array]:
+    return {"context_features": features, "context_mask": np.ones(features.shape[:2], np.bool_)}

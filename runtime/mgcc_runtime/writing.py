@@ -1,0 +1,51 @@
+"""Writing text with the language model, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mgcc_runtime.decoding import TextOptions, choose_token, text_generator
+from mgcc_runtime.manifest import Tokens
+from mgcc_runtime.prompt import PromptBuilder
+from mgcc_runtime.results import Stopwatch
+from mgcc_runtime.stages import LlmStep, Stages
+
+_UNFINISHED = "\ufffd"  # what a tokenizer gives for the first bytes of a character
+
+
+@dataclass(frozen=True)
+class Written:
+    """The text so far, and the language model's state after it."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+def write_text(
+    stages: Stages, prompts: PromptBuilder, tokens: Tokens, start: LlmStep, *,
+    words: int, seed: int, options: TextOptions, watch: Stopwatch,
+) -> Iterator[Written]:  # fmt: skip
+    """Go on from `start` until an end token, the context's end or `words` words; yields whenever the text grew.
+
+    A word is complete only when the next one begins: that token is dropped again.
+    """
+    generator = text_generator(seed)
+    written: list[int] = []
+    state, shown = start, ""
+    while words > 0 and state.cache.length + 1 < stages.dimensions.context:
+        token = choose_token(state.logits, written, tokens.image, options, generator)
+        if token in tokens.end:
+            break
+        text = prompts.decode([*written, token])
+        if len(text.split()) > words:
+            break
+        written.append(token)
+        if (visible := text.strip()) != shown and not visible.endswith(_UNFINISHED):
+            yield Written(visible, tuple(written))
+            shown = visible
+        with watch.measure("llm_decode"):
+            state = stages.read(prompts.embed(np.array([token])), state.cache)
+    yield Written(prompts.decode(written).strip(), tuple(written))
