@@ -49,7 +49,7 @@ class ObjectFact:
 
 @dataclass(frozen=True)
 class Member:
-    """An object of a growing scene. Its position is told by `place`, or by `relation` to the members `anchors` (keys)."""
+    """An object of a growing scene; `place` tells its position, or `relation` to the members `anchors` (their keys)."""
 
     key: int
     item: PlacedObject

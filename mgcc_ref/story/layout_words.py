@@ -6,6 +6,7 @@ Coordinates are in [0, 1], x to the right and y down; boxes are xyxy.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,16 @@ class Relation(enum.StrEnum):
     UNDER = "under"
     BETWEEN = "between"
 
+
+#: If A stands so to B, B stands like this to A. "Under" is a narrow "below".
+INVERSE: dict[Relation, Relation] = {
+    Relation.LEFT_OF: Relation.RIGHT_OF,
+    Relation.RIGHT_OF: Relation.LEFT_OF,
+    Relation.ABOVE: Relation.BELOW,
+    Relation.BELOW: Relation.ABOVE,
+    Relation.UNDER: Relation.ABOVE,
+    Relation.NEXT_TO: Relation.NEXT_TO,
+}
 
 PLACES: tuple[Place, ...] = tuple(Place)
 RELATIONS: tuple[Relation, ...] = tuple(Relation)
@@ -140,7 +151,7 @@ def _is_beside(box: Box, anchor: Box, side: _Side, relation: Relation, slack: fl
 def _is_between(box: Box, first: Box, second: Box, slack: float) -> bool:
     ax, ay = (first[0] + first[2]) / 2, (first[1] + first[3]) / 2
     dx, dy = (second[0] + second[2]) / 2 - ax, (second[1] + second[3]) / 2 - ay
-    length = (dx * dx + dy * dy) ** 0.5
+    length = math.hypot(dx, dy)
     if length < 1e-6:
         return False
     px, py = (box[0] + box[2]) / 2 - ax, (box[1] + box[3]) / 2 - ay
@@ -166,7 +177,7 @@ def sample_centre(fact: Fact, size: tuple[float, float], rng: np.random.Generato
     if fact.relation is Relation.BETWEEN:
         second = fact.anchors[1]
         dx, dy = (second[0] + second[2]) / 2 - ax, (second[1] + second[3]) / 2 - ay
-        length = max(1e-6, (dx * dx + dy * dy) ** 0.5)
+        length = max(1e-6, math.hypot(dx, dy))
         t = _BETWEEN_ALONG[0] + (_BETWEEN_ALONG[1] - _BETWEEN_ALONG[0]) * u
         shift = _BETWEEN_SHIFT * (2 * v - 1)
         return ax + t * dx - shift * dy / length, ay + t * dy + shift * dx / length

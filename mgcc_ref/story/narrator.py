@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from mgcc_ref.story.facts import Cast, Member, Source, Told
-from mgcc_ref.story.layout_words import place_of
+from mgcc_ref.story.layout_words import INVERSE, place_of
 from mgcc_ref.story.phrases import (
     ALIASES,
     PLACE_PHRASES,
@@ -59,7 +59,7 @@ class Narrator:
     # -- words ---------------------------------------------------------------------------------------------------
 
     def mention(self, member: Member, *, pronoun: bool = False) -> str:
-        """ "the fox", "my friend", or "it" where `pronoun` allows it and the fox is what was talked about."""
+        """How the text calls it: "the fox", "my friend", or, where `pronoun` allows and it was in focus, "it"."""
         if pronoun and self.cast.focus == member.key and self.rng.random() < _PRONOUN_CHANCE:
             return "it"
         if member.alias is not None:
@@ -97,6 +97,23 @@ class Narrator:
         placed = put_by_relation(member, relation, chosen, self.cast.members, self.rng)
         return self._commit_new(placed, Kind.APPEAR_RELATION, words)
 
+    def stand_by_new(self) -> str | None:
+        """Something known stands by something new ("my friend sits under a tree"): the new one comes to it."""
+        member, words = self._new_member()
+        known = [] if member is None else [m for m in self._referable() if m.label != member.label]
+        if member is None or not known or words.startswith("another"):
+            return None
+        stander = pick(known, self.rng)
+        relation = pick(tuple(INVERSE), self.rng)
+        placed = put_by_relation(member, INVERSE[relation], [stander], self.cast.members, self.rng)
+        if placed is None:
+            return None
+        where = pick(RELATION_PHRASES[relation], self.rng).format(x=words)
+        text = self._fill(Kind.STAND_BY, the=self.mention(stander, pronoun=True), where=where)
+        self._next_key += 1
+        self.cast = replace(self.cast, members=(*self.cast.members, placed), focus=stander.key)
+        return text
+
     def appear_two(self) -> str | None:
         """Two objects of one label at two places."""
         if len(self.cast.members) > MAX_OBJECTS - 2:
@@ -124,7 +141,8 @@ class Narrator:
             return None
         told = Told(Source.IMAGE, self.caption)
         size = pick(tuple(Size), self.rng)
-        member = newcomer(self._next_key, free_label(self.cast, self.rng), sample_side(size, self.rng), told, pick(aliases, self.rng))
+        side_px, alias = sample_side(size, self.rng), pick(aliases, self.rng)
+        member = newcomer(self._next_key, free_label(self.cast, self.rng), side_px, told, alias)
         spot = free_place(self._items(), self.rng)
         placed = put_at_place(member, spot, self.cast.members, self.rng)
         if placed is None or placed.alias is None:
@@ -191,7 +209,8 @@ class Narrator:
             return None
         first, second = (free[i] for i in self.rng.permutation(len(free))[:2])
         rest = [m for m in self.cast.members if m.key not in (first.key, second.key)]
-        assert first.place is not None and second.place is not None
+        assert first.place is not None
+        assert second.place is not None
         first_moved = put_at_place(first, second.place, rest, self.rng)
         if first_moved is None:
             return None

@@ -33,6 +33,7 @@ class Kind(enum.StrEnum):
     APPEAR_RELATION = "APPEAR_RELATION"
     MOVE_PLACE = "MOVE_PLACE"
     MOVE_RELATION = "MOVE_RELATION"
+    STAND_BY = "STAND_BY"
     LEAVE = "LEAVE"
     LEAVE_BOTH = "LEAVE_BOTH"
     SWAP = "SWAP"
@@ -81,7 +82,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "palm tree": ("palm tree", "palm", "coconut palm"),
     "cactus": ("cactus", "prickly cactus"),
     "sunflower": ("sunflower", "yellow flower"),
-    "house": ("house", "cottage", "home"),
+    "house": ("house", "cottage", "hut"),
     "car": ("car", "automobile"),
     "bus": ("bus", "coach"),
     "sailboat": ("sailboat", "boat", "sailing boat"),
@@ -169,7 +170,7 @@ def pick(options: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def plural(noun: str) -> str:
-    """ "balloon" -> "balloons", "butterfly" -> "butterflies"."""
+    """The plural of a noun: "balloons", "butterflies", "foxes"."""
     if noun in _IRREGULAR_PLURALS:
         return _IRREGULAR_PLURALS[noun]
     if noun.endswith("y") and noun[-2] not in "aeiou":
@@ -178,7 +179,7 @@ def plural(noun: str) -> str:
 
 
 def indefinite(words: str) -> str:
-    """ "large fox" -> "a large fox", "apple" -> "an apple"."""
+    """The words with their article: "a large fox", "an apple"."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 

@@ -34,10 +34,21 @@ MOVE_PLACE = """
 from now on {the} is {where}
 a strong hand lifts {the} and sets it down {where}
 the painter erases {the} and paints it {where}
-{the} has a new home {where}
+{the} has a new position {where}
 """
 
 MOVE_RELATION = MOVE_PLACE
+
+STAND_BY = """
+{the} has company, for it is {where}
+one notices that {the} is {where}
+it so happens that {the} stands {where}
+{the} keeps watch {where}
+a glance at the picture reveals {the} {where}
+{the} has made itself comfortable {where}
+the painter adds something, so that {the} is {where}
+{the} is standing around {where}
+"""
 
 LEAVE = """
 {the} has had enough and heads off
@@ -66,7 +77,7 @@ somebody puts {the} in {other}'s spot and vice versa
 {the} and {other} agree to exchange positions
 the painter has {the} and {other} reversed
 {the} gives its spot to {other} and gets that one's in return
-what was {the} is {other}, and vice versa, after a quick exchange
+{the} and {other} have their positions reversed
 """
 
 GROW = """

@@ -37,36 +37,13 @@ look, {a} {where}
 we put {a} {where}
 """
 
-APPEAR_RELATION = """
-{a} appears {where}
-{a} stands {where}
-{a} sits {where}
-{a} is {where}
-{a} waits {where}
-{a} shows up {where}
-{a} rests {where}
-{a} turns up {where}
-{a} can be seen {where}
-there is {a} {where}
-there stands {a} {where}
-here comes {a} and it stays {where}
-{where} there is {a}
-{where} stands {a}
-{where} sits {a}
-{where} you can see {a}
-we see {a} {where}
-we find {a} {where}
-you can spot {a} {where}
-I can see {a} {where}
-they discover {a} {where}
-someone puts {a} {where}
-{a} takes its place {where}
-{a} settles {where}
-{a} arrives and stops {where}
-look, {a} {where}
+APPEAR_RELATION = (
+    APPEAR_PLACE
+    + """
 {a} has come to stand {where}
-we put {a} {where}
+{a} joins in {where}
 """
+)
 
 MOVE_PLACE = """
 {the} moves and is now {where}
@@ -99,6 +76,35 @@ now we find {the} {where}
 """
 
 MOVE_RELATION = MOVE_PLACE
+
+STAND_BY = """
+{the} sits {where}
+{the} stands {where}
+{the} is {where}
+{the} rests {where}
+{the} waits {where}
+{the} can be seen {where}
+{the} likes to be {where}
+{the} enjoys being {where}
+{the} is happy {where}
+{the} is not alone, it is {where}
+{the} can be found {where}
+{the} stays {where}
+{the} takes a break {where}
+{the} takes a rest {where}
+{the} sleeps {where}
+{the} dreams {where}
+{the} looks good {where}
+{the} feels safe {where}
+you can see {the} {where}
+we see {the} {where}
+we find {the} {where}
+you can spot {the} {where}
+I can see {the} {where}
+{where} sits {the}
+{where} stands {the}
+{where} we see {the}
+"""
 
 LEAVE = """
 {the} leaves

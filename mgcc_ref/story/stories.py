@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import enum
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -169,7 +171,7 @@ def _later_caption(narrator: Narrator, goal: int) -> str:
     text = sentence(first)
     missing = goal - len(narrator.cast.members)
     if missing > left:
-        text = _extend(narrator, text, (narrator.appear_place, narrator.appear_relation))
+        text = _extend(narrator, text, (narrator.appear_place, narrator.appear_relation), tries=4)
     elif rng.random() < _MORE_CHANCE:
         text = _extend(narrator, text, tuple(event for event, _ in _events(narrator, goal)))
     if rng.random() < 0.2:
@@ -182,31 +184,28 @@ def _tell(narrator: Narrator, goal: int) -> str:
     """One event that is possible now."""
     while True:
         events = _events(narrator, goal)
-        draw = narrator.rng.random() * sum(weight for _, weight in events)
-        for event, weight in events:
-            draw -= weight
-            if draw <= 0:
-                break
+        bounds = list(itertools.accumulate(weight for _, weight in events))
+        draw = float(narrator.rng.random()) * bounds[-1]
         before = narrator.cast
-        text = event()
+        text = events[bisect.bisect_left(bounds, draw)][0]()
         if text is not None and _words(text) <= MAX_CAPTION_WORDS - _CONNECTOR_WORDS:
             return text
         narrator.cast = before
 
 
-def _extend(narrator: Narrator, text: str, choices: tuple[Event, ...]) -> str:
-    """`text` and one more event, or `text` alone where that would be too long."""
+def _extend(narrator: Narrator, text: str, choices: tuple[Event, ...], tries: int = 1) -> str:
+    """`text` and one more event, or `text` alone where that would be too long `tries` times."""
     before = narrator.cast
     more = pick(choices, narrator.rng)()
     if more is None:
-        return text
+        return text if tries == 1 else _extend(narrator, text, choices, tries - 1)
     if _is_plain(more) and not any(mark in text[:-1] for mark in _MARKS) and narrator.rng.random() < 0.3:
         longer = f"{text[:-1]}, and {more}."
     else:
         longer = f"{text} {sentence(more)}"
     if _words(longer) > MAX_CAPTION_WORDS:
         narrator.cast = before
-        return text
+        return text if tries == 1 else _extend(narrator, text, choices, tries - 1)
     return longer
 
 
@@ -218,6 +217,7 @@ def _events(narrator: Narrator, goal: int) -> list[tuple[Event, float]]:
     events: list[tuple[Event, float]] = [
         (narrator.appear_place, grow),
         (narrator.appear_relation, grow),
+        (narrator.stand_by_new, 0.5 * grow),
         (narrator.appear_two, 2.0 if missing > 1 else 0.05),
         (narrator.move_place, 1.5),
         (narrator.move_relation, 1.2),
@@ -234,14 +234,14 @@ def _events(narrator: Narrator, goal: int) -> list[tuple[Event, float]]:
 
 
 _MARKS = ".?!:,"
-_PLAIN_STARTS = frozenset(["a", "an", "another", "it", "my", "our", "there", "two", "we", "someone", "i"])
+_PLAIN_STARTS = frozenset({"a", "an", "another", "it", "my", "our", "the", "there", "two", "we", "someone", "i"})
 
 
 def _is_plain(text: str) -> bool:
     """Whether a connector can stand before `text`: one clause that starts with its subject."""
     first, second = text.lower().split()[:2]
-    starts = first in _PLAIN_STARTS or (first == "the" and second not in ("next", "scene", "place"))
-    return starts and not any(mark in text for mark in _MARKS)
+    starts = first in _PLAIN_STARTS and (first, second) != ("the", "next")
+    return starts and " now" not in text and not any(mark in text for mark in _MARKS)
 
 
 def _words(text: str) -> int:

@@ -1,0 +1,333 @@
+"""Question and answer templates of dialogues; the two splits share none.
+
+One template a line. Slots: {things} "a large fox and two cakes", {setting} a background phrase, {the} "the fox" or
+"it", {where} a place or relation phrase, {plural} "cakes", {p1} {p2} place phrases, {size} a size word, {absent} a
+thing that is not there, {present} one that is, {number} a count in words.
+"""
+
+TRAIN = {
+    "ASK_THINGS": """
+what do you see?
+what is in the picture?
+what can you see?
+what is there?
+tell me what is in the picture?
+what does the picture show?
+which things do you see?
+who or what is there?
+what is to be drawn?
+what should be in it?
+what do we have here?
+can you tell me what you see?
+""",
+    "TELL_THINGS": """
+I see {things}
+there is {things}
+I can see {things}
+it shows {things}
+{things}
+you can see {things}
+we have {things}
+it is {things}
+""",
+    "ASK_MORE": """
+what else?
+what else do you see?
+is there anything else?
+anything more?
+who else is there?
+and what else is there?
+can you see more?
+is that all?
+""",
+    "TELL_MORE": """
+there is also {things}
+also {things}
+I see {things} too
+{things}
+and {things} as well
+yes, {things}
+""",
+    "ASK_SETTING": """
+where are we?
+where is that?
+what is the background?
+what does the place look like?
+where does it happen?
+what is behind all that?
+which place is it?
+where was it taken?
+what is the setting?
+what is around them?
+""",
+    "TELL_SETTING": """
+we are {setting}
+it is {setting}
+{setting}
+they are {setting}
+all of it is {setting}
+it happens {setting}
+that is {setting}
+the scene is {setting}
+""",
+    "ASK_WHERE": """
+where is {the}?
+where do you see {the}?
+where can I find {the}?
+where does {the} stand?
+where exactly is {the}?
+and {the}, where is that?
+where should {the} be?
+in which place is {the}?
+can you tell me where {the} is?
+where did they put {the}?
+do you know where {the} is?
+and where is {the}?
+""",
+    "TELL_WHERE": """
+it is {where}
+{where}
+you can find it {where}
+it stands {where}
+it sits {where}
+I see it {where}
+that one is {where}
+look, it is {where}
+""",
+    "GUESS_WHERE": """
+is {the} {where}?
+do you see {the} {where}?
+is it true that {the} is {where}?
+does {the} stand {where}?
+I think {the} is {where}, right?
+should {the} be {where}?
+""",
+    "CORRECT_WHERE": """
+no, it is {where}
+no, {where}
+not there, it is {where}
+no, you can find it {where}
+no, it stands {where}
+not quite, it is {where}
+""",
+    "CONFIRM": """
+yes
+yes, it is
+that is right
+yes, exactly
+right
+indeed
+""",
+    "ASK_WHERE_TWO": """
+where are the {plural}?
+where do you see the {plural}?
+where can I find the two {plural}?
+where are the two {plural}?
+where do the {plural} stand?
+and the {plural}, where are they?
+""",
+    "TELL_WHERE_TWO": """
+one is {p1} and one {p2}
+one {p1}, the other {p2}
+the first is {p1}, the second {p2}
+you can see one {p1} and one {p2}
+one is {p1}, the other one {p2}
+""",
+    "ASK_SIZE": """
+how big is {the}?
+what size does {the} have?
+how large is {the}?
+is {the} big or small?
+what size is {the}?
+how big should {the} be?
+""",
+    "TELL_SIZE": """
+it is {size}
+{size}
+it looks {size}
+it is a {size} one
+rather {size}
+{size}, I would say
+""",
+    "ASK_ABSENT": """
+is there {absent}?
+do you see {absent}?
+can you see {absent} too?
+what about {absent}?
+is {absent} there as well?
+did you see {absent} somewhere?
+""",
+    "DENY": """
+no
+no, there is not
+no, I do not see one
+not at all
+no, none
+there is none
+""",
+    "ASK_PRESENT": """
+is there {present}?
+do you see {present}?
+is {present} in the picture?
+can you see {present}?
+""",
+    "AFFIRM": """
+yes
+yes, there is
+yes, I can see it
+sure
+of course
+""",
+    "ASK_COUNT": """
+how many things are there?
+how many things do you see?
+how many are there in all?
+what is the number of things?
+""",
+    "TELL_COUNT": """
+{number}
+there are {number}
+{number} in all
+I count {number}
+""",
+    "ASK_ASIDE": """
+do you like it?
+is it a nice picture?
+are you sure?
+did you draw it?
+is it a photo?
+is anyone happy there?
+""",
+    "TELL_ASIDE": """
+I think so
+yes, very much
+I am not sure
+that is hard to say
+maybe
+who knows
+""",
+}
+
+HELD_OUT = {
+    "ASK_THINGS": """
+could you name all that is visible?
+what would one notice here?
+describe the contents, please?
+what catches the eye?
+what has the painter put in?
+""",
+    "TELL_THINGS": """
+one notices {things}
+the painter has put in {things}
+my eye meets {things}
+well, {things}
+""",
+    "ASK_MORE": """
+does it contain more than that?
+what remains?
+what have you left out?
+and besides?
+""",
+    "TELL_MORE": """
+besides, {things}
+it also contains {things}
+moreover {things}
+one notices {things} besides
+""",
+    "ASK_SETTING": """
+could you describe the surroundings?
+what scenery is it?
+in what surroundings did the painter set it?
+and the scenery?
+""",
+    "TELL_SETTING": """
+the painter set it {setting}
+everything has been set {setting}
+well, {setting}
+one would say {setting}
+""",
+    "ASK_WHERE": """
+could you locate {the}?
+whereabouts is {the}?
+what is the position of {the}?
+where has the painter put {the}?
+where would one look for {the}?
+""",
+    "TELL_WHERE": """
+one finds it {where}
+well, {where}
+the painter has put it {where}
+its position is {where}
+""",
+    "GUESS_WHERE": """
+could it be that {the} is {where}?
+would one look for {the} {where}?
+has the painter put {the} {where}?
+""",
+    "CORRECT_WHERE": """
+by no means, it is {where}
+you are mistaken, for it is {where}
+wrong, one finds it {where}
+""",
+    "CONFIRM": """
+certainly
+you are not mistaken
+correct
+""",
+    "ASK_WHERE_TWO": """
+could you locate the {plural}?
+whereabouts are both {plural}?
+where has the painter put the two {plural}?
+""",
+    "TELL_WHERE_TWO": """
+one finds one {p1}, its twin {p2}
+one was put {p1} and its twin {p2}
+well, one {p1} while the other is {p2}
+""",
+    "ASK_SIZE": """
+could you tell the size of {the}?
+what are the dimensions of {the}?
+has the painter made {the} big or small?
+""",
+    "TELL_SIZE": """
+one would call it {size}
+the painter has made it {size}
+well, {size}
+""",
+    "ASK_ABSENT": """
+would one notice {absent}?
+has the painter put in {absent}?
+does it contain {absent}?
+""",
+    "DENY": """
+by no means
+you would look for that in vain
+nothing of the sort
+""",
+    "ASK_PRESENT": """
+would one notice {present}?
+has the painter put in {present}?
+does it contain {present}?
+""",
+    "AFFIRM": """
+certainly
+it does
+one can hardly miss it
+""",
+    "ASK_COUNT": """
+could you count them?
+what do they add up to?
+""",
+    "TELL_COUNT": """
+they add up to {number}
+altogether {number}
+""",
+    "ASK_ASIDE": """
+would you hang it on a wall?
+is it an old painting?
+""",
+    "TELL_ASIDE": """
+I would rather not tell
+opinions differ
+""",
+}
