@@ -1,0 +1,115 @@
+"""Write a bundle folder in one step: beside its place under another name, then renamed.
+
+A killed build leaves a hidden `.NAME.partial` folder without a manifest, which nothing loads and the next
+build removes. A lock beside the folder keeps a second build out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from mgcc_export.errors import BusyError, OutputFolderError
+from mgcc_export.stage_cache import BuiltStage, file_entry, link_or_copy
+from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, read_manifest, write_manifest
+from mgcc_runtime.contract import stages
+from mgcc_runtime.errors import BundleError
+
+
+class BundleWriter:
+    """Context manager that owns the output folder while a build runs. BusyError if another build has it."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out.resolve()
+        self.staging = self.out.parent / f".{self.out.name}.partial"
+        self._old = self.out.parent / f".{self.out.name}.old"
+        self._lock = FileLock(self.out.parent / f".{self.out.name}.lock")
+        self.files: dict[str, FileEntry] = {}
+
+    def __enter__(self) -> BundleWriter:
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise BusyError(
+                f"another build writes into {self.out} now; wait for it to end, or give another folder with --out"
+            ) from None
+        except OSError as error:
+            raise OutputFolderError(
+                f"folder {self.out} cannot be made ({error.strerror}); give a writable place with --out"
+            ) from None
+        try:
+            self._recover()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self._lock.release()
+
+    def _recover(self) -> None:
+        """Clear away what killed builds left. The renames of `commit` are two; between them `out` is absent."""
+        if self._old.exists() and not self.out.exists():
+            self._old.rename(self.out)
+        shutil.rmtree(self._old, ignore_errors=True)
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir()
+
+    def check_replaceable(self, stage_names: Iterable[str]) -> None:
+        """OutputFolderError if `out` holds files that are no bundle, or a bundle with stages this build leaves out."""
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return
+        if not (self.out / MANIFEST).is_file():
+            raise OutputFolderError(
+                f"{self.out} exists and is no bundle (it has no {MANIFEST}), so it is not replaced; "
+                "give an empty or new folder with --out"
+            )
+        try:
+            lost = set(read_manifest(self.out).stages) - set(stage_names)
+        except BundleError:
+            return  # damaged or of another schema: a new one is what it needs
+        if lost:
+            raise OutputFolderError(
+                f"{self.out} holds a bundle with the stages {', '.join(sorted(lost))}, which --stages leaves out; "
+                "give another folder with --out, or build all stages"
+            )
+
+    def add_bytes(self, name: str, data: bytes) -> None:
+        """Write one file of the bundle; `name` is its path inside."""
+        path = self.staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.files[name] = file_entry(path)
+
+    def add_array(self, name: str, array: NDArray[np.float32]) -> None:
+        """Write one .npy file of the bundle, which a device can map into memory."""
+        path = self.staging / name
+        np.save(path, array, allow_pickle=False)
+        self.files[name] = file_entry(path)
+
+    def add_stage(self, built: BuiltStage) -> None:
+        """Link or copy a finished stage's files in."""
+        for name, entry in built.files.items():
+            link_or_copy(built.folder / name, self.staging / name)
+            self.files[name] = entry
+
+    def commit(self, manifest: Manifest) -> Path:
+        """Write the manifest, open the bundle as a device would, and put it in its place. Returns the folder."""
+        write_manifest(self.staging, manifest)
+        if {s.name for s in stages(manifest.dimensions)} == set(manifest.stages):
+            Bundle.open(self.staging)
+        if self.out.exists():
+            self.out.rename(self._old)
+        self.staging.rename(self.out)
+        shutil.rmtree(self._old, ignore_errors=True)
+        return self.out

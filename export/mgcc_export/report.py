@@ -1,0 +1,102 @@
+"""What a build did: as JSON for --report, as a table for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mgcc_export.estimate import Estimate
+from mgcc_export.validate import TensorParity
+from mgcc_runtime.bundle import Tolerance
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage of a finished build. Times are of the build that made it, also where the cache had it."""
+
+    stage: str
+    engine: str
+    precision: str
+    parameters: int
+    nodes: int
+    bytes: int
+    export_s: float
+    validate_s: float
+    from_cache: bool
+    tolerance: Tolerance
+    note: str
+    parity: list[TensorParity]
+
+    @property
+    def worst(self) -> TensorParity:
+        """The result that is furthest from PyTorch's, relative to its size."""
+        return max(self.parity, key=lambda p: p.relative_l2)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """A finished build."""
+
+    bundle: str
+    profile: str
+    target: str
+    precision: str
+    weights: str
+    note: str
+    bytes: int
+    elapsed_s: float
+    peak_memory_bytes: int
+    built_with: dict[str, str]
+    stages: list[StageReport]
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        for stage, entry in zip(self.stages, values["stages"], strict=True):
+            entry["worst"] = asdict(stage.worst)
+        return values
+
+
+def build_table(report: BuildReport) -> str:
+    """The build, one line a stage."""
+    rows = [("stage", "precision", "engine", "params", "size", "built in", "max diff", "rel. L2", "cosine", "")]
+    for s in report.stages:
+        seconds = f"{s.export_s + s.validate_s:.1f} s"
+        rows.append(
+            (
+                s.stage,
+                s.precision,
+                s.engine,
+                f"{s.parameters / 1e6:.2f} M",
+                f"{s.bytes / _MIB:.1f} MiB",
+                seconds,
+                f"{max(p.max_difference for p in s.parity):.1e}",
+                f"{s.worst.relative_l2:.1e}",
+                f"{min(p.cosine for p in s.parity):.7f}",
+                "; ".join(filter(None, ("kept from an earlier build" if s.from_cache else "", s.note))),
+            )
+        )
+    return _aligned(rows)
+
+
+def estimate_table(estimate: Estimate) -> str:
+    """An estimate, one line a stage and the sums."""
+    rows = [("stage", "params", "weights")]
+    rows += [(n, f"{c / 1e6:.2f} M", f"{4 * c / _MIB:.1f} MiB") for n, c in estimate.parameters.items()]
+    return _aligned(rows) + "\n" + estimate_line(estimate)
+
+
+def estimate_line(estimate: Estimate) -> str:
+    """An estimate in one sentence."""
+    return (
+        f"estimate: bundle {estimate.bundle_bytes / _MIB:.0f} MiB on disk, "
+        f"{estimate.peak_memory_bytes / _MIB:.0f} MiB of memory while building, about {estimate.seconds:.0f} s on two "
+        f"cores; {estimate.device_memory_bytes / _MIB:.0f} MiB of memory on the device"
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
