@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from mgcc_runtime.contract import StageSpec, TensorSpec, stages
 from mgcc_runtime.errors import BundleError, ContractError, InputError
 from mgcc_runtime.files import read_json
-from mgcc_runtime.manifest import SCHEMA, FileEntry, Manifest, StageEntry, Tokens, Tolerance, Vision
+from mgcc_runtime.manifest import SCHEMA, FileEntry, Manifest, RequestTolerance, StageEntry, Tokens, Tolerance, Vision
 from mgcc_runtime.version import VERSION
 
 __all__ = [
-    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "Manifest", "StageEntry", "Tokens", "Tolerance", "Vision",
-    "check_files", "read_manifest", "sha256_of", "write_manifest",
+    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "Manifest", "RequestTolerance", "StageEntry", "Tokens",
+    "Tolerance", "Vision", "check_files", "read_manifest", "sha256_of", "write_manifest",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"

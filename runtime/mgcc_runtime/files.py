@@ -52,3 +52,17 @@ def _umask() -> int:
     value = os.umask(0)
     os.umask(value)
     return value
+
+
+def check_output(path: Path, suffix: str) -> None:
+    """Refuse early what could not be written later: InputError for another suffix, OutputError for the folder."""
+    if path.suffix.lower() != suffix:
+        raise InputError(f"the output {path} does not end in {suffix}; give such a name")
+    if path.is_dir():
+        raise OutputError(f"the output {path} is a folder, expected a file; give a file's path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {path.parent} cannot be made ({error.strerror}); give another path") from None
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"folder {path.parent} cannot be written to; give a path in a writable folder")

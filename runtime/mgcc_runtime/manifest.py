@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mgcc_runtime.contract import Dimensions, DType, PromptTemplate, TensorSpec
@@ -52,6 +52,15 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class RequestTolerance:
+    """How far one whole request may be from the reference's."""
+
+    psnr_db: float = 45.0  # of the image, at least
+    token_match: float = 1.0  # share of the text's tokens, from the first on, that are the same
+    boxes_equal: bool = True  # the same objects in the layout, at about the same places
+
+
+@dataclass(frozen=True)
 class Manifest:
     schema: int
     profile: str
@@ -72,6 +81,7 @@ class Manifest:
     requires: Mapping[str, str]
     memory_estimate_bytes: int
     tolerances: Mapping[str, Tolerance]
+    request_tolerance: RequestTolerance = RequestTolerance()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -93,6 +103,7 @@ class Manifest:
             "requires": dict(self.requires),
             "memory_estimate_bytes": self.memory_estimate_bytes,
             "tolerances": {n: {"cosine": t.cosine, "relative_l2": t.relative_l2} for n, t in self.tolerances.items()},
+            "request_tolerance": asdict(self.request_tolerance),
         }
 
     @classmethod
@@ -120,6 +131,7 @@ class Manifest:
             tolerances={
                 str(n): Tolerance(float(t["cosine"]), float(t["relative_l2"])) for n, t in values["tolerances"].items()
             },
+            request_tolerance=RequestTolerance(**values.get("request_tolerance", {})),
         )
 
 

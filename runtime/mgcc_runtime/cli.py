@@ -1,0 +1,269 @@
+"""The command line: `mgcc generate | info | verify | bench`. The only module of the runtime that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, MgccError, OptionError, PromptError
+from mgcc_runtime.version import VERSION
+
+if TYPE_CHECKING:
+    from mgcc_runtime.pipeline import Pipeline
+    from mgcc_runtime.prompt import Part
+    from mgcc_runtime.request import Boxes
+    from mgcc_runtime.results import Result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        return code
+    except MgccError as error:
+        print(f"mgcc: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mgcc: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_INPUT)
+
+
+class _AppendPart(argparse.Action):
+    """Collects --text and --image into one list, so that their order on the command line is kept."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        namespace.parts = [*(namespace.parts or []), values]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mgcc", description="Draws the next image of a story of texts and images.")
+    parser.add_argument("--version", action="version", version=f"mgcc-edge {VERSION}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_generate(commands)
+    _add_command(commands, "info", _info, "say what a bundle is and what it needs")
+    verify = _add_command(commands, "verify", _verify, "compare this device with the bundle's reference data")
+    verify.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    bench = _add_command(commands, "bench", _bench, "measure how long requests take on this machine")
+    bench.add_argument("--runs", type=int, default=10, metavar="N", help="timed requests (default: 10)")
+    bench.add_argument("--warm-up", type=int, default=2, metavar="N", help="requests before them (default: 2)")
+    bench.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
+    bench.add_argument("--words", type=int, metavar="N", help="words of text (default: those of the golden request)")
+    bench.add_argument("--story", type=Path, metavar="FILE.json", help="time this request (default: the golden one)")
+    bench.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
+    parser = _add_command(commands, "generate", _generate, "draw the next image")
+    parser.add_argument("--text", action=_AppendPart, dest="parts", metavar="T", help="a text; may be repeated")
+    parser.add_argument(
+        "--image", action=_AppendPart, dest="parts", type=Path, metavar="FILE",
+        help="an image; may be repeated; texts and images count in the order given",
+    )  # fmt: skip
+    parser.add_argument("--story", type=Path, metavar="FILE.json", help="the parts from a file instead")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="where the image goes")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
+    parser.add_argument("--guidance", type=float, metavar="X", help="guidance scale (default: the bundle's)")
+    parser.add_argument("--words", type=int, default=0, metavar="N", help="the most words of text (default: 0)")
+    parser.add_argument(
+        "--boxes", default="auto", metavar="auto|none|FILE.json",
+        help='where objects stand: proposed, nowhere, or a list of {"label", "xyxy"} in pixels (default: auto)',
+    )  # fmt: skip
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="X", help="of the text; 0: greedy (default)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="X", help="of the text (default: 1)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from mgcc_runtime.files import check_output
+    from mgcc_runtime.images import save_png
+    from mgcc_runtime.pipeline import Pipeline
+
+    parts, boxes = _parts(options), _boxes(options.boxes)
+    check_output(options.out, ".png")
+    with Pipeline.load(options.bundle, threads=_threads(options)) as pipeline:
+        result = _run_request(pipeline, parts, boxes, options)
+    save_png(result.image, options.out)
+    if options.json:
+        print(json.dumps(_result_json(result, options.out), ensure_ascii=False))
+        return EXIT_DONE
+    if result.text:
+        print(result.text)
+    print(f"{options.out} ({result.image.width}x{result.image.height}, {result.timings['total'] / 1e3:.1f} s)")
+    for box in result.boxes:
+        left, top, right, bottom = (round(v) for v in box.xyxy)
+        print(f"  {box.label}: {left}, {top} to {right}, {bottom} (score {box.score:.2f})")
+    return EXIT_DONE
+
+
+def _run_request(pipeline: Pipeline, parts: Sequence[Part], boxes: Boxes, options: argparse.Namespace) -> Result:
+    from mgcc_runtime.decoding import TextOptions
+    from mgcc_runtime.results import ImageReady, StepPreview, TextDelta
+
+    progress = _Progress()
+    events = pipeline.stream(
+        parts, seed=options.seed, steps=options.steps, guidance=options.guidance, words=options.words, boxes=boxes,
+        text=TextOptions(temperature=options.temperature, top_p=options.top_p),
+    )  # fmt: skip
+    progress.show("reading")
+    for event in events:
+        if isinstance(event, TextDelta):
+            progress.show("writing")
+        elif isinstance(event, StepPreview):
+            progress.show(f"drawing, step {event.step} of {event.steps}")
+        elif isinstance(event, ImageReady):
+            progress.clear()
+            return event.result
+    raise AssertionError("a stream ends with ImageReady")
+
+
+def _parts(options: argparse.Namespace) -> list[Part]:
+    from mgcc_runtime.story import read_story
+
+    if options.story and options.parts:
+        raise PromptError("both --story and --text or --image were given, expected one of them; drop one")
+    if options.story:
+        return read_story(options.story)
+    if not options.parts:
+        raise PromptError("the prompt is empty, expected --text, --image or --story; add one")
+    return list(options.parts)
+
+
+def _boxes(value: str) -> Boxes:
+    from mgcc_runtime.files import read_json
+    from mgcc_runtime.layout import BoxMode
+
+    if value in {mode.value for mode in BoxMode}:
+        return BoxMode(value)
+    found: Boxes = read_json(Path(value), "box list")
+    return found
+
+
+def _threads(options: argparse.Namespace) -> int:
+    if not 0 <= options.threads <= 1024:
+        raise OptionError(f"--threads is {options.threads}, expected 0 to 1024; use 0 for one each core")
+    return int(options.threads)
+
+
+def _result_json(result: Result, path: Path) -> dict[str, Any]:
+    from mgcc_runtime.machine import peak_rss_mb
+
+    image = {
+        "path": str(path),
+        "width": result.image.width,
+        "height": result.image.height,
+        "boxes": [box.to_json() for box in result.boxes],
+    }
+    return {
+        "text": result.text,
+        "images": [image],
+        "seed": result.seed,
+        "timings_ms": result.timings,
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _info(options: argparse.Namespace) -> int:
+    from mgcc_runtime.bundle import Bundle, Check
+
+    bundle = Bundle.open(options.bundle, Check.SIZES)
+    manifest = bundle.manifest
+    size = sum(file.bytes for file in manifest.files.values())
+    if options.json:
+        print(json.dumps({**manifest.to_json(), "path": str(bundle.root), "bytes": size}))
+        return EXIT_DONE
+    d = manifest.dimensions
+    print(f"{bundle.root}: profile {manifest.profile} ({manifest.weights} weights) for {manifest.target}")
+    print(
+        f"  built {manifest.built_at}, {size / 1e6:.1f} MB, about {manifest.memory_estimate_bytes / 1e6:.0f} MB in use"
+    )
+    print(f"  image {d.image_px}x{d.image_px}, context {d.context} tokens, up to {d.objects} objects")
+    print(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
+    for name, wanted in manifest.requires.items():
+        print(f"  needs {name} {wanted}")
+    for name, stage in manifest.stages.items():
+        megabytes = manifest.files[stage.file].bytes / 1e6
+        print(f"  {name:15} {manifest.precision.get(name, '?'):6} {stage.engine:12} {megabytes:9.1f} MB")
+    return EXIT_DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from mgcc_runtime.verify import Finding, Report, verify
+
+    findings: list[Finding] = []
+    for finding in verify(options.bundle, _threads(options)):
+        findings.append(finding)
+        if not options.json:
+            word = "PASS" if finding.passed else "FAIL"
+            print(f"{word}  {finding.name:22} {finding.seconds:6.2f} s  {finding.detail}", flush=True)
+    report = Report(str(options.bundle), tuple(findings))
+    if options.json:
+        print(json.dumps(report.to_json()))
+    else:
+        failed = sum(not f.passed for f in findings)
+        print(f"{len(findings) - failed} passed, {failed} failed")
+    return EXIT_DONE if report.passed else EXIT_FAILED
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from mgcc_runtime.bench import bench
+    from mgcc_runtime.story import read_story
+
+    progress = _Progress()
+    found = bench(
+        options.bundle, runs=options.runs, warmup=options.warm_up, threads=_threads(options), steps=options.steps,
+        words=options.words, parts=read_story(options.story) if options.story else None, progress=progress.show,
+    )  # fmt: skip
+    progress.clear()
+    if options.json:
+        print(json.dumps(found))
+        return EXIT_DONE
+    machine = found["machine"]
+    print(f"{machine['cpu']}, {machine['threads']} threads; {found['runs']} runs after {found['warmup']}")
+    print(f"{'milliseconds':18} {'mean':>9} {'p50':>9} {'p90':>9} {'p99':>9}")
+    for name, row in {**found["stages_ms"], "total": found["total_ms"], **found["per_call_ms"]}.items():
+        print(f"{name:18} {row['mean']:9.2f} {row['p50']:9.2f} {row['p90']:9.2f} {row['p99']:9.2f}")
+    print(f"load {found['load_ms']:.0f} ms, peak memory {found['peak_rss_mb']} MB")
+    return EXIT_DONE
+
+
+class _Progress:
+    """One line on a terminal: elapsed time and what is being done. Silent where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._start_s = time.perf_counter()
+        self._shown = sys.stderr.isatty()
+
+    def show(self, doing: str) -> None:
+        if self._shown:
+            elapsed_s = time.perf_counter() - self._start_s
+            print(f"\r\033[K[{elapsed_s:6.1f} s] {doing}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
