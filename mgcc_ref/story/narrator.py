@@ -73,7 +73,8 @@ class Narrator:
         if member.place is not None:
             return pick(PLACE_PHRASES[member.place], self.rng)
         assert member.relation is not None
-        names = [self.mention(self.cast.member(key)) for key in member.anchors]
+        near_it = len(member.anchors) == 1 and all(m.key != member.key for m in self.cast.members)
+        names = [self.mention(self.cast.member(key), pronoun=near_it) for key in member.anchors]
         return pick(RELATION_PHRASES[member.relation], self.rng).format(x=names[0], y=names[-1])
 
     # -- appearing -----------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ _BANKS = {Split.TRAIN: phrases_train, Split.HELD_OUT: phrases_held_out}
 def templates(kind: Kind, split: Split) -> tuple[str, ...]:
     """The templates of `kind` that `split` may use."""
     bank: str = getattr(_BANKS[split], kind.value)
-    return tuple(line for line in bank.splitlines() if line)
+    return tuple(t.strip() for line in bank.splitlines() for t in line.split("|") if t.strip())
 
 
 @functools.cache

@@ -1,445 +1,197 @@
 """Sentence templates that training may use; `phrases_held_out` holds those kept for StoryBench.
 
-One template a line. Slots: {a} "a large fox", {the} "the fox" or "it", {where} a place or relation phrase,
-{setting} a background phrase, {size} a size word, {plural} "balloons", {p1} {p2} place phrases, {other} another
-object, {alias} "my friend", {absent} a thing that is not there.
+Templates are set apart by | or a new line. Slots: {a} "a large fox", {the} "the fox" or "it", {where} a place or
+relation phrase, {setting} a background phrase, {size} a size word, {plural} "balloons", {p1} {p2} place phrases,
+{other} another object, {alias} "my friend", {absent} a thing that is not there.
 """
 
 APPEAR_PLACE = """
-{a} appears {where}
-{a} stands {where}
-{a} sits {where}
-{a} is {where}
-{a} waits {where}
-{a} shows up {where}
-{a} rests {where}
-{a} turns up {where}
-{a} can be seen {where}
-there is {a} {where}
-there stands {a} {where}
-here comes {a} and it stays {where}
-{where} there is {a}
-{where} stands {a}
-{where} sits {a}
-{where} you can see {a}
-{where} we find {a}
-we see {a} {where}
-we find {a} {where}
-you can spot {a} {where}
-I can see {a} {where}
-they discover {a} {where}
-someone puts {a} {where}
-{a} takes its place {where}
-{a} settles {where}
-{a} arrives and stops {where}
-look, {a} {where}
-{a} has its spot {where}
-we put {a} {where}
+{a} appears {where} | {a} stands {where} | {a} sits {where} | {a} is {where} | {a} waits {where}
+{a} shows up {where} | {a} rests {where} | {a} turns up {where} | {a} can be seen {where} | there is {a} {where}
+there stands {a} {where} | here comes {a} and it stays {where} | {where} there is {a} | {where} stands {a}
+{where} sits {a} | {where} you can see {a} | {where} we find {a} | we see {a} {where} | we find {a} {where}
+you can spot {a} {where} | I can see {a} {where} | they discover {a} {where} | someone puts {a} {where}
+{a} takes its place {where} | {a} settles {where} | {a} arrives and stops {where} | look, {a} {where}
+{a} has its spot {where} | we put {a} {where} | {a} {where} | add {a} {where} | put {a} {where}
+draw {a} {where} | please draw {a} {where} | I would like {a} {where}
 """
 
 APPEAR_RELATION = (
     APPEAR_PLACE
     + """
-{a} has come to stand {where}
-{a} joins in {where}
+{a} has come to stand {where} | {a} joins in {where}
 """
 )
 
 MOVE_PLACE = """
-{the} moves and is now {where}
-{the} goes away from its place and stops {where}
-{the} is now {where}
-{the} changes its place and stands {where}
-{the} walks off and stays {where}
-{the} now stands {where}
-{the} now sits {where}
-{the} ends up {where}
-{the} slides over and comes to rest {where}
-{the} wanders around and stops {where}
-{the} hurries off and waits {where}
-{the} takes a new spot {where}
-{the} finds a better spot {where}
-{the} moves over and stays {where}
-{the} is no longer there but {where}
-{the} drifts away and settles {where}
-{the} jumps and lands {where}
-{the} wants to be {where}, so it goes there
-{the} has moved and is {where} now
-{the} gets a new place {where}
-someone moves {the} and leaves it {where}
-we move {the}, so that it is {where}
-someone carries {the} off and puts it {where}
-we put {the} {where} instead
-the wind takes {the} and drops it {where}
-now you can see {the} {where}
-now we find {the} {where}
+{the} moves and is now {where} | {the} goes away from its place and stops {where} | {the} is now {where}
+{the} changes its place and stands {where} | {the} walks off and stays {where} | {the} now stands {where}
+{the} now sits {where} | {the} ends up {where} | {the} slides over and comes to rest {where}
+{the} wanders around and stops {where} | {the} hurries off and waits {where} | {the} takes a new spot {where}
+{the} finds a better spot {where} | {the} moves over and stays {where} | {the} is no longer there but {where}
+{the} drifts away and settles {where} | {the} jumps and lands {where}
+{the} wants to be {where}, so it goes there | {the} has moved and is {where} now
+{the} gets a new place {where} | someone moves {the} and leaves it {where}
+we move {the}, so that it is {where} | someone carries {the} off and puts it {where}
+we put {the} {where} instead | the wind takes {the} and drops it {where} | now you can see {the} {where}
+now we find {the} {where} | move {the}, it should be {where} | put {the} {where}
+move {the} so that it is {where}
 """
 
 MOVE_RELATION = MOVE_PLACE
 
 STAND_BY = """
-{the} sits {where}
-{the} stands {where}
-{the} is {where}
-{the} rests {where}
-{the} waits {where}
-{the} can be seen {where}
-{the} likes to be {where}
-{the} enjoys being {where}
-{the} is happy {where}
-{the} is not alone, it is {where}
-{the} can be found {where}
-{the} stays {where}
-{the} takes a break {where}
-{the} takes a rest {where}
-{the} sleeps {where}
-{the} dreams {where}
-{the} looks good {where}
-{the} feels safe {where}
-you can see {the} {where}
-we see {the} {where}
-we find {the} {where}
-you can spot {the} {where}
-I can see {the} {where}
-{where} sits {the}
-{where} stands {the}
-{where} we see {the}
+{the} sits {where} | {the} stands {where} | {the} is {where} | {the} rests {where} | {the} waits {where}
+{the} can be seen {where} | {the} likes to be {where} | {the} enjoys being {where} | {the} is happy {where}
+{the} is not alone, it is {where} | {the} can be found {where} | {the} stays {where}
+{the} takes a break {where} | {the} takes a rest {where} | {the} sleeps {where} | {the} dreams {where}
+{the} looks good {where} | {the} feels safe {where} | you can see {the} {where} | we see {the} {where}
+we find {the} {where} | you can spot {the} {where} | I can see {the} {where} | {where} sits {the}
+{where} stands {the} | {where} we see {the}
 """
 
 LEAVE = """
-{the} leaves
-{the} goes away
-{the} disappears
-{the} is gone
-{the} is no longer there
-{the} goes home
-{the} says goodbye and leaves
-{the} has to go
-{the} vanishes
-{the} leaves the scene
-{the} runs off
-{the} is taken away
-{the} does not stay any longer
-{the} moves out of the picture
-{the} goes off and does not come back
-{the} gets bored and leaves
-{the} has gone away
-{the} fades away
-{the} departs
-{the} is lost
-someone takes {the} away
-someone takes {the} home
-they take {the} away
-we say goodbye to {the}
-we put {the} away
-nobody can see {the} any more
+{the} leaves | {the} goes away | {the} disappears | {the} is gone | {the} is no longer there | {the} goes home
+{the} says goodbye and leaves | {the} has to go | {the} vanishes | {the} leaves the scene | {the} runs off
+{the} is taken away | {the} does not stay any longer | {the} moves out of the picture
+{the} goes off and does not come back | {the} gets bored and leaves | {the} has gone away | {the} fades away
+{the} departs | {the} is lost | someone takes {the} away | someone takes {the} home | they take {the} away
+we say goodbye to {the} | we put {the} away | nobody can see {the} any more | remove {the} | take {the} away
+delete {the}
 """
 
 LEAVE_BOTH = """
-both {plural} leave
-both {plural} go away
-both {plural} disappear
-the two {plural} are gone
-the two {plural} leave
-the {plural} go away together
-the {plural} vanish
-someone takes both {plural} away
-we say goodbye to the two {plural}
-the {plural} are no longer there
+both {plural} leave | both {plural} go away | both {plural} disappear | the two {plural} are gone
+the two {plural} leave | the {plural} go away together | the {plural} vanish | someone takes both {plural} away
+we say goodbye to the two {plural} | the {plural} are no longer there | remove both {plural}
+take the two {plural} away
 """
 
 SWAP = """
-{the} and {other} swap places
-{the} and {other} change places
-{the} swaps places with {other}
-{the} changes places with {other}
-{the} trades places with {other}
-{the} takes the place of {other} and the other way round
-{the} and {other} trade places
-{the} goes where {other} was, and {other} where {the} was
-{the} and {other} exchange their places
-{the} and {other} switch
-{the} switches with {other}
-{the} switches places with {other}
-{the} and {other} swap
-someone swaps {the} and {other}
-someone exchanges {the} and {other}
-we swap {the} and {other}
-we swap {the} with {other}
-we let {the} and {other} change places
-they make {the} and {other} swap spots
-{the} and {other} swap spots
-{the} and {other} have swapped their spots
-{the} wants the spot of {other}, so they swap
-{the} and {other} play a game and trade spots
-now {the} is where {other} was, and the other way round
-now {the} and {other} stand in each other's spots
+{the} and {other} swap places | {the} and {other} change places | {the} swaps places with {other}
+{the} changes places with {other} | {the} trades places with {other}
+{the} takes the place of {other} and the other way round | {the} and {other} trade places
+{the} goes where {other} was, and {other} where {the} was | {the} and {other} exchange their places
+{the} and {other} switch | {the} switches with {other} | {the} switches places with {other}
+{the} and {other} swap | someone swaps {the} and {other} | someone exchanges {the} and {other}
+we swap {the} and {other} | we swap {the} with {other} | we let {the} and {other} change places
+they make {the} and {other} swap spots | {the} and {other} swap spots
+{the} and {other} have swapped their spots | {the} wants the spot of {other}, so they swap
+{the} and {other} play a game and trade spots | now {the} is where {other} was, and the other way round
+now {the} and {other} stand in each other's spots | swap {the} and {other} | let {the} and {other} swap places
 """
 
 GROW = """
-{the} grows and is {size} now
-{the} grows until it is {size}
-{the} becomes {size}
-{the} gets bigger and is {size} now
-{the} gets {size}
-{the} has grown and is {size}
-{the} is {size} now
-{the} turns {size}
-{the} swells until it is {size}
-{the} keeps growing until it is {size}
-{the} is suddenly {size}
-{the} eats a lot and becomes {size}
-{the} looks {size} now
-{the} comes closer and looks {size}
-{the} has become {size}
-{the} stretches and gets {size}
-{the} drinks a potion and turns {size}
-{the} grows up and is {size}
-{the} wants to be {size}, so it grows
-{the} grows to a {size} size
-we make {the} {size}
-someone makes {the} {size}
-magic makes {the} {size}
-a spell makes {the} grow {size}
-now {the} is {size}
+{the} grows and is {size} now | {the} grows until it is {size} | {the} becomes {size}
+{the} gets bigger and is {size} now | {the} gets {size} | {the} has grown and is {size} | {the} is {size} now
+{the} turns {size} | {the} swells until it is {size} | {the} keeps growing until it is {size}
+{the} is suddenly {size} | {the} eats a lot and becomes {size} | {the} looks {size} now
+{the} comes closer and looks {size} | {the} has become {size} | {the} stretches and gets {size}
+{the} drinks a potion and turns {size} | {the} grows up and is {size} | {the} wants to be {size}, so it grows
+{the} grows to a {size} size | we make {the} {size} | someone makes {the} {size} | magic makes {the} {size}
+a spell makes {the} grow {size} | now {the} is {size} | make {the} {size}
+make {the} bigger, it should be {size}
 """
 
 SHRINK = """
-{the} shrinks and is {size} now
-{the} shrinks until it is {size}
-{the} becomes {size}
-{the} gets smaller and is {size} now
-{the} gets {size}
-{the} has shrunk and is {size}
-{the} is {size} now
-{the} turns {size}
-{the} dwindles until it is {size}
-{the} keeps shrinking until it is {size}
-{the} is suddenly {size}
-{the} loses size and becomes {size}
-{the} looks {size} now
-{the} is farther off and looks {size}
-{the} has become {size}
-{the} curls up and gets {size}
-{the} drinks a potion and turns {size}
-{the} gets shy and makes itself {size}
-{the} wants to be {size}, so it shrinks
-{the} shrinks to a {size} size
-we make {the} {size}
-someone makes {the} {size}
-magic makes {the} {size}
-a spell makes {the} shrink and look {size}
-now {the} is {size}
+{the} shrinks and is {size} now | {the} shrinks until it is {size} | {the} becomes {size}
+{the} gets smaller and is {size} now | {the} gets {size} | {the} has shrunk and is {size} | {the} is {size} now
+{the} turns {size} | {the} dwindles until it is {size} | {the} keeps shrinking until it is {size}
+{the} is suddenly {size} | {the} loses size and becomes {size} | {the} looks {size} now
+{the} is farther off and looks {size} | {the} has become {size} | {the} curls up and gets {size}
+{the} drinks a potion and turns {size} | {the} gets shy and makes itself {size}
+{the} wants to be {size}, so it shrinks | {the} shrinks to a {size} size | we make {the} {size}
+someone makes {the} {size} | magic makes {the} {size} | a spell makes {the} shrink and look {size}
+now {the} is {size} | make {the} {size} | make {the} smaller, it should be {size}
 """
 
 COUNT = """
-two {plural} appear, one {p1} and one {p2}
-two {plural} stand here, one {p1}, one {p2}
-there are two {plural}, one {p1} and one {p2}
-two {plural} arrive, one stays {p1}, the other {p2}
-we see two {plural}: one {p1} and one {p2}
-we find two {plural}, one {p1} and one {p2}
-two {plural} turn up, the first {p1}, the second {p2}
-someone brings two {plural} and puts one {p1}, one {p2}
-two {plural} show up, one {p1} and another {p2}
-two {plural} can be seen, one {p1} and one {p2}
-two {plural} wait, one {p1} and the other {p2}
-two {plural} sit there, one {p1} and one {p2}
-here are two {plural}: one {p1}, the other {p2}
-here come two {plural}, one {p1} and one {p2}
-I can see two {plural}, one {p1} and one {p2}
-you can spot two {plural}, one {p1} and one {p2}
+two {plural} appear, one {p1} and one {p2} | two {plural} stand here, one {p1}, one {p2}
+there are two {plural}, one {p1} and one {p2} | two {plural} arrive, one stays {p1}, the other {p2}
+we see two {plural}: one {p1} and one {p2} | we find two {plural}, one {p1} and one {p2}
+two {plural} turn up, the first {p1}, the second {p2} | someone brings two {plural} and puts one {p1}, one {p2}
+two {plural} show up, one {p1} and another {p2} | two {plural} can be seen, one {p1} and one {p2}
+two {plural} wait, one {p1} and the other {p2} | two {plural} sit there, one {p1} and one {p2}
+here are two {plural}: one {p1}, the other {p2} | here come two {plural}, one {p1} and one {p2}
+I can see two {plural}, one {p1} and one {p2} | you can spot two {plural}, one {p1} and one {p2}
 they discover two {plural}, one {p1} and the other {p2}
-there stand two {plural}, the first {p1} and the second {p2}
-two {plural} rest, one {p1} and one {p2}
-two {plural} join in, one {p1}, the other {p2}
-two {plural} settle, one {p1} and one {p2}
-look, two {plural}, one {p1} and one {p2}
-we put up two {plural}, one {p1} and one {p2}
-now there are two {plural}, one {p1}, one {p2}
-a pair of {plural} appears, one {p1} and one {p2}
+there stand two {plural}, the first {p1} and the second {p2} | two {plural} rest, one {p1} and one {p2}
+two {plural} join in, one {p1}, the other {p2} | two {plural} settle, one {p1} and one {p2}
+look, two {plural}, one {p1} and one {p2} | we put up two {plural}, one {p1} and one {p2}
+now there are two {plural}, one {p1}, one {p2} | a pair of {plural} appears, one {p1} and one {p2}
+add two {plural}, one {p1} and one {p2} | draw two {plural}, one {p1} and one {p2}
+two {plural}, one {p1} and one {p2}
 """
 
 OPENING = """
-we are {setting}
-it all begins {setting}
-this story begins {setting}
-the story takes place {setting}
-this happens {setting}
-we start {setting}
-let us begin {setting}
-here we are {setting}
-imagine a scene {setting}
-the scene is {setting}
-everything starts {setting}
-our story starts {setting}
-our tale is set {setting}
-we find ourselves {setting}
-picture a scene {setting}
-once upon a time {setting}
-today we are {setting}
-one day they meet {setting}
-the friends are {setting}
-they are {setting}
-we spend the time {setting}
-welcome to a story {setting}
-the first scene is {setting}
-our adventure begins {setting}
-we have come together {setting}
+we are {setting} | it all begins {setting} | this story begins {setting} | the story takes place {setting}
+this happens {setting} | we start {setting} | let us begin {setting} | here we are {setting}
+imagine a scene {setting} | the scene is {setting} | everything starts {setting} | our story starts {setting}
+our tale is set {setting} | we find ourselves {setting} | picture a scene {setting} | once upon a time {setting}
+today we are {setting} | one day they meet {setting} | the friends are {setting} | they are {setting}
+we spend the time {setting} | welcome to a story {setting} | the first scene is {setting}
+our adventure begins {setting} | we have come together {setting} | {setting} | draw a scene {setting}
+a picture {setting}
 """
 
 TRAVEL = """
-they travel and are now {setting}
-now they are {setting}
-the next scene is {setting}
-later everyone meets {setting}
-they all go on and end up {setting}
-soon they are {setting}
-they move on and are {setting}
-the scene changes: they are {setting}
-everything else stays, but now it is {setting}
-they find themselves {setting}
-the whole group is now {setting}
-after a long trip they are {setting}
-they wake up {setting}
-they have gone on a trip and are {setting}
-the story goes on {setting}
-now everything happens {setting}
-suddenly they are all {setting}
-they decide to be {setting}
-they take a trip and stay {setting}
-we meet them again {setting}
-the next day they are {setting}
-the place changes and they are {setting}
-some magic puts them {setting}
-now we see them {setting}
-we go on {setting}
+they travel and are now {setting} | now they are {setting} | the next scene is {setting}
+later everyone meets {setting} | they all go on and end up {setting} | soon they are {setting}
+they move on and are {setting} | the scene changes: they are {setting}
+everything else stays, but now it is {setting} | they find themselves {setting}
+the whole group is now {setting} | after a long trip they are {setting} | they wake up {setting}
+they have gone on a trip and are {setting} | the story goes on {setting} | now everything happens {setting}
+suddenly they are all {setting} | they decide to be {setting} | they take a trip and stay {setting}
+we meet them again {setting} | the next day they are {setting} | the place changes and they are {setting}
+some magic puts them {setting} | now we see them {setting} | we go on {setting} | draw it all {setting} now
+change the background, they are {setting} | let them be {setting} now
 """
 
 ALIAS_ALONE = """
-this is {alias}
-meet {alias}
-here is {alias}
-look, this is {alias}
-this picture shows {alias}
-here you can see {alias}
-let me show you {alias}
-I want you to meet {alias}
-I would like to show you {alias}
-may I present {alias}
-say hello to {alias}
-this is what {alias} looks like
-you see {alias} here
-the picture shows {alias}
-in this picture you see {alias}
-here comes {alias}
-that is {alias}
-this one is {alias}
-I brought a picture of {alias}
-I took a picture of {alias}
-have a look at {alias}
-have you met {alias}
-do you know {alias}
-come and see {alias}
-our hero is {alias}
+this is {alias} | meet {alias} | here is {alias} | look, this is {alias} | this picture shows {alias}
+here you can see {alias} | let me show you {alias} | I want you to meet {alias}
+I would like to show you {alias} | may I present {alias} | say hello to {alias}
+this is what {alias} looks like | you see {alias} here | the picture shows {alias}
+in this picture you see {alias} | here comes {alias} | that is {alias} | this one is {alias}
+I brought a picture of {alias} | I took a picture of {alias} | have a look at {alias} | have you met {alias}
+do you know {alias} | come and see {alias} | our hero is {alias}
 """
 
 ALIAS_JOINS = """
-{alias} has come too, as you see
-look who joins in: {alias}
-somebody new is here: {alias}
-here comes someone new: {alias}
-there is someone new, and that is {alias}
-you can see {alias} as well now
-{alias} joins the scene
-{alias} is here too
-{alias} has just arrived
-now {alias} is here as well
-then comes {alias}
-someone else arrives: {alias}
-do you see who came along, {alias}
-see who is there now: {alias}
-can you spot {alias} in the picture
-the new one in the picture is {alias}
-one more is here: {alias}
-we welcome {alias}
-{alias} comes along
-{alias} comes to visit
-{alias} turns up in the picture
-guess who came: {alias}
-somebody else turned up: {alias}
-the one who just came is {alias}
-they are joined by {alias}
+{alias} has come too, as you see | look who joins in: {alias} | somebody new is here: {alias}
+here comes someone new: {alias} | there is someone new, and that is {alias} | you can see {alias} as well now
+{alias} joins the scene | {alias} is here too | {alias} has just arrived | now {alias} is here as well
+then comes {alias} | someone else arrives: {alias} | do you see who came along, {alias}
+see who is there now: {alias} | can you spot {alias} in the picture | the new one in the picture is {alias}
+one more is here: {alias} | we welcome {alias} | {alias} comes along | {alias} comes to visit
+{alias} turns up in the picture | guess who came: {alias} | somebody else turned up: {alias}
+the one who just came is {alias} | they are joined by {alias}
 """
 
 SETTING_SHOWN = """
-look where they are now
-they travel to the place that you see here
-now they are somewhere else, as you can see
-they go on a trip, see where
-guess where they have gone
-the picture shows where they are now
-see where the trip has taken them
-they have gone somewhere else, look
-this is where they are now
-they have moved on to this place
-they went on, and here they are
-do you see where they are now
-the place is another one now
-here they are, far from home
-they have reached this place
-this is the next stop of their trip
-they woke up here
-now it looks like this around them
-you can see how the place has changed
-everything around them has changed
+look where they are now | they travel to the place that you see here
+now they are somewhere else, as you can see | they go on a trip, see where | guess where they have gone
+the picture shows where they are now | see where the trip has taken them | they have gone somewhere else, look
+this is where they are now | they have moved on to this place | they went on, and here they are
+do you see where they are now | the place is another one now | here they are, far from home
+they have reached this place | this is the next stop of their trip | they woke up here
+now it looks like this around them | you can see how the place has changed | everything around them has changed
 """
 
 DISTRACTOR = """
-everyone is happy
-nobody says a word
-it is a lovely time
-the air is fresh
-someone hums a song
-that takes a while
-nothing else happens
-all the others stay where they are
-everything else stays the same
-they have a good time
-what a surprise
-that makes everyone laugh
-it is very quiet
-time goes by
-they think about lunch
-it is Tuesday
-the music plays on
-a cool breeze blows
-they tell each other jokes
-everybody is tired
-no one knows why
-somebody laughs out loud
-that was to be expected
-they dream of {absent}
-they would love to have {absent}
-there is no sign of {absent}
-nobody has seen {absent}
-yesterday they heard about {absent}
-they talk about {absent} for a while
+everyone is happy | nobody says a word | it is a lovely time | the air is fresh | someone hums a song
+that takes a while | nothing else happens | all the others stay where they are | everything else stays the same
+they have a good time | what a surprise | that makes everyone laugh | it is very quiet | time goes by
+they think about lunch | it is Tuesday | the music plays on | a cool breeze blows | they tell each other jokes
+everybody is tired | no one knows why | somebody laughs out loud | that was to be expected
+they dream of {absent} | they would love to have {absent} | there is no sign of {absent}
+nobody has seen {absent} | yesterday they heard about {absent} | they talk about {absent} for a while
 this has nothing to do with {absent}
 """
 
 #: Words that may stand before a sentence; those of the two splits differ.
 CONNECTORS = """
-then
-now
-next
-after that
-a little later
-suddenly
-and then
-soon
-at last
-in the end
+then | now | next | after that | a little later | suddenly | and then | soon | at last | in the end
 after a while
 """
 

@@ -145,15 +145,17 @@ def _first_caption(narrator: Narrator, goal: int) -> str:
             return sentence(f"{shown}, {pick(SETTING_PHRASES[narrator.cast.background], rng)}")
         narrator.show_background()
         return sentence(shown)
-    appears = None
-    while appears is None:
+    empty, text = narrator.cast, ""
+    while not 0 < _words(text) <= MAX_CAPTION_WORDS:
+        narrator.cast = empty
         appears = narrator.appear_place()
-    if draw < 0.5:
-        text = sentence(f"{pick(SETTING_PHRASES[narrator.cast.background], rng)}, {appears}")
-    else:
-        text = f"{sentence(narrator.opening())} {sentence(appears)}"
-    if _words(text) > MAX_CAPTION_WORDS:
-        text = sentence(f"{pick(SETTING_PHRASES[narrator.cast.background], rng)}, {appears}")
+        if appears is None:
+            continue
+        if draw < 0.5:
+            text = f"{pick(SETTING_PHRASES[empty.background], rng)}, {appears}"
+        else:
+            text = f"{sentence(narrator.opening())} {appears[:1].upper()}{appears[1:]}"
+    text = sentence(text)
     more = goal > 1 and rng.random() < _MORE_CHANCE
     return _extend(narrator, text, (narrator.appear_place, narrator.appear_relation)) if more else text
 
@@ -234,7 +236,17 @@ def _events(narrator: Narrator, goal: int) -> list[tuple[Event, float]]:
 
 
 _MARKS = ".?!:,"
-_PLAIN_STARTS = frozenset({"a", "an", "another", "it", "my", "our", "the", "there", "two", "we", "someone", "i"})
+_PLAIN_STARTS = frozenset({"a", "an", "another", "it", "my", "our", "the", "there", "two", "we", "someone", "i"}) | {
+    "add",
+    "put",
+    "draw",
+    "move",
+    "remove",
+    "take",
+    "swap",
+    "make",
+    "paint",
+}
 
 
 def _is_plain(text: str) -> bool:
