@@ -28,7 +28,7 @@ Weights = Path | Literal["random"] | None
 class MgccModel(nn.Module):
     """All stages as submodules; each one's forward takes and returns what `mgcc_runtime.contract` says."""
 
-    def __init__(self, profile: Profile, tokenizer: Tokenizer, text_tokenizer: Tokenizer) -> None:
+    def __init__(self, profile: Profile, llm: CausalLm, tokenizer: Tokenizer, text_tokenizer: Tokenizer) -> None:
         super().__init__()
         self.profile, self.tokenizer, self.text_tokenizer = profile, tokenizer, text_tokenizer
         hidden, features = profile.llm.hidden, profile.llm.feature_dim
@@ -39,7 +39,7 @@ class MgccModel(nn.Module):
         self.vision_encoder = VisionEncoder(
             self.clip, clip_config, profile.visual_pooling, profile.visual_tokens, hidden
         )
-        self.llm = CausalLm(profile.llm, ImageTokens(profile.image_tokens, hidden))
+        self.llm = llm
         self.refiner = Refiner(profile.refiner, features, hidden, clip_config.text_positions, width)
         labels = torch.zeros(len(profile.labels), width)
         self.grounder = LayoutHead(profile.grounder, features, hidden, profile.max_objects, labels)
@@ -147,16 +147,34 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
     torch.manual_seed(seed)
     try:
         random = weights == "random" or not profile.llm.source
-        tokenizer = _llm_tokenizer(profile)
-        model = MgccModel(profile, tokenizer, _text_tokenizer(profile)).eval().requires_grad_(False)
+        llm = build_llm(profile, filled=not random)
+        model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
     finally:
         torch.random.set_rng_state(state)
     if not random:
-        folder = weights if isinstance(weights, Path) else profile.weights_folder
-        load_llm(model.llm, find_llm(profile.llm.source))
-        load_folder(model, folder)
-    model.settle()
+        load_folder(model, weights if isinstance(weights, Path) else profile.weights_folder)
+    model.eval().requires_grad_(False).settle()
     return model
+
+
+def load_untrained(profile: Profile, seed: int = 0) -> MgccModel:
+    """The profile's own language model with everything else fresh: where training starts."""
+    torch.manual_seed(seed)
+    llm = build_llm(profile, filled=True)
+    model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
+    return model.eval().requires_grad_(False)
+
+
+def build_llm(profile: Profile, *, filled: bool) -> CausalLm:
+    """The language model with its source's weights, or (not `filled`, or no source) seeded random ones."""
+    image_tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
+    if not filled or not profile.llm.source:
+        return CausalLm(profile.llm, image_tokens)
+    with torch.device("meta"):  # no time spent on initial weights that the source replaces
+        llm = CausalLm(profile.llm, image_tokens)
+    llm.image_tokens = image_tokens
+    load_llm(llm, find_llm(profile.llm.source))
+    return llm
 
 
 def load_folder(model: MgccModel, folder: Path) -> None:

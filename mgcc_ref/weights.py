@@ -80,7 +80,7 @@ def load_llm(llm: CausalLm, path: Path) -> None:
     if set(state) != expected:
         wrong = sorted(expected ^ set(state))
         raise WeightsError(f"{path} does not fit the {llm.config.family} profile: {', '.join(wrong[:4])}")
-    llm.load_state_dict(state, strict=False)
+    llm.load_state_dict(state, strict=False, assign=True)
 
 
 def load_llm_tokenizer(path: Path) -> Tokenizer:
@@ -95,6 +95,16 @@ def load_llm_tokenizer(path: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     return Tokenizer.from_str(AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str())
+
+
+def load_clip_tokenizer(source: str, length: int) -> Tokenizer:
+    """CLIP's own tokenizer from a hub id or folder, padded to `length` as Stable Diffusion does."""
+    from transformers import CLIPTokenizerFast
+
+    loaded = Tokenizer.from_str(CLIPTokenizerFast.from_pretrained(source).backend_tokenizer.to_str())
+    loaded.enable_truncation(length)
+    loaded.enable_padding(length=length, pad_id=49407, pad_token="<|endoftext|>")
+    return loaded
 
 
 _LLAMA_GGUF = {

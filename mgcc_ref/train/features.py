@@ -1,0 +1,117 @@
+"""Reading requests through the frozen language model, in batches, once: features and caches to train heads on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgcc_ref.model import MgccModel
+from mgcc_ref.prompting import Part, embed_prompt, preprocess, prompt_ids
+from mgcc_ref.train.requests import Request
+
+log = logging.getLogger("mgcc.train")
+
+READ_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Requests read together, padded on the left (rotary positions are relative, so padding shifts nothing)."""
+
+    features: Tensor  # (B, S, D_f)
+    mask: Tensor  # (B, S) bool
+    cache: tuple[Tensor, ...]  # 2 x layers of (B, H_kv, S, d)
+
+
+def left_padding_mask(mask: Tensor, new: int) -> Tensor:
+    """Attention mask (B, 1, new, S') for the last `new` of S' = mask's positions: causal, padding hidden.
+
+    A padded query attends itself alone, so that its softmax stays finite.
+    """
+    total = mask.shape[1]
+    causal = torch.ones(total, total, dtype=torch.bool).tril()
+    own = torch.eye(total, dtype=torch.bool)
+    return ((causal & mask[:, None, None, :]) | own)[:, :, total - new :]
+
+
+def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Contexts:
+    """One pass of vision tower and language model over several requests. Llama family only (see `Contexts`)."""
+    if model.profile.llm.family != "llama" and len(requests) > 1:
+        raise ValueError("requests of different length can be read together only with rotary positions; read singly")
+    embedded = []
+    for parts in requests:
+        images = [part for part in parts if not isinstance(part, str)]
+        visual = model.vision_encoder(torch.cat([preprocess(i, model) for i in images])) if images else None
+        embedded.append(embed_prompt(model, prompt_ids(model, parts), visual)[0])
+    longest = max(len(e) for e in embedded)
+    embeds = torch.stack([torch.nn.functional.pad(e, (0, 0, longest - len(e), 0)) for e in embedded])
+    mask = torch.stack([torch.arange(longest) >= longest - len(e) for e in embedded])
+    cache = model.llm.empty_cache(len(requests))
+    features, _, present = model.llm.features(embeds, cache, left_padding_mask(mask, longest))
+    return Contexts(features, mask, tuple(present))
+
+
+class FeatureStore:
+    """Context features of many requests on disk, float16, each at its own length; written once, then memory-mapped.
+
+    Writing goes on where a kill stopped it: finished shards stay.
+    """
+
+    SHARD = 200
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def build(self, model: MgccModel, request: Callable[[int], Request]) -> None:
+        """Read requests 0 to `count` that are not there yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = [s for s in range(0, self.count, self.SHARD) if not self._shard(s).exists()]
+        started = time.monotonic()
+        for done, start in enumerate(missing):
+            self._write_shard(model, request, start)
+            left = (time.monotonic() - started) / (done + 1) * (len(missing) - done - 1)
+            log.info("features %d/%d  %.1f min left", start + self.SHARD, self.count, left / 60)
+
+    def _shard(self, start: int) -> Path:
+        return self.folder / f"features-{start:06d}.npy"
+
+    def _write_shard(self, model: MgccModel, request: Callable[[int], Request], start: int) -> None:
+        parts = [request(i).parts for i in range(start, start + self.SHARD)]
+        order = sorted(range(self.SHARD), key=lambda i: len(prompt_ids(model, parts[i])))  # little padding a batch
+        rows: dict[int, np.ndarray] = {}
+        for chunk in (order[i : i + READ_BATCH] for i in range(0, self.SHARD, READ_BATCH)):
+            with torch.no_grad():
+                contexts = read_requests(model, [parts[i] for i in chunk])
+            for i, features, mask in zip(chunk, contexts.features, contexts.mask, strict=True):
+                rows[i] = features[mask].clamp(-6e4, 6e4).half().numpy()  # within float16's range
+        temporary = self.folder / "shard.tmp.npy"
+        np.save(self.folder / f"lengths-{start:06d}.npy", np.array([len(rows[i]) for i in range(self.SHARD)]))
+        np.save(temporary, np.concatenate([rows[i] for i in range(self.SHARD)]))
+        temporary.replace(self._shard(start))
+
+    def load(self) -> list[np.ndarray]:
+        """Every request's features (S_i, D_f) float16, memory-mapped."""
+        views: list[np.ndarray] = []
+        for start in range(0, self.count, self.SHARD):
+            data = np.load(self._shard(start), mmap_mode="r")
+            ends = np.cumsum(np.load(self.folder / f"lengths-{start:06d}.npy"))
+            views += [data[e - n : e] for e, n in zip(ends, np.diff(ends, prepend=0), strict=True)]
+        return views
+
+
+def pad_features(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Features of different lengths -> (B, S, D_f) float32 and mask (B, S), padded on the left."""
+    longest = max(len(v) for v in views)
+    out = torch.zeros(len(views), longest, views[0].shape[1])
+    mask = torch.zeros(len(views), longest, dtype=torch.bool)
+    for i, view in enumerate(views):
+        out[i, longest - len(view) :] = torch.from_numpy(np.asarray(view)).float()
+        mask[i, longest - len(view) :] = True
+    return out, mask

@@ -1,0 +1,178 @@
+"""Step `align`: visual projection, [IMG] tokens, CMRM and mapper, around the frozen language model.
+
+The visual projection is solved, not iterated: ridge regression from the frozen vision features to the language
+model's own embeddings of the words for what stands in each quadrant, so that visual tokens read like words. Then
+the [IMG] embeddings, the CMRM and the mapper learn to give the text tower's output for the target's canonical
+caption (L2, as GILL). The contexts are read once; their caches are kept, so a training step passes only the
+eight [IMG] tokens through the language model, with gradient.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mgcc_ref.config import Profile
+from mgcc_ref.model import Alignment, MgccModel, load_untrained
+from mgcc_ref.prompting import preprocess
+from mgcc_ref.story.captions import canonical_caption
+from mgcc_ref.story.layout_words import place_of
+from mgcc_ref.story.phrases import Split
+from mgcc_ref.story.scene import Background, PlacedObject, Scene, random_scene, render
+from mgcc_ref.tokens import encode_user_text
+from mgcc_ref.train.features import left_padding_mask, read_requests
+from mgcc_ref.train.loop import Batch
+from mgcc_ref.train.requests import Request, training_request
+from mgcc_ref.weights import load_module, save_module
+
+log = logging.getLogger("mgcc.train")
+
+BATCH_SIZE = 16  # also the size of the groups whose caches are kept together
+GROUPS, HELD_BACK_GROUPS = 90, 6
+REGRESSION_SCENES = 3000
+RIDGE = 1e-2
+SEED, HELD_BACK_SEED, SCENE_SEED = 5_000_003, 6_000_003, 7_000_003
+
+
+def word_embedding(model: MgccModel, text: str) -> Tensor:
+    """Mean input embedding of ` text` (with the space that it has inside a sentence): (D,)."""
+    ids = encode_user_text(model.tokenizer, " " + text)
+    return model.embed_tokens[torch.tensor(ids)].mean(dim=0)
+
+
+def quadrant(item: PlacedObject) -> int:
+    x, y = item.centre
+    return 2 * int(y >= 0.5) + int(x >= 0.5)
+
+
+def visual_targets(model: MgccModel, scenes: list[Scene]) -> Tensor:
+    """What the four visual tokens should read like: (scenes, 4, D)."""
+    words: dict[str, Tensor] = {}
+
+    def word(text: str) -> Tensor:
+        if text not in words:
+            words[text] = word_embedding(model, text)
+        return words[text]
+
+    rows = []
+    for scene in scenes:
+        for cell in range(4):
+            items = [o for o in scene.objects if quadrant(o) == cell]
+            read = [word(o.label) + 0.5 * word(place_of(o.box).value.replace("-", " ")) for o in items]
+            read.append(0.5 * word(scene.background.value))
+            rows.append(torch.stack(read).mean(dim=0))
+    return torch.stack(rows).view(len(scenes), 4, -1)
+
+
+def solve_visual_projection(model: MgccModel) -> float:
+    """Fit the projection in closed form; returns the share of the targets' variance that it explains."""
+    scenes = [random_scene(np.random.default_rng([SCENE_SEED, i])) for i in range(REGRESSION_SCENES)]
+    features = torch.cat(
+        [
+            model.vision_encoder.pooled_features(
+                torch.cat([preprocess(Image.fromarray(render(s)), model) for s in scenes[i : i + 100]])
+            )
+            for i in range(0, len(scenes), 100)
+        ]
+    ).flatten(0, 1)
+    targets = visual_targets(model, scenes).flatten(0, 1)
+    x, y = features.double(), targets.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    xc, yc = x - x_mean, y - y_mean
+    ridge = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(xc.T @ xc + ridge, xc.T @ yc)  # (2 width, D)
+    explained = 1 - (yc - xc @ weight).square().sum() / yc.square().sum()
+    model.vision_encoder.projection.weight.copy_(weight.T)
+    model.vision_encoder.projection.bias.copy_(y_mean - x_mean @ weight)
+    return float(explained)
+
+
+class AlignObjective(nn.Module):
+    """L2 between the refiner's conditioning and the text tower's, over every token of it."""
+
+    def __init__(self, model: MgccModel) -> None:
+        super().__init__()
+        self.alignment = Alignment(model)
+        self.alignment.image_tokens.embeddings.requires_grad_(True)
+        self.alignment.refiner.requires_grad_(True)
+        self._llm = [model.llm]  # in a list: the frozen model is no part of this module's state
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        cache = tuple(batch["cache"].float().unbind(0))
+        size = len(batch["target"])
+        tokens = self.alignment.image_tokens.embeddings.expand(size, -1, -1)
+        mask = torch.cat([batch["mask"], torch.ones(size, tokens.shape[1], dtype=torch.bool)], dim=1)
+        image_features, _, _ = self._llm[0].features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
+        conditioning = self.alignment.refiner(image_features, batch["features"].float(), batch["mask"])
+        loss = (conditioning - batch["target"]).square().mean()
+        explained = 1 - loss.detach() / batch["target"].var(dim=0, unbiased=False).mean().clamp_min(1e-6)
+        return loss, {"explained": explained}
+
+
+class AlignStep:
+    def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
+        self.model = load_frozen(profile, weights)
+        with torch.no_grad():
+            log.info("visual projection explains %.3f of its targets", solve_visual_projection(self.model))
+            draw = self.model.llm.image_tokens.embeddings
+            draw.add_(word_embedding(self.model, "picture") - draw.mean(dim=0))
+        self.objective = AlignObjective(self.model)
+        self._groups = self._read_groups(SEED, GROUPS, Split.TRAIN)
+        self._held_back = self._read_groups(HELD_BACK_SEED, HELD_BACK_GROUPS, Split.HELD_OUT)
+        self.backgrounds = self.model.encode_captions([b.value for b in Background])
+
+    def _read_groups(self, seed: int, groups: int, split: Split) -> list[dict[str, Tensor]]:
+        requests = [training_request(seed, i, split) for i in range(groups * BATCH_SIZE)]
+        requests.sort(key=lambda r: sum(len(p) if isinstance(p, str) else 40 for p in r.parts))
+        found = []
+        for i in range(groups):
+            found.append(self._read_group(requests[i * BATCH_SIZE : (i + 1) * BATCH_SIZE]))
+            if i % 10 == 9:
+                log.info("read %d of %d groups of contexts", i + 1, groups)
+        return found
+
+    @torch.no_grad()
+    def _read_group(self, requests: list[Request]) -> dict[str, Tensor]:
+        contexts = read_requests(self.model, [r.parts for r in requests])
+        return {
+            "cache": torch.stack(contexts.cache).half(),
+            "features": contexts.features.clamp(-6e4, 6e4).half(),
+            "mask": contexts.mask,
+            "target": self.model.encode_captions([canonical_caption(r.target) for r in requests]),
+            "background": torch.tensor([list(Background).index(r.target.background) for r in requests]),
+        }
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        return self._groups[rng.integers(len(self._groups))]
+
+    def evaluate(self) -> dict[str, float]:
+        metrics = [self.objective(group, 0)[1] for group in self._held_back]
+        return {"explained": float(np.mean([m["explained"] for m in metrics]))}
+
+    def picture(self, path: Path) -> None:
+        """Conditioning wanted (left) and given (right) for one held-back group, as grey maps."""
+        group = self._held_back[-1]
+        cache = tuple(group["cache"].float().unbind(0))
+        tokens = self.objective.alignment.image_tokens.embeddings.expand(BATCH_SIZE, -1, -1)
+        mask = torch.cat([group["mask"], torch.ones(BATCH_SIZE, tokens.shape[1], dtype=torch.bool)], dim=1)
+        features, _, _ = self.model.llm.features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
+        given = self.model.refiner(features, group["features"].float(), group["mask"])
+        both = torch.cat([group["target"], given], dim=-1)[:6].flatten(0, 1)
+        grey = (both.clamp(-3, 3).add(3).div(6) * 255).byte().numpy()
+        Image.fromarray(grey).resize((grey.shape[1] * 3, grey.shape[0] * 3), Image.Resampling.NEAREST).save(path)
+
+    def save_weights(self, folder: Path) -> list[Path]:
+        return [save_module(self.objective.alignment, folder / "alignment.safetensors")]
+
+
+def load_frozen(profile: Profile, weights: Path) -> MgccModel:
+    """What `align` and `grounder` build on: the language model and the trained CLIP."""
+    model = load_untrained(profile)
+    load_module(model.clip, weights / "clip.safetensors")
+    model.settle()
+    return model
