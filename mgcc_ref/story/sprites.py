@@ -79,5 +79,7 @@ def sprite(label: str, long_side_px: int) -> np.ndarray:
     size = (max(1, round(master.width * scale)), max(1, round(master.height * scale)))
     reduced = master.resize(size, Image.Resampling.LANCZOS)
     array = np.asarray(reduced, dtype=np.float32) / 255.0
+    # Lanczos overshoots: colour above alpha would lift white to more than 255, which wraps to black in uint8.
+    array[..., :3] = np.minimum(array[..., :3], array[..., 3:])
     array.setflags(write=False)
     return array
