@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models
 
 from mgcc_ref.config import Profile
-from mgcc_ref.model import MgccModel
+from mgcc_ref.model import MgccModel, build_llm
 from mgcc_runtime.contract import stages
 
 _FP32_BYTES = 4
@@ -60,7 +60,7 @@ def _without_weights(profile: Profile) -> MgccModel:
     """The profile's modules on the meta device: shapes without storage."""
     unused = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106 - a word, no password
     with torch.device("meta"):
-        return MgccModel(profile, unused, unused)
+        return MgccModel(profile, build_llm(profile, filled=False), unused, unused)
 
 
 def _parameters(module: torch.nn.Module) -> int:

@@ -20,8 +20,8 @@ class StageReport:
     stage: str
     engine: str
     precision: str
-    parameters: int
     nodes: int
+    weight_bytes: int
     bytes: int
     export_s: float
     validate_s: float
@@ -61,7 +61,7 @@ class BuildReport:
 
 def build_table(report: BuildReport) -> str:
     """The build, one line a stage."""
-    rows = [("stage", "precision", "engine", "params", "size", "built in", "max diff", "rel. L2", "cosine", "")]
+    rows = [("stage", "precision", "engine", "nodes", "size", "built in", "max diff", "rel. L2", "cosine", "")]
     for s in report.stages:
         seconds = f"{s.export_s + s.validate_s:.1f} s"
         rows.append(
@@ -69,7 +69,7 @@ def build_table(report: BuildReport) -> str:
                 s.stage,
                 s.precision,
                 s.engine,
-                f"{s.parameters / 1e6:.2f} M",
+                str(s.nodes),
                 f"{s.bytes / _MIB:.1f} MiB",
                 seconds,
                 f"{max(p.max_difference for p in s.parity):.1e}",

@@ -11,9 +11,10 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import mgcc_ref
 from mgcc_export.stages import Stage
 from mgcc_export.validate import TensorParity
 from mgcc_ref.config import Profile
@@ -30,6 +30,8 @@ from mgcc_runtime.bundle import FileEntry, sha256_of
 
 #: Packages whose version changes what is exported or how it was checked.
 BUILT_WITH = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "transformers", "diffusers", "numpy")
+#: Modules of the exporter whose code decides what a stage's files hold.
+_STEPS = ("stages", "to_onnx", "validate", "golden")
 _KEPT = 2  # entries of one stage: the current one, and the one before for going back
 _ABANDONED_S = 24 * 3600.0  # a half-made stage this old belongs to no running build
 _ENTRY = "entry.json"
@@ -58,17 +60,25 @@ def stage_key(stage: Stage, profile: Profile, precision: str) -> str:
     digest = hashlib.sha256()
     for text in (stage.name, precision, repr(profile), repr(stage.spec), repr(stage.axes), repr(versions())):
         digest.update(text.encode() + b"\0")
-    for path in _sources():
+    for path in _sources(stage.module):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     _add_weights(digest, stage.module)
     return digest.hexdigest()
 
 
-def _sources() -> Iterable[Path]:
-    reference = Path(str(mgcc_ref.__file__)).parent
-    yield from sorted(Path(__file__).parent.glob("*.py"))
-    yield from sorted(reference.glob("*.py"))
-    yield Path(str(contract.__file__))
+def _sources(module: nn.Module) -> list[Path]:
+    """Source of the exporter's steps and of the reference's networks in this stage.
+
+    `config.py` is left out: what it says about the stage is in the profile. So are other packages, which have versions.
+    """
+    names: set[str] = {contract.__name__}
+    for part in module.modules():
+        names.add(type(part).__module__)
+        for value in vars(sys.modules[type(part).__module__]).values():  # what the network's file imports from its kin
+            names.add(getattr(value, "__module__", None) or "")
+    ours = {n for n in names if n.startswith(("mgcc_ref.", "mgcc_runtime."))} - {"mgcc_ref.config"}
+    steps = [Path(__file__).parent / f"{name}.py" for name in _STEPS]
+    return steps + sorted(Path(str(sys.modules[name].__file__)) for name in ours)
 
 
 def _add_weights(digest: Any, module: nn.Module) -> None:
