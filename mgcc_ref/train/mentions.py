@@ -6,14 +6,19 @@ import re
 from collections.abc import Iterable
 
 from mgcc_ref.model import MgccModel
-from mgcc_ref.story.phrases import NOUNS
+from mgcc_ref.story.phrases import NOUNS, plural
 from mgcc_ref.tokens import encode_template, encode_user_text
 from mgcc_ref.train.requests import Request
 
-_PATTERNS = {
-    label: re.compile(r"\b(?:" + "|".join(re.escape(n) for n in sorted(nouns, key=len, reverse=True)) + r")s?\b", re.I)
-    for label, nouns in NOUNS.items()
-}
+
+
+def _pattern(nouns: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the nouns, singular or plural, the longest first."""
+    forms = sorted([*nouns, *(plural(noun) for noun in nouns)], key=len, reverse=True)
+    return re.compile(r"\b(?:" + "|".join(re.escape(form) for form in forms) + r")\b", re.IGNORECASE)
+
+
+_PATTERNS = {label: _pattern(nouns) for label, nouns in NOUNS.items()}
 
 
 def mention_positions(model: MgccModel, request: Request, labels: Iterable[str]) -> dict[str, list[int]]:

@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image
 
 from mgcc_ref.prompting import Part
+from mgcc_ref.story.dialogues import DialogueSetting, make_dialogue
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Scene, render
 from mgcc_ref.story.stories import Setting, make_story
 
+DIALOGUE_CHANCE = 0.2
 LAST_TURN_CHANCE = 0.6
 CAPTIONS_ONLY_CHANCE = 0.25
 
@@ -26,10 +28,14 @@ class Request:
 def training_request(seed: int, index: int, split: Split = Split.TRAIN) -> Request:
     """Request `index` of the endless training set `seed`.
 
-    Most are whole stories with images; some are cut after an earlier caption, some have no images where the text
+    Most are whole stories with images; a fifth are dialogues; some stories are cut after an earlier caption, some have no images where the text
     alone tells everything, so that a conversation can be drawn at every turn.
     """
     rng = np.random.default_rng([seed, index])
+    if rng.random() < DIALOGUE_CHANCE:
+        dialogue = make_dialogue(rng, split)
+        settings = [s for s in DialogueSetting if dialogue.is_told(s)] or [DialogueSetting.ROUNDS_10]
+        return Request(dialogue.view(settings[rng.integers(len(settings))]), (), dialogue.target)
     story = make_story(rng, split)
     if rng.random() >= LAST_TURN_CHANCE:
         turns = story.drawable_turns()

@@ -33,7 +33,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 16  # also the size of the groups whose caches are kept together
-GROUPS, HELD_BACK_GROUPS = 90, 6
+GROUPS, HELD_BACK_GROUPS = 60, 3
 REGRESSION_SCENES = 3000
 RIDGE = 1e-2
 SEED, HELD_BACK_SEED, SCENE_SEED = 5_000_003, 6_000_003, 7_000_003
