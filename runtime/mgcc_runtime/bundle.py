@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mgcc_runtime.contract import StageSpec, TensorSpec, stages
 from mgcc_runtime.errors import BundleError, ContractError, InputError
 from mgcc_runtime.files import read_json
+from mgcc_runtime.machine import installed_version
 from mgcc_runtime.manifest import SCHEMA, FileEntry, Manifest, RequestTolerance, StageEntry, Tokens, Tolerance, Vision
 from mgcc_runtime.version import VERSION
 
@@ -173,14 +174,21 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_requirements(bundle: Bundle) -> None:
-    wanted = bundle.manifest.requires.get("runtime", "")
-    match = re.fullmatch(r">=\s*(\d+(?:\.\d+)*)", wanted.strip())
-    if not match:
-        return
-    least = tuple(map(int, match[1].split(".")))
-    ours = tuple(map(int, re.findall(r"\d+", VERSION)))[: max(len(least), 2)]
-    if ours < least:
-        raise BundleError(f"bundle {bundle.root} needs runtime {wanted}, this is {VERSION}; upgrade mgcc-edge")
+    """Least versions of the runtime and of packages; a package that is absent is the engine's own error later."""
+    for name, wanted in bundle.manifest.requires.items():
+        ours = VERSION if name == "runtime" else installed_version(name)
+        match = re.fullmatch(r">=\s*(\d+(?:\.\d+)*)", wanted.strip())
+        if match and ours and _numbers(ours) < _numbers(match[1]):
+            upgrade = "mgcc-edge" if name == "runtime" else name
+            raise BundleError(
+                f"bundle {bundle.root} needs {name} {wanted}, this is {ours}; `pip install --upgrade {upgrade}`"
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """1.20.1 -> (1, 20, 1); what follows the numbers of a release is left out."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def _check_contract(bundle: Bundle) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.contract import StageSpec
-from mgcc_runtime.engines.checks import bind_axes, check_tensor
+from mgcc_runtime.engines.checks import bind_axes, check_tensors
 from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemoryError, StageValueError
 
 Array: TypeAlias = NDArray[Any]
@@ -100,9 +100,7 @@ class Session:
             raise
         except Exception as error:
             raise translate(error, self.spec.name, "run") from error
-        for tensor in self.spec.outputs:
-            value = outputs.kept[tensor.name] if tensor.name in keep else outputs.arrays[tensor.name]
-            check_tensor(self.spec.name, "output", tensor, value.shape, value.dtype, lengths)
+        check_tensors(self.spec.name, "output", self.spec.outputs, {**outputs.arrays, **outputs.kept}, lengths)
         for name, array in outputs.arrays.items():
             _check_finite(self.spec.name, name, array)
         return outputs

@@ -37,12 +37,23 @@ def bind_axes(spec: StageSpec, feeds: Mapping[str, _HasShape]) -> dict[str, int]
             f"stage {spec.name} got {' and '.join(parts)}, expected the inputs {names}; pass exactly these"
         )
     lengths: dict[str, int] = {}
-    for tensor in spec.inputs:
-        value = feeds[tensor.name]
-        check_tensor(spec.name, "input", tensor, value.shape, value.dtype, lengths)
+    check_tensors(spec.name, "input", spec.inputs, feeds, lengths)
     if "P" in lengths and "S" in lengths:
         lengths["T"] = lengths["P"] + lengths["S"]
     return lengths
+
+
+def check_tensors(
+    stage: str, kind: str, specs: tuple[TensorSpec, ...], values: Mapping[str, _HasShape], lengths: dict[str, int]
+) -> None:
+    """`check_tensor` for all; dozens of caches of one form are checked once, since this runs for every token."""
+    last: tuple[object, ...] = ()
+    for spec in specs:
+        value = values[spec.name]
+        form = (spec.shape, value.shape, spec.dtype, value.dtype)
+        if form != last:
+            check_tensor(stage, kind, spec, value.shape, value.dtype, lengths)
+            last = form
 
 
 def check_tensor(

@@ -1,0 +1,29 @@
+"""A small real bundle, made once a process; tests that change one take a copy."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from mgcc_runtime import Pipeline
+from tests.runtime.golden_data import add_golden
+from tests.runtime.tiny_bundle import make_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory):
+    """Read only: with golden data."""
+    return add_golden(make_bundle(tmp_path_factory.mktemp("bundle") / "tiny"))
+
+
+@pytest.fixture
+def own_bundle(bundle_path, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(bundle_path, tmp_path / "own")
+
+
+@pytest.fixture(scope="session")
+def pipe(bundle_path):
+    with Pipeline.load(bundle_path) as pipeline:
+        yield pipeline

@@ -1,0 +1,210 @@
+"""Whole requests on real engines."""
+
+import inspect
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from mgcc_runtime import Box, BoxesReady, ImageReady, Pipeline, StepPreview, TextDelta, TextOptions
+from mgcc_runtime.contract import stage
+from mgcc_runtime.errors import ClosedError, InputError, LayoutError, MgccError, OptionError, StageValueError
+from tests.runtime.golden_data import gradient
+from tests.runtime.tiny_bundle import DIMENSIONS, Graph, assemble, make_bundle, reseal
+
+PARTS = ["A cat.", gradient(8, 8), "It sits."]
+
+
+def pixels(result):
+    return np.asarray(result.image).tobytes()
+
+
+def test_result(pipe):
+    result = pipe.generate(PARTS, seed=4, words=3)
+    assert (result.image.size, result.image.mode, result.seed) == ((32, 32), "RGB", 4)
+    assert result.text
+    assert result.text_tokens
+    assert result.boxes[0].label in pipe.labels.names
+    stages = {"vision_encoder", "llm_prefill", "llm_decode", "llm_image_tokens", "refiner", "grounder", "unet"}
+    assert stages | {"prompt", "vae_decoder", "total"} == set(result.timings)
+    assert sum(ms for name, ms in result.timings.items() if name != "total") <= result.timings["total"]
+
+
+def test_same_seed_same_bytes(pipe, bundle_path):
+    first, second = pipe.generate(PARTS, seed=1, words=4), pipe.generate(PARTS, seed=1, words=4)
+    assert pixels(first) == pixels(second)
+    assert (first.text_tokens, first.boxes) == (second.text_tokens, second.boxes)
+    with Pipeline.load(bundle_path, threads=1) as other:
+        assert pixels(other.generate(PARTS, seed=1)) == pixels(first)
+
+
+def test_every_input_matters(pipe):
+    base = pixels(pipe.generate(PARTS))
+    assert base != pixels(pipe.generate(PARTS, seed=1))
+    assert base != pixels(pipe.generate(PARTS, steps=2))
+    assert base != pixels(pipe.generate(PARTS, guidance=5.0))
+    assert base != pixels(pipe.generate(PARTS, boxes="none"))
+    assert base != pixels(pipe.generate(["A cat.", gradient(9, 8).rotate(90), "It sits."]))
+    assert base != pixels(pipe.generate([*PARTS[::-1]]))
+    assert base == pixels(pipe.generate(PARTS, words=5))
+
+
+def test_more_images_than_one_batch(pipe):
+    pictures = [gradient(8, 8).rotate(90 * i) for i in range(3)]
+    assert pipe.generate(pictures).image.size == (32, 32)
+    apart = [pipe.stages.see(np.float32(np.full((1, 3, 8, 8), i))) for i in range(3)]
+    together = pipe.stages.see(np.stack([np.full((3, 8, 8), i, np.float32) for i in range(3)]))
+    np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-5)
+
+
+def test_stream_is_generate(pipe):
+    events = list(pipe.stream(PARTS, seed=2, words=3, preview_every=2))
+    kinds = [type(event) for event in events]
+    texts, previews = kinds.count(TextDelta), kinds.count(StepPreview)
+    assert kinds == [TextDelta] * texts + [BoxesReady] + [StepPreview] * previews + [ImageReady]
+    assert [e.step for e in events if isinstance(e, StepPreview)] == [1, 2, 3, 4]
+    assert [e.image is not None for e in events if isinstance(e, StepPreview)] == [False, True, False, True]
+    result = events[-1].result
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == result.text
+    assert events[texts].boxes == result.boxes
+    assert pixels(result) == pixels(pipe.generate(PARTS, seed=2, words=3))
+
+
+def test_generate_and_stream_take_the_same():
+    ours = {**inspect.signature(Pipeline.stream).parameters}
+    ours.pop("preview_every")
+    assert dict(inspect.signature(Pipeline.generate).parameters) == ours
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 6])
+def test_cancelled_request_leaves_the_pipeline_usable(pipe, after):
+    expected = pixels(pipe.generate(PARTS, seed=3, words=2))
+    cancelled = pipe.stream(["Something else."], seed=9, words=2)
+    for _ in range(after):
+        next(cancelled)
+    cancelled.close()
+    assert pixels(pipe.generate(PARTS, seed=3, words=2)) == expected
+
+
+def test_streams_side_by_side(pipe):
+    expected = pixels(pipe.generate(PARTS, seed=3)), pixels(pipe.generate(["A dog."], seed=5))
+    one, two = pipe.stream(PARTS, seed=3), pipe.stream(["A dog."], seed=5)
+    *_, (last_one, last_two) = zip(one, two, strict=True)
+    assert (pixels(last_one.result), pixels(last_two.result)) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed is -1, expected a whole number from 0"),
+        ({"seed": 1.5}, r"seed is 1\.5, expected a whole number"),
+        ({"seed": True}, "seed is True, expected a whole number"),
+        ({"steps": 0}, "steps is 0, expected a whole number from 1"),
+        ({"steps": 3}, "steps is 3, expected one of 1, 2, 4"),
+        ({"words": -2}, "words is -2"),
+        ({"guidance": float("inf")}, "guidance is inf"),
+        ({"guidance": -1.0}, r"guidance is -1\.0, expected 0 to 100"),
+        ({"boxes": "some"}, "boxes is 'some'"),
+        ({"boxes": [{"label": "cow", "xyxy": [0, 0, 9, 9]}]}, "label 'cow' is not one"),
+        ({"boxes": [{"label": "cat", "xyxy": [0, 0, 99, 9]}]}, "outside the image"),
+        ({"words": 1000}, "more than the context of 160"),
+    ],
+)
+def test_bad_options_are_refused_at_once(pipe, arguments, message):
+    with pytest.raises(InputError, match=message):
+        pipe.stream(PARTS, **arguments)  # not at the first event
+    assert pipe.generate(["a"], steps=1).image
+
+
+def test_words(pipe):
+    for words in (1, 2, 5):
+        assert len(pipe.generate(PARTS, words=words).text.split()) <= words
+    assert pipe.generate(PARTS, words=0).text == ""
+
+
+def test_sampled_text_follows_the_seed(pipe):
+    options = TextOptions(temperature=1.5)
+    texts = {pipe.generate(["a"], seed=seed, words=2, text=options).text_tokens for seed in (1, 1, 2, 3)}
+    assert len(texts) == 3
+
+
+def test_boxes_of_the_user(pipe):
+    given = [{"label": "dog", "xyxy": [0, 0, 16, 16]}, Box("tree", (8, 8, 30, 32))]
+    result = pipe.generate(PARTS, boxes=given)
+    assert result.boxes == (Box("dog", (0, 0, 16, 16)), Box("tree", (8, 8, 30, 32)))
+    assert pixels(result) != pixels(pipe.generate(PARTS, boxes="none"))
+    assert pixels(pipe.generate(PARTS, boxes=[])) == pixels(pipe.generate(PARTS, boxes="none"))
+    again = pipe.generate(PARTS, boxes=[box.to_json() for box in result.boxes])
+    assert pixels(again) == pixels(result)
+
+
+def test_nan_is_named_and_the_pipeline_goes_on(own_bundle):
+    """A UNet that breaks at high guidance only."""
+    spec = stage(DIMENSIONS, "unet")
+    model = onnx.load(own_bundle / "unet.onnx")
+    g = Graph(np.random.default_rng(0), list(model.graph.node), list(model.graph.initializer))
+    g.nodes[-1].output[0] = "sound"
+    root = g.op("Sqrt", g.op("Sub", g.const(10.0), "guidance", out="room"), out="root")
+    g.op("Add", "sound", g.op("Mul", root, g.const(0.0), out="nothing"), out="prediction")
+    g.constants[-2].name, g.constants[-1].name = "ten", "zero"
+    g.nodes[-4].input[0], g.nodes[-2].input[1] = "ten", "zero"
+    onnx.save(assemble(spec, g), own_bundle / "unet.onnx")
+    with Pipeline.load(reseal(own_bundle)) as pipeline:
+        sound = pixels(pipeline.generate(PARTS))
+        with pytest.raises(StageValueError, match="stage unet gave 32 values of NaN or infinity") as caught:
+            pipeline.generate(PARTS, guidance=50.0)
+        assert caught.value.exit_code == 1
+        assert pixels(pipeline.generate(PARTS)) == sound
+
+
+def test_closed_pipeline(bundle_path):
+    pipeline = Pipeline.load(bundle_path)
+    running = pipeline.stream(PARTS)
+    next(running)
+    pipeline.close()
+    pipeline.close()
+    with pytest.raises(ClosedError, match="the pipeline is closed"):
+        pipeline.generate(PARTS)
+    with pytest.raises(MgccError, match="is closed"):
+        list(running)
+
+
+@pytest.fixture(scope="module")
+def gated_bundle(tmp_path_factory):
+    """Gates, a phrase encoder and no label list, as the paper's profile has."""
+    d = replace(DIMENSIONS, gated=True, phrase_encoder=True)
+    return make_bundle(tmp_path_factory.mktemp("gated") / "tiny", d, labels=())
+
+
+def test_gates_act_in_the_first_part_only(gated_bundle):
+    with Pipeline.load(gated_bundle) as pipeline:
+        result = pipeline.generate(["A red cat."])
+        # 4 evaluations, the first 0.3 of them with boxes: exactly one
+        assert pixels(result) != pixels(pipeline.generate(["A red cat."], boxes="none"))
+        few = pipeline.generate(["A red cat."], steps=2)
+        assert pixels(few) == pixels(pipeline.generate(["A red cat."], steps=2, boxes="none"))
+        assert {box.label for box in result.boxes} <= {"A", "red", "cat"}
+
+
+def test_any_label_with_a_phrase_encoder(gated_bundle):
+    with Pipeline.load(gated_bundle) as pipeline:
+        images = [
+            pixels(pipeline.generate(["A cat."], boxes=[{"label": label, "xyxy": [0, 0, 16, 16]}]))
+            for label in ("a walrus", "a teapot")
+        ]
+    assert images[0] != images[1]
+
+
+def test_too_many_boxes_for_the_bundle(pipe):
+    with pytest.raises(LayoutError, match="4 boxes were given, at most 3"):
+        pipe.generate(["a"], boxes=[{"label": "cat", "xyxy": [0, 0, 9, 9]}] * 4)
+
+
+def test_default_steps_come_from_the_manifest(own_bundle):
+    values = json.loads((own_bundle / "manifest.json").read_text())
+    values["sampling"]["steps"] = 3
+    (own_bundle / "manifest.json").write_text(json.dumps(values))
+    with Pipeline.load(own_bundle) as pipeline, pytest.raises(OptionError, match="steps is 3"):
+        pipeline.generate(["a"])

@@ -1,0 +1,97 @@
+"""`verify` passes a sound bundle and names what is wrong with another."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from mgcc_runtime.contract import stage
+from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2, verify
+from tests.runtime.tiny_bundle import DIMENSIONS, make_stage, reseal
+
+
+def failed(path):
+    return {finding.name: finding.detail for finding in verify(path) if not finding.passed}
+
+
+def test_sound_bundle(bundle_path):
+    findings = list(verify(bundle_path))
+    assert [f.name for f in findings] == [
+        "files", "stage vision_encoder", "stage llm", "stage refiner", "stage grounder", "stage unet",
+        "stage vae_decoder", "request",
+    ]  # fmt: skip
+    assert all(f.passed for f in findings)
+
+
+def test_altered_bundle_is_not_run(own_bundle):
+    (own_bundle / "unet.onnx").write_bytes(b"x" * (own_bundle / "unet.onnx").stat().st_size)
+    findings = list(verify(own_bundle))
+    assert [(f.name, f.passed) for f in findings] == [("files", False)]
+    assert "unet.onnx is altered" in findings[0].detail
+
+
+def test_stage_with_other_weights(own_bundle):
+    onnx.save(make_stage(stage(DIMENSIONS, "refiner"), DIMENSIONS, seed=1), own_bundle / "refiner.onnx")
+    found = failed(reseal(own_bundle))
+    assert set(found) == {"stage refiner", "request"}
+    assert "at least 0.99999" in found["stage refiner"]
+    assert "dB (at least 45)" in found["request"]
+
+
+def test_stage_slightly_off_is_within_its_own_tolerance(own_bundle):
+    model = onnx.load(own_bundle / "vae_decoder.onnx")
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights * np.float32(1.01), "c0"))
+    onnx.save(model, own_bundle / "vae_decoder.onnx")
+    reseal(own_bundle)
+    assert "stage vae_decoder" in failed(own_bundle)
+    values = json.loads((own_bundle / "manifest.json").read_text())
+    values["tolerances"]["vae_decoder"] = {"cosine": 0.999, "relative_l2": 0.05}
+    values["request_tolerance"] = {"psnr_db": 20.0, "token_match": 1.0}
+    (own_bundle / "manifest.json").write_text(json.dumps(values))
+    assert not failed(own_bundle)
+
+
+def test_other_tokens(own_bundle):
+    path = own_bundle / "golden" / "request.json"
+    values = json.loads(path.read_text())
+    values["token_ids"][-1] += 1
+    path.write_text(json.dumps(values))
+    assert set(failed(reseal(own_bundle))) == {"request"}
+
+
+def test_other_boxes(own_bundle):
+    path = own_bundle / "golden" / "request.json"
+    values = json.loads(path.read_text())
+    values["boxes"][0]["label"] = "tree" if values["boxes"][0]["label"] != "tree" else "cat"
+    path.write_text(json.dumps(values))
+    assert "other objects in the layout" in failed(reseal(own_bundle))["request"]
+
+
+@pytest.mark.parametrize("name", ["golden/unet.npz", "golden/request.json"])
+def test_missing_golden_data(own_bundle, name):
+    (own_bundle / name).unlink()
+    found = failed(reseal(own_bundle))
+    assert len(found) == 1
+    assert f"lists no {name}" in next(iter(found.values()))
+
+
+def test_golden_data_with_objects_in_it(own_bundle):
+    np.savez(own_bundle / "golden" / "unet.npz", **{"in.latents": np.array([{}], object)})
+    assert "is not a plain .npz file" in failed(reseal(own_bundle))["stage unet"]
+
+
+def test_measures():
+    a = np.array([3.0, 4.0])
+    assert cosine(a, 2 * a) == pytest.approx(1)
+    assert cosine(a, np.zeros(2)) == 0
+    assert cosine(np.zeros(2), np.zeros(2)) == 1
+    assert relative_l2(np.array([3, 4.5]), a) == pytest.approx(0.1)
+    assert relative_l2(np.ones(2), np.zeros(2)) == float("inf")
+    image = np.full((2, 2, 3), 100, np.uint8)
+    assert psnr_db(image, image) == float("inf")
+    assert psnr_db(image + np.uint8(1), image) == pytest.approx(48.13, abs=0.01)
+    assert psnr_db(image[:1], image) == 0
+    assert common_prefix((1, 2, 3), (1, 2, 4)) == pytest.approx(2 / 3)
+    assert common_prefix((), ()) == 1
