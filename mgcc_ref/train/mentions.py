@@ -11,7 +11,6 @@ from mgcc_ref.tokens import encode_template, encode_user_text
 from mgcc_ref.train.requests import Request
 
 
-
 def _pattern(nouns: tuple[str, ...]) -> re.Pattern[str]:
     """Any of the nouns, singular or plural, the longest first."""
     forms = sorted([*nouns, *(plural(noun) for noun in nouns)], key=len, reverse=True)

@@ -1,0 +1,81 @@
+"""`LayoutHead`: contract shapes, both kinds of queries, selection, masking; matching and pointer targets of its training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mgcc_ref.config import GrounderConfig, QuerySource
+from mgcc_ref.grounder import LayoutHead, cxcywh_to_xyxy
+from mgcc_ref.model import MgccModel
+from mgcc_ref.story.scene import Background, Scene, place
+from mgcc_ref.train.mentions import mention_positions
+from mgcc_ref.train.requests import Request
+from mgcc_ref.train.steps.grounder import Targets, match
+
+
+def head(source: QuerySource) -> LayoutHead:
+    torch.manual_seed(1)
+    config = GrounderConfig(source, slots_per_label=2, hidden=32, layers=2, heads=2, feed_forward=64)
+    return LayoutHead(config, 128, 64, objects=4, label_embeddings=torch.randn(6, 16)).eval()
+
+
+@pytest.mark.parametrize("source", list(QuerySource))
+@torch.no_grad()
+def test_outputs_are_the_contracts_and_most_present_first(source: QuerySource) -> None:
+    features, mask = torch.randn(1, 11, 128), torch.ones(1, 11, dtype=torch.bool)
+    boxes, presence, phrases, pointers = head(source)(features, mask)
+    assert (boxes.shape, presence.shape, phrases.shape, pointers.shape) == ((1, 4, 4), (1, 4), (1, 4, 16), (1, 4, 11))
+    assert bool((presence[:, :-1] >= presence[:, 1:]).all())
+    assert 0 <= float(boxes.min()) and float(boxes.max()) <= 1
+    assert bool((boxes[..., 2:] >= boxes[..., :2]).all())
+    torch.testing.assert_close(pointers.sum(-1), torch.ones(1, 4))
+
+
+@torch.no_grad()
+def test_label_queries_return_exact_rows_of_the_label_table() -> None:
+    model = head(QuerySource.LABELS)
+    _, _, phrases, _ = model(torch.randn(1, 7, 128), torch.ones(1, 7, dtype=torch.bool))
+    distance = torch.cdist(phrases[0], model.query_phrases)
+    assert float(distance.min(dim=1).values.max()) == 0.0
+
+
+@torch.no_grad()
+def test_what_the_mask_hides_changes_nothing() -> None:
+    model = head(QuerySource.LEARNED)
+    features, mask = torch.randn(1, 9, 128), torch.arange(9).unsqueeze(0) < 6
+    changed = features.clone()
+    changed[:, 6:] = -50.0
+    for a, b in zip(model(features, mask), model(changed, mask), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_boxes_are_clipped_to_the_picture() -> None:
+    torch.testing.assert_close(
+        cxcywh_to_xyxy(torch.tensor([0.1, 0.5, 0.4, 0.2])), torch.tensor([0.0, 0.4, 0.3, 0.6])
+    )
+
+
+def test_matching_prefers_the_right_phrase_over_the_nearer_box() -> None:
+    phrases = torch.eye(3, 16)
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.2, 0.2], [0.9, 0.9, 0.2, 0.2]])
+    targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), torch.eye(3, 16)[2:], (2,), ((),))
+    queries, objects = match(boxes, torch.zeros(3), phrases, targets)
+    assert (queries.tolist(), objects.tolist()) == ([2], [0])
+
+
+def test_pointer_targets_are_the_last_mention_or_the_image(tiny: MgccModel) -> None:
+    from PIL import Image
+
+    shown = Scene(Background.SNOW, (place("fox", (0.8, 0.8), 30), place("cat", (0.2, 0.2), 30)))
+    parts = ("the cat is here", Image.fromarray(np.zeros((128, 128, 3), np.uint8)), "my friend and the cat")
+    request = Request(parts, (shown,), shown)
+    found = mention_positions(tiny, request, {"fox", "cat", "bus"})
+    from mgcc_ref.prompting import prompt_ids
+
+    ids = prompt_ids(tiny, parts)
+    assert [ids[p] for p in found["cat"]] == [tiny.tokenizer.token_to_id("cat")]
+    assert found["cat"][0] > ids.index(-1), "the last mention, after the picture"
+    assert found["fox"] == [ids.index(-1) + 3], "the bottom-right quadrant's visual token"
+    assert "bus" not in found
