@@ -6,10 +6,12 @@ So dropping the [IMG] positions, or a cancelled request, is going on from an old
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from mgcc_runtime.contract import Dimensions, past_names, present_names
+from mgcc_runtime import contract
+from mgcc_runtime.contract import Dimensions
 from mgcc_runtime.engines import Feed, Outputs
 
 
@@ -27,9 +29,15 @@ class KvCache:
 
     def feeds(self) -> dict[str, Feed]:
         """The cache inputs of the llm stage."""
-        return dict(zip(past_names(len(self.tensors) // 2), self.tensors, strict=True))
+        return dict(zip(_names(len(self.tensors) // 2)[0], self.tensors, strict=True))
 
     def extended(self, outputs: Outputs, positions: int) -> KvCache:
         """The cache after a call of the llm stage on `positions` new positions."""
-        names = present_names(len(self.tensors) // 2)
+        names = _names(len(self.tensors) // 2)[1]
         return KvCache(tuple(outputs.kept[name] for name in names), self.length + positions)
+
+
+@cache
+def _names(layers: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the cache's inputs and outputs; made once, since they are needed for every token."""
+    return tuple(contract.past_names(layers)), tuple(contract.present_names(layers))

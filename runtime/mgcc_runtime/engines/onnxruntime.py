@@ -19,14 +19,20 @@ _FATAL = 4  # errors reach the user as exceptions; the engine's own log would pr
 
 
 class OrtTensor:
-    """A tensor in ONNX Runtime's memory; shape and type are read once, since each read crosses into C++."""
+    """A tensor in ONNX Runtime's memory; shape and type are read on demand, since each read crosses into C++."""
 
-    __slots__ = ("dtype", "shape", "value")
+    __slots__ = ("value",)
 
     def __init__(self, value: ort.OrtValue) -> None:
         self.value = value
-        self.shape: tuple[int, ...] = tuple(value.shape())
-        self.dtype: np.dtype[Any] = _NUMPY_TYPES[value.data_type()]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape())
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return _NUMPY_TYPES[self.value.data_type()]
 
     def numpy(self) -> Array:
         return np.array(self.value.numpy())
