@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.tolerances import RENDERER_ROUNDING
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"
 
@@ -47,7 +49,7 @@ def test_committed_pictures_are_what_the_script_draws():
     for name in tool.SCENES:
         with Image.open(DEMO / name) as committed:
             difference = np.asarray(committed, dtype=np.int16) - np.asarray(tool.picture(name), dtype=np.int16)
-        assert np.abs(difference).max() <= 2  # another build of the SVG renderer may round otherwise
+        assert np.abs(difference).max() <= RENDERER_ROUNDING
 
 
 @pytest.mark.slow

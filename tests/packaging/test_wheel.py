@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from .conftest import ROOT, run
+from .test_imports import FOLDERS
 
-PACKAGES = {"mgcc_ref", "mgcc_runtime", "mgcc_export", "mgcc_calibration"}
 MAX_INSTALL_BYTES = 250e6  # design: the runtime's whole install, without a model
 
 
@@ -20,7 +20,9 @@ def test_wheel_contents(wheel: Path):
         names = archive.namelist()
         entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        name for name, folder in FOLDERS.items() if any(folder.glob("*.py"))
+    }
     assert not [name for name in names if "weights/" in name or "__pycache__" in name or name.endswith(".safetensors")]
     assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE", "METADATA", "contract.py"}
     assert "mgcc = mgcc_runtime.cli:main" in entry_points
