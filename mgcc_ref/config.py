@@ -231,7 +231,9 @@ _PAPER = Profile(
         Grounding.GLIGEN, 4, 64, (320, 640, 1280, 1280), (True, True, True, False), 2, 8, 32, "epsilon",
         source="masterful/gligen-1-4-generation-text-box",
     ),
-    vae=VaeConfig((128, 256, 512, 512), kl=True, scaling_factor=0.18215, source="masterful/gligen-1-4-generation-text-box"),
+    vae=VaeConfig(
+        (128, 256, 512, 512), kl=True, scaling_factor=0.18215, source="masterful/gligen-1-4-generation-text-box"
+    ),
     sampler=SamplerConfig("PNDMScheduler", "scaled_linear", 0.00085, 0.012, 50, 7.5),
     template=_PLAIN,
     end_tokens=("</s>",),

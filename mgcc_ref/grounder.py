@@ -34,12 +34,14 @@ class QueryBlock(nn.Module):
 
 
 class LayoutHead(nn.Module):
-    """(f_mm (B, S, D_f), mask (B, S)) -> boxes (B, N, 4), presence (B, N), phrase embeddings (B, N, D_p), pointers (B, N, S).
+    """(f_mm (B, S, D_f), mask (B, S)) -> boxes (B, N, 4), presence (B, N), phrases (B, N, D_p), pointers (B, N, S).
 
     With LABELS queries there are `slots_per_label` queries for each phrase embedding of the label list, so a label
     is found by asking for it; the N most present are returned. With LEARNED ones the N free queries regress
     the phrase embedding, and the label is what the pointer selects in the text.
     """
+
+    query_phrases: Tensor
 
     def __init__(
         self,

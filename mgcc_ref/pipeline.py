@@ -86,9 +86,7 @@ class ReferencePipeline:
         )
         table = compile_schedule(sampler, self.model.profile.unet.prediction, steps or sampler.default_steps)
         scale = sampler.default_guidance if guidance is None else guidance
-        latents = self.initial_noise(seed)
-        for latents in self.denoise(latents, table, conditioning, layout, scale):
-            pass
+        *_, latents = self.denoise(self.initial_noise(seed), table, conditioning, layout, scale)
         image = to_image(self.model.vae_decoder(latents))
         return ReferenceResult(image, text, layout, context.features, conditioning, latents)
 

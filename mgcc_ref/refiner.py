@@ -31,9 +31,7 @@ class RefinementBlock(nn.Module):
 class Refiner(nn.Module):
     """(f_I (B, r, D_f), f_mm (B, S, D_f), mask (B, S) bool) -> conditioning (B, N_c, D_c)."""
 
-    def __init__(
-        self, config: RefinerConfig, features: int, layer_width: int, tokens_out: int, width_out: int
-    ) -> None:
+    def __init__(self, config: RefinerConfig, features: int, layer_width: int, tokens_out: int, width_out: int) -> None:
         super().__init__()
         self.norm = LayerwiseNorm(features, layer_width)
         self.blocks = nn.ModuleList(RefinementBlock(features, config) for _ in range(config.cmrm_blocks))

@@ -28,8 +28,11 @@ def word_tokenizer(words: Sequence[str], special: Sequence[str] = ()) -> Tokeniz
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(",", behavior="isolated"),
-         pre_tokenizers.Split("|", behavior="isolated")]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(",", behavior="isolated"),
+            pre_tokenizers.Split("|", behavior="isolated"),
+        ]
     )
     tokenizer.add_special_tokens([*SPECIAL_WORDS, *special])
     return tokenizer

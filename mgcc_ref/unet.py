@@ -48,6 +48,12 @@ class LayoutMap(nn.Module):
     and, likewise weighted, where inside the box the cell lies (u, v), the box's size, and the coverage itself.
     """
 
+    low: Tensor  # edges of the cells, (cells,)
+    high: Tensor
+
+    low: Tensor
+    high: Tensor
+
     def __init__(self, phrase: int, latent_px: int) -> None:
         super().__init__()
         self.embed = nn.Linear(phrase, LAYOUT_EMBEDDING)
@@ -101,10 +107,16 @@ class GroundedUNet(nn.Module):
     classifier-free guidance, which also sees no boxes.
     """
 
+    null_conditioning: Tensor
+    positions: Tensor
+
+    null_conditioning: Tensor
+    positions: Tensor
+
     def __init__(self, config: UNetConfig, conditioning: int, conditioning_tokens: int, phrase: int) -> None:
         super().__init__()
         self.grounding = config.grounding
-        self.unet = build_unet(config, conditioning)
+        self.unet: nn.Module = build_unet(config, conditioning)
         self.register_buffer("null_conditioning", torch.zeros(1, conditioning_tokens, conditioning))
         if config.grounding is Grounding.LAYOUT_MAP:
             self.layout_map = LayoutMap(phrase, config.latent_px)

@@ -6,6 +6,8 @@ The paper uses Stable Diffusion's AutoencoderKL; `PixelAutoencoder` offers the s
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -114,6 +116,8 @@ def build_autoencoder(config: VaeConfig, latent_channels: int) -> nn.Module:
 
 class VaeDecoder(nn.Module):
     """Stage `vae_decoder`: latents (1, C, h, w) as the UNet leaves them -> image (1, 3, H, W) in about [-1, 1]."""
+
+    autoencoder: Any  # ours or diffusers': a module that can `decode`
 
     def __init__(self, autoencoder: nn.Module, config: VaeConfig) -> None:
         super().__init__()

@@ -174,15 +174,28 @@ def _beach(draw: ImageDraw.ImageDraw, side: int) -> None:
 
 def _night(draw: ImageDraw.ImageDraw, side: int) -> None:
     _gradient(draw, side, 0, 0.78, (22, 24, 64), (58, 58, 112))
-    for x, y in ((0.1, 0.12), (0.3, 0.3), (0.45, 0.08), (0.62, 0.22), (0.8, 0.1), (0.93, 0.34), (0.2, 0.5), (0.72, 0.5)):
+    for x, y in (
+        (0.1, 0.12),
+        (0.3, 0.3),
+        (0.45, 0.08),
+        (0.62, 0.22),
+        (0.8, 0.1),
+        (0.93, 0.34),
+        (0.2, 0.5),
+        (0.72, 0.5),
+    ):
         draw.ellipse([x * side - 4, y * side - 4, x * side + 4, y * side + 4], fill=(205, 208, 235))
     _hill(draw, side, 0.4, 0.74, 2.6, (32, 50, 58))
 
 
 def _snow(draw: ImageDraw.ImageDraw, side: int) -> None:
     _gradient(draw, side, 0, 0.6, (178, 198, 222), (222, 232, 242))
-    draw.polygon([(0.05 * side, 0.62 * side), (0.32 * side, 0.25 * side), (0.6 * side, 0.62 * side)], fill=(150, 172, 200))
-    draw.polygon([(0.45 * side, 0.62 * side), (0.72 * side, 0.32 * side), (1.0 * side, 0.62 * side)], fill=(164, 184, 210))
+    draw.polygon(
+        [(0.05 * side, 0.62 * side), (0.32 * side, 0.25 * side), (0.6 * side, 0.62 * side)], fill=(150, 172, 200)
+    )
+    draw.polygon(
+        [(0.45 * side, 0.62 * side), (0.72 * side, 0.32 * side), (1.0 * side, 0.62 * side)], fill=(164, 184, 210)
+    )
     _hill(draw, side, 0.3, 0.55, 2.2, (240, 245, 250))
     _hill(draw, side, 0.9, 0.62, 1.8, (228, 236, 246))
 

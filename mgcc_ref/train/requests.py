@@ -28,8 +28,8 @@ class Request:
 def training_request(seed: int, index: int, split: Split = Split.TRAIN) -> Request:
     """Request `index` of the endless training set `seed`.
 
-    Most are whole stories with images; a fifth are dialogues; some stories are cut after an earlier caption, some have no images where the text
-    alone tells everything, so that a conversation can be drawn at every turn.
+    Most are whole stories with images; a fifth are dialogues; some stories are cut after an earlier caption, some
+    have no images where the text alone tells everything, so that a conversation can be drawn at every turn.
     """
     rng = np.random.default_rng([seed, index])
     if rng.random() < DIALOGUE_CHANCE:

@@ -1,4 +1,4 @@
-"""`LayoutHead`: contract shapes, both kinds of queries, selection, masking; matching and pointer targets of its training."""
+"""`LayoutHead`: shapes, both kinds of queries, selection, masking; matching and pointer targets of its training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_outputs_are_the_contracts_and_most_present_first(source: QuerySource) -
     boxes, presence, phrases, pointers = head(source)(features, mask)
     assert (boxes.shape, presence.shape, phrases.shape, pointers.shape) == ((1, 4, 4), (1, 4), (1, 4, 16), (1, 4, 11))
     assert bool((presence[:, :-1] >= presence[:, 1:]).all())
-    assert 0 <= float(boxes.min()) and float(boxes.max()) <= 1
+    assert float(boxes.min()) >= 0 and float(boxes.max()) <= 1
     assert bool((boxes[..., 2:] >= boxes[..., :2]).all())
     torch.testing.assert_close(pointers.sum(-1), torch.ones(1, 4))
 
@@ -52,9 +52,7 @@ def test_what_the_mask_hides_changes_nothing() -> None:
 
 
 def test_boxes_are_clipped_to_the_picture() -> None:
-    torch.testing.assert_close(
-        cxcywh_to_xyxy(torch.tensor([0.1, 0.5, 0.4, 0.2])), torch.tensor([0.0, 0.4, 0.3, 0.6])
-    )
+    torch.testing.assert_close(cxcywh_to_xyxy(torch.tensor([0.1, 0.5, 0.4, 0.2])), torch.tensor([0.0, 0.4, 0.3, 0.6]))
 
 
 def test_matching_prefers_the_right_phrase_over_the_nearer_box() -> None:

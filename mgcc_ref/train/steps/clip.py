@@ -43,6 +43,8 @@ def patch_phrases(scene: Scene, patches_a_side: int) -> np.ndarray:
 
 
 class ClipObjective(nn.Module):
+    phrase_ids: Tensor
+
     def __init__(self, profile: Profile) -> None:
         super().__init__()
         self.clip = build_clip(profile.clip)

@@ -81,15 +81,15 @@ class GrounderObjective(nn.Module):
             queries, objects = match(boxes[b], logits[b], phrases[b], targets)
             present[b, queries] = 1.0
             picked += [(b, int(q), int(k)) for q, k in zip(queries, objects, strict=True)]
-        rows, queries = torch.tensor([p[0] for p in picked]), torch.tensor([p[1] for p in picked])
+        rows, asked = torch.tensor([p[0] for p in picked]), torch.tensor([p[1] for p in picked])
         wanted = torch.stack([self.targets[b].boxes[k] for b, _, k in picked])
-        error = (boxes[rows, queries] - wanted).abs()
+        error = (boxes[rows, asked] - wanted).abs()
         presence = F.binary_cross_entropy_with_logits(logits, present, reduction="none").sum(dim=1).mean() / 3
         loss = presence + BOX_LOSS * error.mean() + CENTRE_LOSS * error[:, :2].mean()
         loss = loss + 0.1 * self._pointer_loss(pointers, picked)
         if self.head.query_source is QuerySource.LEARNED:
             meant = torch.stack([self.targets[b].phrases[k] for b, _, k in picked])
-            loss = loss + (1 - F.cosine_similarity(phrases[rows, queries], meant)).mean()
+            loss = loss + (1 - F.cosine_similarity(phrases[rows, asked], meant)).mean()
         near = (error[:, :2].amax(dim=1) < NEAR).float().mean()
         return loss, {"box_l1": error.mean().detach(), "near": near, "presence": presence.detach()}
 
@@ -113,9 +113,7 @@ class GrounderStep:
         held_back = self._store(run_folder / "held-back", HELD_BACK_SEED, HELD_BACK_REQUESTS, Split.HELD_OUT)
         self.held_back_features, self.held_back_targets = held_back
 
-    def _store(
-        self, folder: Path, seed: int, count: int, split: Split
-    ) -> tuple[list[np.ndarray], list[Targets]]:
+    def _store(self, folder: Path, seed: int, count: int, split: Split) -> tuple[list[np.ndarray], list[Targets]]:
         store = FeatureStore(folder, count)
         store.build(self.model, lambda i: training_request(seed, i, split))
         features = store.load()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mgcc_ref.clip import TextEncoder, build_clip
 from mgcc_ref.config import Profile
@@ -40,6 +41,9 @@ HELD_BACK_SEED = 4_000_003
 
 class UNetObjective(nn.Module):
     """Mean squared error of the v-prediction, weighted inside the boxes; t uniform over the training schedule."""
+
+    signal: Tensor  # square roots of the schedule's cumulative alphas, (1000,)
+    sigma: Tensor
 
     def __init__(self, unet: GroundedUNet, alphas_cumprod: Tensor) -> None:
         super().__init__()
@@ -81,7 +85,8 @@ class UNetStep:
         unet = GroundedUNet(profile.unet, width, profile.clip.text_positions, width)
         unet.null_conditioning.copy_(null)
         scheduler = build_scheduler(profile.sampler, profile.unet.prediction)
-        self.objective = UNetObjective(unet.to(memory_format=torch.channels_last), scheduler.alphas_cumprod)
+        unet = convert_conv2d_weight_memory_format(unet, torch.channels_last)
+        self.objective = UNetObjective(unet, scheduler.alphas_cumprod)
         self._held_back = [random_scene(np.random.default_rng([HELD_BACK_SEED, i])) for i in range(64)]
         self._held_back_latents = self._encode(self._held_back)
         self._latents = self._cached_latents(run_folder / "latents.npy")
@@ -130,8 +135,7 @@ class UNetStep:
         indices = rng.integers(CACHED_SCENES, size=BATCH_SIZE)
         scenes = [self.scene(int(i)) for i in indices]
         captions = [
-            s.background.value if rng.random() < BACKGROUND_ONLY_CAPTIONS else canonical_caption(s, rng)
-            for s in scenes
+            s.background.value if rng.random() < BACKGROUND_ONLY_CAPTIONS else canonical_caption(s, rng) for s in scenes
         ]
         conditions = self._conditions(scenes, captions)
         nothing = torch.from_numpy(rng.random(BATCH_SIZE) < DROP_ALL)

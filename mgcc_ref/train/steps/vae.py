@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mgcc_ref.config import Profile
 from mgcc_ref.story.scene import random_scene, render
@@ -67,7 +68,7 @@ class VaeStep:
 
     def __init__(self, profile: Profile) -> None:
         vae = PixelAutoencoder(profile.vae.channels, profile.unet.latent_channels)
-        self.vae = vae.to(memory_format=torch.channels_last)
+        self.vae = convert_conv2d_weight_memory_format(vae, torch.channels_last)
         self.objective = VaeObjective(vae)
         rng = np.random.default_rng(HELD_BACK_SEED)
         self._held_back = np.stack([render(random_scene(rng)) for _ in range(64)])
