@@ -19,6 +19,7 @@ from mgcc_runtime.files import write_atomically
 
 PROFILES = ("tiny", "story", "paper")
 _TICK_S = 10.0
+_FINISHED = ("done", "kept from an earlier build")  # steps after which nothing is under way
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,13 +152,18 @@ class _ProgressPrinter:
 
     def report(self, stage: str, step: str) -> None:
         """Called by the build at each step."""
-        self._step, self._step_started = f"{stage}: {step}", time.monotonic()
-        self._print(self._step)
+        self._print(f"{stage}: {step}")
+        self._step, self._step_started = "" if step in _FINISHED else f"{stage}: {step}", time.monotonic()
 
     def _tick(self) -> None:
-        while not self._stop.wait(_TICK_S):
-            if self._step:
-                self._print(f"{self._step} ({time.monotonic() - self._step_started:.0f} s so far)")
+        next_tick_s = _TICK_S
+        while not self._stop.wait(0.5):
+            elapsed_s = time.monotonic() - self._step_started
+            if elapsed_s < _TICK_S or not self._step:
+                next_tick_s = _TICK_S
+            elif elapsed_s >= next_tick_s:
+                self._print(f"{self._step} ({elapsed_s:.0f} s so far)")
+                next_tick_s = elapsed_s + _TICK_S
 
     def _print(self, text: str) -> None:
         print(f"[{time.monotonic() - self._started:6.1f} s] {text}", file=sys.stderr, flush=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer, models
 
+from mgcc_export.stages import choose_specs
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, build_llm
-from mgcc_runtime.contract import stages
 
 _FP32_BYTES = 4
 #: Measured on two cores: what a stage costs whatever its size, and what tracing, checking and comparing its
@@ -39,14 +39,14 @@ class Estimate:
 
 
 def estimate_build(profile: Profile, stage_names: Sequence[str] = ()) -> Estimate:
-    """Disk, memory and time of exporting a profile in fp32."""
+    """Disk, memory and time of exporting a profile in fp32; UnavailableError for an unknown stage."""
     model = _without_weights(profile)
-    names = [s.name for s in stages(model.dimensions) if not stage_names or s.name in stage_names]
-    counts = {name: _parameters(model.stage(name)) for name in names}
+    specs = choose_specs(profile.name, model.dimensions, stage_names)
+    counts = {s.name: _parameters(model.stage(s.name)) for s in specs}
     d = model.dimensions
     table = d.vocabulary * d.hidden * _FP32_BYTES
     weights = sum(counts.values()) * _FP32_BYTES
-    bundle = weights + table + len(names) * _GRAPH_BYTES + _GOLDEN_BYTES
+    bundle = weights + table + len(specs) * _GRAPH_BYTES + _GOLDEN_BYTES
     whole_model = _parameters(model) * _FP32_BYTES
     peak = _BASE_BYTES + whole_model + table + _COPIES_OF_LARGEST_STAGE * max(counts.values()) * _FP32_BYTES
     seconds = _START_SECONDS + sum(

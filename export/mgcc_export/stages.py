@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mgcc_export.errors import UnavailableError
 from mgcc_export.to_onnx import trace_lengths
 from mgcc_ref.model import MgccModel
-from mgcc_runtime.contract import Axis, DType, StageSpec, TensorSpec, past_names, stages
+from mgcc_runtime.contract import Axis, Dimensions, DType, StageSpec, TensorSpec, past_names, stages
 
 #: Values of the language model are compared up to this many positions; PyTorch in fp32 at 1024 takes minutes
 #: on a small machine and says nothing more, since the axes are the same.
@@ -38,13 +38,16 @@ class Stage:
 
 def collect_stages(model: MgccModel, names: Sequence[str] = ()) -> list[Stage]:
     """The model's stages in the pipeline's order, only those named if any are; UnavailableError for an unknown name."""
-    every = {s.name: s for s in stages(model.dimensions)}
+    specs = choose_specs(model.profile.name, model.dimensions, names)
+    return [Stage(spec, model.stage(spec.name).eval(), model.dimensions.axes) for spec in specs]
+
+
+def choose_specs(profile: str, dimensions: Dimensions, names: Sequence[str]) -> list[StageSpec]:
+    """The profile's stages of these names, all of them if none is given; UnavailableError for an unknown name."""
+    every = {s.name: s for s in stages(dimensions)}
     if unknown := [n for n in names if n not in every]:
-        raise UnavailableError(
-            f"profile {model.profile.name} has no stage {', '.join(unknown)}; choose from {', '.join(every)}"
-        )
-    chosen = [spec for name, spec in every.items() if not names or name in names]
-    return [Stage(spec, model.stage(spec.name).eval(), model.dimensions.axes) for spec in chosen]
+        raise UnavailableError(f"profile {profile} has no stage {', '.join(unknown)}; choose from {', '.join(every)}")
+    return [spec for name, spec in every.items() if not names or name in names]
 
 
 def input_axes(spec: StageSpec) -> list[str]:

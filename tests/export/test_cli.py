@@ -1,0 +1,116 @@
+"""The command line: what is refused, in one sentence and with which exit code, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mgcc_export.bundle_writer import BundleWriter
+from mgcc_export.cli import main
+
+LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
+
+
+def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a refused command, which must exit with 2."""
+    assert main(arguments) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if not text.startswith(("starting", "["))]
+    return line
+
+
+@pytest.mark.parametrize("target", ["rtx", "jetson", "ort-gpu"])
+def test_a_target_that_is_not_built_is_refused(capsys: pytest.CaptureFixture[str], target: str) -> None:
+    line = _refusal(capsys, "--target", target, "--precision", "fp16")
+    assert line == (f"error: target {target} is not built by this version; available: cpu with fp32; use --target cpu")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_a_precision_that_is_not_built_is_refused(capsys: pytest.CaptureFixture[str], precision: str) -> None:
+    line = _refusal(capsys, "--precision", precision)
+    assert f"precision {precision} is not built for target cpu" in line
+    assert "use --precision fp32" in line
+
+
+def test_a_weights_folder_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = _refusal(capsys, "--profile", "tiny", "--weights", str(tmp_path / "absent"))
+    assert "is no folder; give a folder of *.safetensors, or the word random" in line
+
+
+def test_missing_weights_are_named_with_where_to_get_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Before the language model is read, which takes long."""
+    line = _refusal(capsys, "--weights", str(tmp_path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "c"))
+    assert "clip.safetensors are missing" in line
+    assert "python -m mgcc_ref.train" in line
+
+
+def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = _refusal(capsys, "--profile", "tiny", "--stages", "unett", "--out", str(tmp_path / "out"))
+    assert "has no stage unett; choose from vision_encoder, llm" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--target", "phone"], ["--profile", "huge"], ["--precision", "int2"], ["--x"]])
+def test_arguments_that_do_not_exist_exit_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_help_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for option in ("--profile", "--target", "--precision", "--stages", "--weights", "--out", "--report", "--estimate"):
+        assert option in out
+
+
+def test_two_builds_into_one_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "out"):
+        assert main(["--profile", "tiny", "--out", str(tmp_path / "out")]) == 1
+    assert "another build writes into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
+def test_estimate_needs_no_weights(capsys: pytest.CaptureFixture[str], profile: str) -> None:
+    assert main(["--profile", profile, "--estimate"]) == 0
+    out = capsys.readouterr().out
+    assert "vae_decoder" in out
+    assert "MiB on disk" in out
+
+
+def test_auto_says_what_it_chose_and_the_report_is_written(
+    capsys: pytest.CaptureFixture[str], tiny_build, tmp_path: Path
+) -> None:
+    arguments = ["--profile", "tiny", "--precision", "auto", "--cache", str(tiny_build[1].cache)]
+    report = tmp_path / "report.json"
+    assert main([*arguments, "--out", str(tmp_path / "bundle"), "--report", str(report)]) == 0
+    captured = capsys.readouterr()
+    assert "precision auto is fp32" in captured.out
+    assert f"bundle: {tmp_path / 'bundle'}" in captured.out
+    assert "golden: running one whole request" in captured.err
+    assert json.loads(report.read_text())["stages"][0]["stage"] == "vision_encoder"
+
+
+def test_the_launcher_works_from_any_directory_of_a_bare_clone(tmp_path: Path) -> None:
+    """Nothing of ours is installed here: -I and a copy elsewhere rule out the editable install."""
+    clone = tmp_path / "clone"
+    for folder in ("export", "mgcc_ref", "runtime"):
+        shutil.copytree(
+            LAUNCHER.parents[1] / folder, clone / folder, ignore=shutil.ignore_patterns("weights", "__pycache__", ".*")
+        )
+    launcher = str(clone / "export" / "build_engines.py")
+    script = (
+        "import runpy, sys\n"
+        f"ours = [p for p in sys.path if p.startswith({str(LAUNCHER.parents[1])!r}) and 'site-packages' not in p]\n"
+        "sys.path[:] = [p for p in sys.path if p not in ours]\n"
+        "sys.argv = ['build_engines.py', '--profile', 'tiny', '--estimate']\n"
+        f"runpy.run_path({launcher!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MiB on disk" in done.stdout
