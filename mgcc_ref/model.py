@@ -17,10 +17,14 @@ from mgcc_ref.refiner import Refiner
 from mgcc_ref.tokens import caption_tokenizer, encode_captions, word_tokenizer
 from mgcc_ref.unet import GroundedUNet, PlainUNet
 from mgcc_ref.vae import VaeDecoder, build_autoencoder
-from mgcc_ref.weights import find_llm, load_llm, load_llm_tokenizer, load_module
+from mgcc_ref.weights import find_llm, load_llm, load_llm_tokenizer, load_module, require_file
 from mgcc_runtime.contract import Dimensions, PromptTemplate
 
 MAX_IMAGES = 8
+
+#: What a weights folder holds; step `align` writes the alignment, every other step the file of its name.
+WEIGHT_FILES = ("clip.safetensors", "vae.safetensors", "unet.safetensors", "alignment.safetensors",
+                "grounder.safetensors")  # fmt: skip
 
 Weights = Path | Literal["random"] | None
 
@@ -147,12 +151,16 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
     torch.manual_seed(seed)
     try:
         random = weights == "random" or not profile.llm.source
+        folder = weights if isinstance(weights, Path) else profile.weights_folder
+        if not random:  # before the language model, which takes long to read
+            for name in WEIGHT_FILES:
+                require_file(folder / name)
         llm = build_llm(profile, filled=not random)
         model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
     finally:
         torch.random.set_rng_state(state)
     if not random:
-        load_folder(model, weights if isinstance(weights, Path) else profile.weights_folder)
+        load_folder(model, folder)
     model.eval().requires_grad_(False).settle()
     return model
 

@@ -110,9 +110,6 @@ class GroundedUNet(nn.Module):
     null_conditioning: Tensor
     positions: Tensor
 
-    null_conditioning: Tensor
-    positions: Tensor
-
     def __init__(self, config: UNetConfig, conditioning: int, conditioning_tokens: int, phrase: int) -> None:
         super().__init__()
         self.grounding = config.grounding

@@ -30,11 +30,7 @@ def save_module(module: nn.Module, path: Path) -> Path:
 
 def load_module(module: nn.Module, path: Path) -> None:
     """Load what `save_module` wrote, strictly; fp16 becomes the module's own dtype."""
-    if not path.is_file():
-        raise WeightsError(
-            f"weights {path} are missing; check out the repository with its weights, or train them with "
-            f"`python -m mgcc_ref.train --step {path.stem}`"
-        )
+    require_file(path)
     state = load_file(path)
     expected = module.state_dict()
     wrong = [k for k in expected if k not in state or state[k].shape != expected[k].shape]
@@ -43,6 +39,16 @@ def load_module(module: nn.Module, path: Path) -> None:
         raise WeightsError(f"weights {path} do not fit {type(module).__name__}: {', '.join(sorted(set(wrong))[:4])}")
     with torch.no_grad():
         module.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+
+
+def require_file(path: Path) -> None:
+    """WeightsError if a file of trained weights is absent."""
+    if not path.is_file():
+        step = {"alignment": "align"}.get(path.stem, path.stem)
+        raise WeightsError(
+            f"weights {path} are missing; check out the repository with its weights, or train them with "
+            f"`python -m mgcc_ref.train --step {step}`"
+        )
 
 
 def find_llm(source: str) -> Path:
