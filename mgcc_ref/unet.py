@@ -51,9 +51,6 @@ class LayoutMap(nn.Module):
     low: Tensor  # edges of the cells, (cells,)
     high: Tensor
 
-    low: Tensor
-    high: Tensor
-
     def __init__(self, phrase: int, latent_px: int) -> None:
         super().__init__()
         self.embed = nn.Linear(phrase, LAYOUT_EMBEDDING)
