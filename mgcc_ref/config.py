@@ -243,6 +243,7 @@ _PAPER = Profile(
 )  # fmt: skip
 
 _PROFILES = {p.name: p for p in (_TINY, _STORY, _PAPER)}
+PROFILE_NAMES = tuple(_PROFILES)
 
 
 def get_profile(name: str) -> Profile:

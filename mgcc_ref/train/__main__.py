@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mgcc_ref.config import Profile, get_profile
+from mgcc_ref.config import PROFILE_NAMES, Profile, get_profile
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingStep
 
 
@@ -60,7 +60,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path], TrainingStep], LoopOption
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mgcc_ref.train", description=__doc__)
-    parser.add_argument("--profile", default="story")
+    parser.add_argument("--profile", default="story", choices=PROFILE_NAMES)
     parser.add_argument("--step", required=True, choices=list(STEPS))
     parser.add_argument("--steps", type=int, help="number of optimiser steps (default: the step's own)")
     parser.add_argument("--seed", type=int, default=0)

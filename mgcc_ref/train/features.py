@@ -36,8 +36,8 @@ def left_padding_mask(mask: Tensor, new: int) -> Tensor:
     A padded query attends itself alone, so that its softmax stays finite.
     """
     total = mask.shape[1]
-    causal = torch.ones(total, total, dtype=torch.bool).tril()
-    own = torch.eye(total, dtype=torch.bool)
+    causal = torch.ones(total, total, dtype=torch.bool, device=mask.device).tril()
+    own = torch.eye(total, dtype=torch.bool, device=mask.device)
     return ((causal & mask[:, None, None, :]) | own)[:, :, total - new :]
 
 

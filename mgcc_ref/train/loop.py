@@ -26,6 +26,12 @@ log = logging.getLogger("mgcc.train")
 Batch = Mapping[str, Tensor]
 
 
+def on_device_of(module: nn.Module, batch: Batch) -> Batch:
+    """The batch where the module's parameters are."""
+    device = next(module.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}
+
+
 class TrainingStep(Protocol):
     """What one step (vae, clip, unet, align, grounder) brings to the loop."""
 

@@ -10,10 +10,13 @@ eight [IMG] tokens through the language model, with gradient.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,7 +29,7 @@ from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Background, PlacedObject, Scene, random_scene, render
 from mgcc_ref.tokens import encode_user_text
 from mgcc_ref.train.features import left_padding_mask, read_requests
-from mgcc_ref.train.loop import Batch
+from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.requests import Request, training_request
 from mgcc_ref.weights import load_module, save_module
 
@@ -102,14 +105,21 @@ class AlignObjective(nn.Module):
         self.alignment.refiner.requires_grad_(True)
         self._llm = [model.llm]  # in a list: the frozen model is no part of this module's state
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> AlignObjective:
+        self._llm[0]._apply(fn, *args, **kwargs)  # but it has to be on the same device
+        return super()._apply(fn, *args, **kwargs)
+
+    def conditioning(self, batch: Batch) -> Tensor:
+        """Pass the [IMG] tokens on top of a group's kept caches, then CMRM and mapper: (B, N_c, D_c)."""
         cache = tuple(batch["cache"].float().unbind(0))
-        size = len(batch["target"])
-        tokens = self.alignment.image_tokens.embeddings.expand(size, -1, -1)
-        mask = torch.cat([batch["mask"], torch.ones(size, tokens.shape[1], dtype=torch.bool)], dim=1)
+        tokens = self.alignment.image_tokens.embeddings.expand(len(batch["target"]), -1, -1)
+        mask = F.pad(batch["mask"], (0, tokens.shape[1]), value=True)
         image_features, _, _ = self._llm[0].features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
-        conditioning = self.alignment.refiner(image_features, batch["features"].float(), batch["mask"])
-        loss = (conditioning - batch["target"]).square().mean()
+        given: Tensor = self.alignment.refiner(image_features, batch["features"].float(), batch["mask"])
+        return given
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = (self.conditioning(batch) - batch["target"]).square().mean()
         explained = 1 - loss.detach() / batch["target"].var(dim=0, unbiased=False).mean().clamp_min(1e-6)
         return loss, {"explained": explained}
 
@@ -124,7 +134,6 @@ class AlignStep:
         self.objective = AlignObjective(self.model)
         self._groups = self._read_groups(SEED, GROUPS, Split.TRAIN)
         self._held_back = self._read_groups(HELD_BACK_SEED, HELD_BACK_GROUPS, Split.HELD_OUT)
-        self.backgrounds = self.model.encode_captions([b.value for b in Background])
 
     def _read_groups(self, seed: int, groups: int, split: Split) -> list[dict[str, Tensor]]:
         requests = [training_request(seed, i, split) for i in range(groups * BATCH_SIZE)]
@@ -151,18 +160,13 @@ class AlignStep:
         return self._groups[rng.integers(len(self._groups))]
 
     def evaluate(self) -> dict[str, float]:
-        metrics = [self.objective(group, 0)[1] for group in self._held_back]
+        metrics = [self.objective(on_device_of(self.objective, group), 0)[1] for group in self._held_back]
         return {"explained": float(np.mean([m["explained"] for m in metrics]))}
 
     def picture(self, path: Path) -> None:
         """Conditioning wanted (left) and given (right) for one held-back group, as grey maps."""
-        group = self._held_back[-1]
-        cache = tuple(group["cache"].float().unbind(0))
-        tokens = self.objective.alignment.image_tokens.embeddings.expand(BATCH_SIZE, -1, -1)
-        mask = torch.cat([group["mask"], torch.ones(BATCH_SIZE, tokens.shape[1], dtype=torch.bool)], dim=1)
-        features, _, _ = self.model.llm.features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
-        given = self.model.refiner(features, group["features"].float(), group["mask"])
-        both = torch.cat([group["target"], given], dim=-1)[:6].flatten(0, 1)
+        group = on_device_of(self.objective, self._held_back[-1])
+        both = torch.cat([group["target"], self.objective.conditioning(group)], dim=-1)[:6].flatten(0, 1).cpu()
         grey = (both.clamp(-3, 3).add(3).div(6) * 255).byte().numpy()
         Image.fromarray(grey).resize((grey.shape[1] * 3, grey.shape[0] * 3), Image.Resampling.NEAREST).save(path)
 

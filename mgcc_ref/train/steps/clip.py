@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from mgcc_ref.clip import build_clip
 from mgcc_ref.config import Profile
 from mgcc_ref.story.captions import CAPTION_WORDS, canonical_caption, paraphrase_caption
-from mgcc_ref.story.scene import Background, Scene, random_scene, render
+from mgcc_ref.story.scene import Background, Scene, random_scene
 from mgcc_ref.story.sprites import LABELS
 from mgcc_ref.tokens import caption_tokenizer, encode_captions
-from mgcc_ref.train.loop import Batch
-from mgcc_ref.train.steps.vae import to_model_range
+from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.steps.vae import scene_pixels
 from mgcc_ref.weights import save_module
 
 BATCH_SIZE = 64
@@ -92,7 +92,7 @@ class ClipStep:
         ]
         side = self.profile.clip.image_px // self.profile.clip.patch_px
         return {
-            "pixels": to_model_range(np.stack([render(s) for s in scenes])),
+            "pixels": scene_pixels(scenes, self.profile.clip.image_px),
             "ids": encode_captions(self.tokenizer, captions),
             "patch_phrases": torch.from_numpy(np.stack([patch_phrases(s, side) for s in scenes])),
         }
@@ -101,13 +101,14 @@ class ClipStep:
         return self._draw(rng, BATCH_SIZE, PARAPHRASE_CHANCE)
 
     def evaluate(self) -> dict[str, float]:
-        _, metrics = self.objective(self._held_back, 0)
+        _, metrics = self.objective(on_device_of(self.objective, self._held_back), 0)
         return {k: float(v) for k, v in metrics.items()}
 
     def picture(self, path: Path) -> None:
         """Similarity of the first 64 held-back images (rows) and captions (columns); the diagonal should shine."""
-        images, _ = self.objective.embed_images(self._held_back["pixels"][:64])
-        similarity = images @ self.objective.embed_text(self._held_back["ids"][:64]).T
+        batch = on_device_of(self.objective, self._held_back)
+        images, _ = self.objective.embed_images(batch["pixels"][:64])
+        similarity = (images @ self.objective.embed_text(batch["ids"][:64]).T).cpu()
         grey = ((similarity - similarity.min()) / (similarity.max() - similarity.min()) * 255).byte().numpy()
         Image.fromarray(grey).resize((512, 512), Image.Resampling.NEAREST).save(path)
 

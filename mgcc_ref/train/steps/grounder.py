@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from mgcc_ref.model import Alignment, MgccModel
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import render
 from mgcc_ref.train.features import FeatureStore, pad_features
-from mgcc_ref.train.loop import Batch
+from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.mentions import mention_positions
 from mgcc_ref.train.requests import Request, training_request
 from mgcc_ref.train.steps.align import load_frozen
@@ -43,6 +43,9 @@ class Targets:
     labels: tuple[int, ...]
     mentions: tuple[tuple[int, ...], ...]  # counted from the end of the context (-1 is the last position)
 
+    def to(self, device: torch.device) -> Targets:
+        return replace(self, boxes=self.boxes.to(device), phrases=self.phrases.to(device))
+
 
 def scene_targets(model: MgccModel, request: Request, length: int) -> Targets:
     objects = request.target.objects
@@ -62,7 +65,7 @@ def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> t
     """Hungarian matching of Q queries to K objects by presence, box and phrase: (query indices, object indices)."""
     likeness = F.normalize(phrases, dim=-1) @ F.normalize(targets.phrases, dim=-1).T  # (Q, K)
     cost = BOX_COST * torch.cdist(boxes, targets.boxes, p=1) - logits.sigmoid()[:, None] - PHRASE_COST * likeness
-    return linear_sum_assignment(cost.detach().numpy())
+    return linear_sum_assignment(cost.detach().cpu().numpy())
 
 
 class GrounderObjective(nn.Module):
@@ -77,18 +80,19 @@ class GrounderObjective(nn.Module):
         boxes, logits, phrases, pointers = self.head.all_queries(batch["features"], batch["mask"])
         present = torch.zeros_like(logits)
         picked: list[tuple[int, int, int]] = []
-        for b, targets in enumerate(self.targets):
+        every = [targets.to(logits.device) for targets in self.targets]
+        for b, targets in enumerate(every):
             queries, objects = match(boxes[b], logits[b], phrases[b], targets)
             present[b, queries] = 1.0
             picked += [(b, int(q), int(k)) for q, k in zip(queries, objects, strict=True)]
         rows, asked = torch.tensor([p[0] for p in picked]), torch.tensor([p[1] for p in picked])
-        wanted = torch.stack([self.targets[b].boxes[k] for b, _, k in picked])
+        wanted = torch.stack([every[b].boxes[k] for b, _, k in picked])
         error = (boxes[rows, asked] - wanted).abs()
         presence = F.binary_cross_entropy_with_logits(logits, present, reduction="none").sum(dim=1).mean() / 3
         loss = presence + BOX_LOSS * error.mean() + CENTRE_LOSS * error[:, :2].mean()
         loss = loss + 0.1 * self._pointer_loss(pointers, picked)
         if self.head.query_source is QuerySource.LEARNED:
-            meant = torch.stack([self.targets[b].phrases[k] for b, _, k in picked])
+            meant = torch.stack([every[b].phrases[k] for b, _, k in picked])
             loss = loss + (1 - F.cosine_similarity(phrases[rows, asked], meant)).mean()
         near = (error[:, :2].amax(dim=1) < NEAR).float().mean()
         return loss, {"box_l1": error.mean().detach(), "near": near, "presence": presence.detach()}
@@ -131,13 +135,18 @@ class GrounderStep:
     def batch(self, rng: np.random.Generator) -> Batch:
         return self._batch(self.features, self.targets, rng.integers(len(self.features), size=BATCH_SIZE))
 
+    def _held_back(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Boxes (B, Q, 4) cxcywh and presence logits (B, Q) for some held-back requests, on the CPU."""
+        batch = on_device_of(self.head, self._batch(self.held_back_features, self.held_back_targets, indices))
+        boxes, logits, _, _ = self.head.all_queries(batch["features"], batch["mask"])
+        return boxes.cpu(), logits.cpu()
+
     def evaluate(self) -> dict[str, float]:
         """Object recall, precision, share of centres near the true one, and scenes with all of it right."""
         found = wanted = given = near = whole = 0
         for start in range(0, len(self.held_back_features), 50):
             indices = np.arange(start, min(start + 50, len(self.held_back_features)))
-            batch = self._batch(self.held_back_features, self.held_back_targets, indices)
-            boxes, logits, _, _ = self.head.all_queries(batch["features"], batch["mask"])
+            boxes, logits = self._held_back(indices)
             for b, targets in enumerate(self.objective.targets):
                 hits = self._hits(boxes[b], logits[b], targets)
                 kept = int((logits[b] > 0).sum())
@@ -166,10 +175,9 @@ class GrounderStep:
 
     def picture(self, path: Path) -> None:
         """Eight held-back target scenes with the predicted boxes drawn in white."""
-        batch = self._batch(self.held_back_features, self.held_back_targets, np.arange(8))
-        boxes, logits, _, _ = self.head.all_queries(batch["features"], batch["mask"])
+        boxes, logits = self._held_back(np.arange(min(8, len(self.held_back_features))))
         tiles = []
-        for i in range(8):
+        for i in range(len(boxes)):
             scene = training_request(HELD_BACK_SEED, i, Split.HELD_OUT).target
             tile = Image.fromarray(render(scene)).resize((256, 256), Image.Resampling.NEAREST)
             draw = ImageDraw.Draw(tile)
@@ -182,8 +190,7 @@ class GrounderStep:
                     fill="white",
                 )
             tiles.append(np.asarray(tile))
-        rows = [np.concatenate(tiles[:4], axis=1), np.concatenate(tiles[4:], axis=1)]
-        Image.fromarray(np.concatenate(rows)).save(path)
+        Image.fromarray(np.concatenate(tiles, axis=1)).save(path)
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.head, folder / "grounder.safetensors")]

@@ -19,11 +19,11 @@ from mgcc_ref.clip import TextEncoder, build_clip
 from mgcc_ref.config import Profile
 from mgcc_ref.schedule import build_scheduler, compile_schedule
 from mgcc_ref.story.captions import CAPTION_WORDS, canonical_caption
-from mgcc_ref.story.scene import Scene, random_scene, render
+from mgcc_ref.story.scene import Scene, random_scene
 from mgcc_ref.story.sprites import LABELS
 from mgcc_ref.tokens import caption_tokenizer, encode_captions
-from mgcc_ref.train.loop import Batch
-from mgcc_ref.train.steps.vae import to_image_range, to_model_range
+from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
 from mgcc_ref.unet import GroundedUNet
 from mgcc_ref.vae import PixelAutoencoder
 from mgcc_ref.weights import load_module, save_module
@@ -96,7 +96,7 @@ class UNetStep:
 
     def _encode(self, scenes: list[Scene]) -> Tensor:
         with torch.no_grad():
-            return self.vae.encode(to_model_range(np.stack([render(s) for s in scenes])))
+            return self.vae.encode(scene_pixels(scenes, self.profile.image_px))
 
     def _cached_latents(self, path: Path) -> np.ndarray:
         """Latents of the training scenes, float16, encoded once a run: (CACHED_SCENES, C, h, w)."""
@@ -116,7 +116,7 @@ class UNetStep:
         boxes, mask = np.zeros((len(scenes), n, 4), np.float32), np.zeros((len(scenes), n), np.float32)
         labels, inside = np.zeros((len(scenes), n), np.int64), np.zeros((len(scenes), size, size), np.float32)
         for b, scene in enumerate(scenes):
-            for i, item in enumerate(scene.objects):
+            for i, item in enumerate(scene.objects[:n]):
                 boxes[b, i], mask[b, i], labels[b, i] = item.box, 1, LABELS.index(item.label)
                 x1, y1, x2, y2 = (np.array(item.box) * size).round().astype(int)
                 inside[b, y1 : y2 + 1, x1 : x2 + 1] = 1
@@ -141,7 +141,7 @@ class UNetStep:
         nothing = torch.from_numpy(rng.random(BATCH_SIZE) < DROP_ALL)
         no_boxes = nothing | torch.from_numpy(rng.random(BATCH_SIZE) < DROP_BOXES)
         conditions["box_mask"] = conditions["box_mask"] * ~no_boxes.unsqueeze(-1)
-        null = self.objective.unet.null_conditioning
+        null = self.objective.unet.null_conditioning.cpu()
         conditions["conditioning"] = torch.where(nothing.view(-1, 1, 1), null, conditions["conditioning"])
         latents = torch.from_numpy(self._latents[indices]).float()
         return {**conditions, "latents": latents, **self._noise(rng, latents)}
@@ -154,32 +154,35 @@ class UNetStep:
         rng = np.random.default_rng(HELD_BACK_SEED)
         conditions = self._conditions(self._held_back, [canonical_caption(s) for s in self._held_back])
         latents = self._held_back_latents
-        _, metrics = self.objective({**conditions, "latents": latents, **self._noise(rng, latents)}, 0)
+        batch = {**conditions, "latents": latents, **self._noise(rng, latents)}
+        _, metrics = self.objective(on_device_of(self.objective, batch), 0)
         return {"v_mse": float(metrics["v_mse"])}
 
     def draw(self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int) -> np.ndarray:
         """Sample pictures for `scenes` from their own boxes: (B, H, W, 3) uint8."""
         table = compile_schedule(self.profile.sampler, self.profile.unet.prediction, steps)
-        conditions = self._conditions(scenes, captions)
         unet, size = self.objective.unet, self.profile.unet.latent_px
+        conditions = on_device_of(unet, self._conditions(scenes, captions))
         shape = (len(scenes), self.profile.unet.latent_channels, size, size)
         x_T = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+        x_T = x_T.to(conditions["boxes"].device)
         x, predictions = x_T, []
         null = unet.null_conditioning.expand(len(scenes), -1, -1)
         for timestep, row in zip(table.timesteps, table.matrix, strict=True):
-            t = torch.full((len(scenes),), timestep)
+            t = torch.full((len(scenes),), timestep, device=x_T.device)
             boxes, mask, phrases = conditions["boxes"], conditions["box_mask"], conditions["phrases"]
             conditional = unet.denoise(x, t, conditions["conditioning"], boxes, mask, phrases)
             without = unet.denoise(x, t, null, boxes, torch.zeros_like(mask), phrases)
             predictions.append(without + guidance * (conditional - without))
             x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
-        return to_image_range(self.vae.decode(x))
+        return to_image_range(self.vae.decode(x.cpu()))
 
     def picture(self, path: Path) -> None:
         """Eight held-back scenes above what the model draws from their boxes and captions."""
         scenes = self._held_back[:8]
         drawn = self.draw(scenes, [canonical_caption(s) for s in scenes], steps=20, guidance=2.0, seed=0)
-        rows = [np.concatenate([render(s) for s in scenes], axis=1), np.concatenate(list(drawn), axis=1)]
+        true = to_image_range(scene_pixels(scenes, self.profile.image_px))
+        rows = [np.concatenate(list(images), axis=1) for images in (true, drawn)]
         Image.fromarray(np.concatenate(rows, axis=0)).save(path)
 
     def save_weights(self, folder: Path) -> list[Path]:

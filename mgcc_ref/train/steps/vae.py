@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mgcc_ref.config import Profile
-from mgcc_ref.story.scene import random_scene, render
-from mgcc_ref.train.loop import Batch
+from mgcc_ref.story.scene import IMAGE_PX, Scene, random_scene, render
+from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.vae import PixelAutoencoder
 from mgcc_ref.weights import save_module
 
@@ -26,6 +27,14 @@ HELD_BACK_SEED = 1_000_003
 def to_model_range(images: np.ndarray) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)  # channels_last
+
+
+def scene_pixels(scenes: Sequence[Scene], image_px: int) -> Tensor:
+    """Pictures of the scenes at the profile's size: (B, 3, image_px, image_px) float32 in [-1, 1]."""
+    pixels = to_model_range(np.stack([render(scene) for scene in scenes]))
+    if image_px != IMAGE_PX:  # the tiny profile only
+        pixels = F.interpolate(pixels, size=(image_px, image_px), mode="area")
+    return pixels
 
 
 def to_image_range(pixels: Tensor) -> np.ndarray:
@@ -71,22 +80,22 @@ class VaeStep:
         self.vae = convert_conv2d_weight_memory_format(vae, torch.channels_last)
         self.objective = VaeObjective(vae)
         rng = np.random.default_rng(HELD_BACK_SEED)
-        self._held_back = np.stack([render(random_scene(rng)) for _ in range(64)])
+        self.image_px = profile.image_px
+        self._held_back = scene_pixels([random_scene(rng) for _ in range(64)], self.image_px)
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        images = np.stack([render(random_scene(rng)) for _ in range(BATCH_SIZE)])
-        return {"pixels": to_model_range(images)}
+        return {"pixels": scene_pixels([random_scene(rng) for _ in range(BATCH_SIZE)], self.image_px)}
 
     def _restored(self) -> np.ndarray:
-        self.vae.eval()
-        return to_image_range(self.vae.decode(self.vae.encode(to_model_range(self._held_back))))
+        pixels = on_device_of(self.vae, {"pixels": self._held_back})["pixels"]
+        return to_image_range(self.vae.decode(self.vae.encode(pixels)))
 
     def evaluate(self) -> dict[str, float]:
-        return {"psnr_db": psnr_db(self._restored(), self._held_back)}
+        return {"psnr_db": psnr_db(self._restored(), to_image_range(self._held_back))}
 
     def picture(self, path: Path) -> None:
-        restored = self._restored()
-        rows = [np.concatenate(list(images[:8]), axis=1) for images in (self._held_back, restored)]
+        both = (to_image_range(self._held_back), self._restored())
+        rows = [np.concatenate(list(images[:8]), axis=1) for images in both]
         Image.fromarray(np.concatenate(rows, axis=0)).save(path)
 
     def save_weights(self, folder: Path) -> list[Path]:

@@ -1,0 +1,95 @@
+"""Every training step, end to end, with the tiny profile: the chain of commands that makes a weights folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mgcc_ref.config import get_profile
+from mgcc_ref.model import load_folder, load_model
+from mgcc_ref.train.__main__ import main
+from mgcc_ref.train.steps import align, clip, grounder, unet, vae
+
+
+@pytest.fixture(scope="module")
+def small_sets() -> pytest.MonkeyPatch:
+    """The real steps on few scenes and requests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vae, "BATCH_SIZE", 4)
+        patch.setattr(clip, "BATCH_SIZE", 8)
+        patch.setattr(unet, "BATCH_SIZE", 4)
+        patch.setattr(unet, "CACHED_SCENES", 200)
+        patch.setattr(align, "BATCH_SIZE", 4)
+        patch.setattr(align, "GROUPS", 3)
+        patch.setattr(align, "HELD_BACK_GROUPS", 1)
+        patch.setattr(align, "REGRESSION_SCENES", 200)
+        patch.setattr(grounder, "BATCH_SIZE", 4)
+        patch.setattr(grounder, "TRAINING_REQUESTS", 12)
+        patch.setattr(grounder, "HELD_BACK_REQUESTS", 6)
+        patch.setattr(grounder.FeatureStore, "SHARD", 6)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def trained(small_sets: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/ and weights/ of all five steps."""
+    folder = tmp_path_factory.mktemp("training")
+    for step in ("vae", "clip", "unet", "align", "grounder"):
+        arguments = ["--profile", "tiny", "--step", step, "--steps", "3"]
+        assert main([*arguments, "--run", str(folder / "runs" / step), "--weights", str(folder / "weights")]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["vae", "clip", "unet", "align", "grounder"])
+def test_each_step_leaves_metrics_a_picture_and_a_checkpoint(trained: Path, step: str) -> None:
+    run = trained / "runs" / step
+    assert (run / "checkpoint.pt").exists()
+    assert list(run.glob("step-*.png"))
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert any(key.startswith("eval_") for entry in metrics for key in entry)
+
+
+@pytest.mark.slow
+def test_the_weights_fill_a_model_and_change_it(trained: Path) -> None:
+    fresh, model = load_model("tiny"), load_model("tiny")
+    load_folder(model, trained / "weights")
+    for part in ("clip", "autoencoder", "unet", "refiner", "grounder"):
+        before = torch.cat([p.flatten() for p in getattr(fresh, part).parameters()])
+        after = torch.cat([p.flatten() for p in getattr(model, part).parameters()])
+        assert torch.isfinite(after).all()
+        assert not torch.equal(before, after), part
+
+
+@pytest.mark.slow
+def test_a_finished_step_is_not_trained_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained / "runs" / "vae"
+    before = len((run / "metrics.jsonl").read_text().splitlines())
+    arguments = ["--profile", "tiny", "--step", "vae", "--steps", "3", "--run", str(run)]
+    assert main([*arguments, "--weights", str(trained / "again")]) == 0
+    assert "wrote" in capsys.readouterr().out
+    after = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(after) == before + 1, "one more evaluation, no more training"
+    first, again = (trained / f / "vae.safetensors" for f in ("weights", "again"))
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_visual_targets_read_like_the_labels_words() -> None:
+    from mgcc_ref.story.scene import Background, Scene, place
+
+    model = load_model("tiny")
+    scene = Scene(Background.SNOW, (place("fox", (0.8, 0.2), 30),))
+    tokens = align.visual_targets(model, [scene])[0]
+    fox = align.word_embedding(model, "fox")
+    likeness = torch.cosine_similarity(tokens, fox.unsqueeze(0))
+    assert int(likeness.argmax()) == 1, "top right is the second quadrant"
+
+
+def test_an_unknown_profile_exits_with_two() -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--profile", "huge", "--step", "vae"])
+    assert error.value.code == 2
+    assert get_profile("tiny").name == "tiny"
