@@ -58,7 +58,7 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = ()) -> Estimat
 
 def _without_weights(profile: Profile) -> MgccModel:
     """The profile's modules on the meta device: shapes without storage."""
-    unused = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106 - a word, no password
+    unused = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     with torch.device("meta"):
         return MgccModel(profile, build_llm(profile, filled=False), unused, unused)
 
