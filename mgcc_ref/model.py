@@ -17,14 +17,17 @@ from mgcc_ref.refiner import Refiner
 from mgcc_ref.tokens import caption_tokenizer, encode_captions, word_tokenizer
 from mgcc_ref.unet import GroundedUNet, PlainUNet
 from mgcc_ref.vae import VaeDecoder, build_autoencoder
-from mgcc_ref.weights import find_llm, load_llm, load_llm_tokenizer, load_module, require_file
+from mgcc_ref.weights import (
+    find_llm,
+    load_llm,
+    load_llm_tokenizer,
+    load_module,
+    load_published,
+    require_file,
+)
 from mgcc_runtime.contract import Dimensions, PromptTemplate
 
 MAX_IMAGES = 8
-
-#: What a weights folder holds; step `align` writes the alignment, every other step the file of its name.
-WEIGHT_FILES = ("clip.safetensors", "vae.safetensors", "unet.safetensors", "alignment.safetensors",
-                "grounder.safetensors")  # fmt: skip
 
 Weights = Path | Literal["random"] | None
 
@@ -144,16 +147,16 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
     """Build a profile's model in eval mode.
 
     `weights`: a folder, "random" for seeded random weights, or None for the profile's own folder (the tiny
-    profile has none and is always random). WeightsError says what is missing and where to get it.
+    profile has none; it is random then). WeightsError says what is missing and where to get it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
-        random = weights == "random" or not profile.llm.source
+        random = weights == "random" or (weights is None and not profile.llm.source)
         folder = weights if isinstance(weights, Path) else profile.weights_folder
         if not random:  # before the language model, which takes long to read
-            for name in WEIGHT_FILES:
+            for name in weight_files(profile):
                 require_file(folder / name)
         llm = build_llm(profile, filled=not random)
         model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
@@ -185,11 +188,27 @@ def build_llm(profile: Profile, *, filled: bool) -> CausalLm:
     return llm
 
 
+def weight_files(profile: Profile) -> tuple[str, ...]:
+    """What a weights folder holds: the file of each training step, but for parts that are published elsewhere."""
+    parts = {"clip": profile.clip.source, "vae": profile.vae.source, "unet": profile.unet.source}
+    own = [name for name, source in parts.items() if not source]
+    return tuple(f"{name}.safetensors" for name in (*own, "alignment", "grounder"))
+
+
 def load_folder(model: MgccModel, folder: Path) -> None:
-    """Fill everything that this project trains from a weights folder."""
-    load_module(model.clip, folder / "clip.safetensors")
-    load_module(model.autoencoder, folder / "vae.safetensors")
-    load_module(model.unet, folder / "unet.safetensors")
+    """Fill the model: published parts from their sources, everything that this project trains from `folder`."""
+    if source := model.profile.clip.source:
+        load_published(model.clip, source)
+    else:
+        load_module(model.clip, folder / "clip.safetensors")
+    if source := model.profile.vae.source:
+        load_published(model.autoencoder, source, "vae")
+    else:
+        load_module(model.autoencoder, folder / "vae.safetensors")
+    if source := model.profile.unet.source:
+        load_published(model.unet.unet, source, "unet")
+    else:
+        load_module(model.unet, folder / "unet.safetensors")
     load_module(Alignment(model), folder / "alignment.safetensors")
     load_module(model.grounder, folder / "grounder.safetensors")
 

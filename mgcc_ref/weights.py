@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,23 @@ def find_llm(source: str) -> Path:
             f"the language model {source!r} is neither a local path nor to be had from a hub ({error}); "
             "download it where a hub is reachable and give the folder"
         ) from error
+
+
+def load_published(module: nn.Module, source: str, part: str = "") -> None:
+    """Fill a `transformers` or `diffusers` module from a hub id or local folder (its subfolder `part`)."""
+    build: Any = type(module)
+    options = {"subfolder": part} if part else {}
+    try:
+        loaded = build.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{build.__name__} cannot be read from {source!r} ({str(error).splitlines()[0]}); "
+            "give a local folder in the hub's layout, or a hub id where a hub is reachable"
+        ) from error
+    try:
+        module.load_state_dict(loaded.state_dict())
+    except RuntimeError as error:
+        raise WeightsError(f"{source!r} does not fit the profile's {build.__name__}: {error}") from error
 
 
 def load_llm(llm: CausalLm, path: Path) -> None:
