@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mgcc_ref.model import MgccModel
+from mgcc_runtime.contract import most_tokens
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ def penalise(logits: Tensor, seen: list[int], penalty: float) -> Tensor:
 def decode_text(
     model: MgccModel, logits: Tensor, cache: tuple[Tensor, ...], *, words: int, repetition_penalty: float
 ) -> TextResult:
-    """Continue from `logits` (V,) of the last position until an end token, the context's end, or `words` words."""
+    """Continue from `logits` (V,) until an end token, `words` words, `most_tokens(words)` or the context's end."""
     ids: list[int] = []
     ends = set(model.end_token_ids)
     plain = model.profile.llm.vocabulary  # [IMG] tokens draw, they are no text
     text = ""
-    while words > 0 and cache[0].shape[2] + 1 < model.profile.max_context:
+    while len(ids) < most_tokens(words) and cache[0].shape[2] + 1 < model.profile.max_context:
         token = int(penalise(logits[:plain], ids, repetition_penalty).argmax())
         if token in ends:
             break

@@ -220,6 +220,11 @@ def _phrase_encoder(d: Dimensions) -> StageSpec:
     )
 
 
+def most_tokens(words: int) -> int:
+    """How many tokens a text of up to `words` words may take: a model that writes no spaces still ends."""
+    return 4 * words + 8 if words > 0 else 0
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """The fixed texts around the parts of a prompt; `mgcc_ref` trains with the same ones that the runtime sends.

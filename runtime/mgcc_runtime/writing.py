@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mgcc_runtime.contract import most_tokens
 from mgcc_runtime.decoding import TextOptions, choose_token, text_generator
 from mgcc_runtime.manifest import Tokens
 from mgcc_runtime.prompt import PromptBuilder
@@ -28,14 +29,15 @@ def write_text(
     stages: Stages, prompts: PromptBuilder, tokens: Tokens, start: LlmStep, *,
     words: int, seed: int, options: TextOptions, watch: Stopwatch,
 ) -> Iterator[Written]:  # fmt: skip
-    """Go on from `start` until an end token, the context's end or `words` words; yields whenever the text grew.
+    """Go on from `start` until an end token or `words` words; yields whenever the text grew.
 
-    A word is complete only when the next one begins: that token is dropped again.
+    A word is complete only when the next one begins: that token is dropped again. The context's end and
+    `most_tokens(words)` end it, too.
     """
     generator = text_generator(seed)
     written: list[int] = []
     state, shown = start, ""
-    while words > 0 and state.cache.length + 1 < stages.dimensions.context:
+    while len(written) < most_tokens(words) and state.cache.length + 1 < stages.dimensions.context:
         token = choose_token(state.logits, written, tokens.image, options, generator)
         if token in tokens.end:
             break

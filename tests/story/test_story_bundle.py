@@ -1,0 +1,96 @@
+"""The shipped story model as a user gets it: exported, verified, and drawing what the text says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mgcc_export.build import BuildOptions, build
+from mgcc_export.targets import Precision, Target, choose_recipe
+from mgcc_ref.story.scene import IMAGE_PX
+from mgcc_ref.story.sprites import LABELS, sprite
+from mgcc_runtime import Pipeline
+from mgcc_runtime.cli import main
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+#: The folder of `make demo`: whoever runs both, builds once; the builder's cache decides what is stale.
+BUNDLE = ROOT / "build" / "story-cpu-fp32"
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Path:
+    recipe = choose_recipe(Target.CPU, Precision.FP32)
+    build(BuildOptions("story", recipe, BUNDLE, ROOT / "build" / ".cache"), lambda *_: None)
+    return BUNDLE
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle: Path) -> Pipeline:
+    with Pipeline.load(bundle) as loaded:
+        yield loaded
+
+
+def test_verify_passes(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every stage against PyTorch on golden data, one whole request with the same text and PSNR >= 45 dB."""
+    assert main(["verify", "--bundle", str(bundle)]) == 0
+    assert "FAIL" not in capsys.readouterr().out
+
+
+def nearest_sprite(image: Image.Image, xyxy: tuple[int, int, int, int]) -> str:
+    """The label whose art, drawn at the box's size, differs least from the picture over its own opaque pixels."""
+    pixels = np.asarray(image, dtype=np.float32) / 255
+    left, top, right, bottom = xyxy
+    distances = {}
+    for label in LABELS:
+        art = sprite(label, max(right - left, bottom - top))
+        height, width = art.shape[:2]
+        y, x = (top + bottom - height) // 2, (left + right - width) // 2
+        y, x = min(max(y, 0), IMAGE_PX - height), min(max(x, 0), IMAGE_PX - width)
+        patch = pixels[y : y + height, x : x + width]
+        alpha = art[..., 3:]
+        distances[label] = float((alpha * (patch - art[..., :3]) ** 2).sum() / alpha.sum())
+    return min(distances, key=distances.__getitem__)
+
+
+def test_given_boxes_hold_the_named_objects(pipeline: Pipeline) -> None:
+    """One object a picture, all 32 labels, in a fixed box; the reader is plain template matching."""
+    right = 0
+    for i, label in enumerate(LABELS):
+        art = sprite(label, 56)
+        left, top = (8, 60) if i % 2 else (64, 12)
+        box = (left, top, left + art.shape[1], top + art.shape[0])
+        drawn = pipeline.generate([f"A {label} in the snow."], seed=i, boxes=[{"label": label, "xyxy": box}], steps=12)
+        right += nearest_sprite(drawn.image, box) == label
+    assert right >= 26, f"only {right} of 32 objects are recognisable"
+
+
+STORIES = [
+    (["A large fox is on the left.", "A balloon is at the top right."], {"fox", "balloon"}),
+    (["The friends are on the beach. A cake is at the bottom right."], {"cake"}),
+    (["Out at night, a penguin is in the middle.", "The penguin moves to the bottom left corner."], {"penguin"}),
+]
+
+
+@pytest.mark.parametrize(("texts", "labels"), STORIES, ids=["two", "one", "moved"])
+def test_the_text_says_who_is_there(pipeline: Pipeline, texts: list[str], labels: set[str]) -> None:
+    found = pipeline.generate(texts, seed=1, steps=2)
+    assert {box.label for box in found.boxes} == labels
+
+
+def test_a_friend_known_from_a_picture_only(pipeline: Pipeline) -> None:
+    friend = Image.open(ROOT / "examples" / "demo" / "friend.png")
+    found = pipeline.generate(["Here is my friend.", friend, "My friend moves to the bottom left corner."], steps=2)
+    assert [box.label for box in found.boxes] == ["fox"]
+    x1, y1, x2, y2 = found.boxes[0].xyxy
+    assert (x1 + x2) / 2 < IMAGE_PX / 2 < (y1 + y2) / 2
+
+
+def test_same_seed_same_picture(pipeline: Pipeline) -> None:
+    first, again = (pipeline.generate(["A bus in the desert."], seed=4, steps=4, words=5) for _ in range(2))
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.text == again.text
