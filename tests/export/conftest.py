@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from mgcc_export.build import BuildOptions, build
@@ -84,8 +86,11 @@ def tiny() -> MgccModel:
 
 @pytest.fixture(scope="session")
 def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[BuildReport, BuildOptions]:
-    """A whole build of the tiny profile: about 30 s, so once a session."""
+    """A whole build of the tiny profile: about 30 s, so one worker exports and the others take its stages."""
     root = tmp_path_factory.mktemp("tiny")
+    workers = os.environ.get("PYTEST_XDIST_WORKER")
+    shared = tmp_path_factory.getbasetemp().parent if workers else root
     recipe = choose_recipe(Target.CPU, Precision.FP32)
-    options = BuildOptions("tiny", recipe, root / "bundle", root / "cache")
-    return build(options, lambda stage, step: None), options
+    options = BuildOptions("tiny", recipe, root / "bundle", shared / "export-cache")
+    with FileLock(shared / "export-cache.lock"):
+        return build(options, lambda stage, step: None), options

@@ -21,6 +21,7 @@ from mgcc_ref.model import MgccModel
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import stages
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "export" / "build_engines.py"
@@ -77,6 +78,12 @@ def test_golden_request_can_be_sent_again(tiny_build: Built) -> None:
     with np.load(folder / "request.npz", allow_pickle=False) as arrays:
         assert arrays["image"].dtype == np.uint8
         assert arrays["image"].shape == (32, 32, 3)
+
+
+def test_the_runtime_verifies_the_bundle_and_the_whole_request(tiny_build: Built) -> None:
+    findings = list(verify(tiny_build[1].out))
+    assert [f.name for f in findings if not f.passed] == []
+    assert findings[-1].name == "request"
 
 
 @pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
@@ -140,6 +147,7 @@ def test_a_stage_that_fails_validation_is_neither_cached_nor_bundled(
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_bundle_and_the_next_goes_on(tiny_build: Built, tmp_path: Path) -> None:
     out, cache = tmp_path / "bundle", tmp_path / "cache"
     command = [sys.executable, str(LAUNCHER), "--profile", "tiny", "--out", str(out), "--cache", str(cache)]

@@ -12,6 +12,8 @@ import pytest
 
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.cli import main
+from mgcc_export.estimate import Estimate
+from mgcc_export.report import shortages
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
 
@@ -79,6 +81,14 @@ def test_estimate_needs_no_weights(capsys: pytest.CaptureFixture[str], profile: 
     out = capsys.readouterr().out
     assert "vae_decoder" in out
     assert "MiB on disk" in out
+
+
+def test_too_small_a_machine_is_said_before_the_work(tmp_path: Path) -> None:
+    huge = Estimate({"llm": 1}, bundle_bytes=10**18, peak_memory_bytes=10**18, seconds=1.0, device_memory_bytes=1)
+    disk, memory = shortages(huge, tmp_path / "not" / "yet")
+    assert f"{tmp_path} has" in disk
+    assert "MiB of memory, the build may need" in memory
+    assert shortages(Estimate({}, 1, 1, 1.0, 1), tmp_path) == []
 
 
 def test_auto_says_what_it_chose_and_the_report_is_written(

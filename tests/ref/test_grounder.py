@@ -77,3 +77,13 @@ def test_pointer_targets_are_the_last_mention_or_the_image(tiny: MgccModel) -> N
     assert found["cat"][0] > ids.index(-1), "the last mention, after the picture"
     assert found["fox"] == [ids.index(-1) + 3], "the bottom-right quadrant's visual token"
     assert "bus" not in found
+
+
+def test_matching_keeps_labels_apart_that_point_the_same_way() -> None:
+    """Two phrases at cosine 0.999: the box may not talk the matching into the wrong one."""
+    cat = torch.ones(16)
+    lion = cat + 0.05 * torch.arange(16) / 16
+    boxes = torch.tensor([[0.9, 0.9, 0.2, 0.2], [0.1, 0.1, 0.2, 0.2]])
+    targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), cat.unsqueeze(0), (0,), ((),))
+    queries, _ = match(boxes, torch.zeros(2), torch.stack([cat, lion]), targets)
+    assert queries.tolist() == [0]

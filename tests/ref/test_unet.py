@@ -54,3 +54,16 @@ def test_kl_decoder_undoes_the_scaling(gated: MgccModel) -> None:
     latents = ReferencePipeline(gated).initial_noise(0)
     expected = gated.autoencoder.decode(latents / gated.profile.vae.scaling_factor).sample
     torch.testing.assert_close(gated.vae_decoder(latents), expected)
+
+
+@torch.no_grad()
+def test_whitening_makes_phrases_of_one_direction_distinct() -> None:
+    table = torch.randn(6, 12) * torch.logspace(0, -2, 12)  # a few strong directions, the rest weak
+    table[1] = table[0] + 0.01 * torch.randn(12)
+    layout = LayoutMap(phrase=12, latent_px=8)
+    before = torch.cosine_similarity(table[0], table[1], dim=0)
+    layout.whiten(table)
+    white = (table - layout.phrase_mean) @ layout.phrase_axes
+    assert before > 0.99
+    assert torch.cosine_similarity(white[0], white[1], dim=0) < 0.5
+    torch.testing.assert_close(white.square().mean(dim=0)[:5], torch.ones(5), atol=1e-3, rtol=1e-3)

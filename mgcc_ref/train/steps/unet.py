@@ -84,6 +84,7 @@ class UNetStep:
         width = profile.clip.text_hidden
         unet = GroundedUNet(profile.unet, width, profile.clip.text_positions, width)
         unet.null_conditioning.copy_(null)
+        unet.layout_map.whiten(self.phrase_table)
         scheduler = build_scheduler(profile.sampler, profile.unet.prediction)
         unet = convert_conv2d_weight_memory_format(unet, torch.channels_last)
         self.objective = UNetObjective(unet, scheduler.alphas_cumprod)
