@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from mgcc_ref.config import PROFILE_NAMES, Profile, get_profile
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingStep
@@ -75,10 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     build, options = STEPS[args.step]
     options = replace(options, seed=args.seed, total_steps=args.steps or options.total_steps)
-    trainer = Trainer(build(profile, weights, run_folder), options, run_folder)
+    with PartialState().main_process_first():  # one process fills the caches that all of them read
+        step = build(profile, weights, run_folder)
+    trainer = Trainer(step, options, run_folder)
     trainer.run()
-    for path in trainer.save_weights(weights):
-        print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if trainer.accelerator.is_main_process:
+        for path in trainer.save_weights(weights):
+            print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

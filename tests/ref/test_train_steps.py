@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,40 @@ def test_an_unknown_profile_exits_with_two() -> None:
         main(["--profile", "huge", "--step", "vae"])
     assert error.value.code == 2
     assert get_profile("tiny").name == "tiny"
+
+
+@pytest.mark.slow
+def test_accelerate_launch_runs_the_same_command_on_several_processes(tmp_path: Path) -> None:
+    """Two processes on the CPU: what a user with two GPUs types, less the GPUs."""
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'runtime'}", "OMP_NUM_THREADS": "1"}
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    train = [
+        "-m",
+        "mgcc_ref.train",
+        "--profile",
+        "tiny",
+        "--step",
+        "vae",
+        "--steps",
+        "3",
+        "--run",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [*launch, *train, "--weights", str(tmp_path / "weights")],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("wrote ") == 1, "one process writes the weights"
+    assert (tmp_path / "weights" / "vae.safetensors").exists()
