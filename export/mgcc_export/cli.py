@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> int:
     _quieten()
     from mgcc_export.build import BuildOptions, build
     from mgcc_export.estimate import estimate_build
-    from mgcc_export.report import build_table, estimate_line, estimate_table
+    from mgcc_export.report import build_table, estimate_line, estimate_table, shortages
     from mgcc_ref.config import get_profile
     from mgcc_ref.weights import WeightsError
 
@@ -85,6 +85,8 @@ def _run(args: argparse.Namespace) -> int:
         print(estimate_table(estimate))
         return EXIT_DONE
     print(estimate_line(estimate))
+    for warning in shortages(estimate, args.cache):
+        print(f"warning: {warning}", file=sys.stderr)
     out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}"
     try:
         with _ProgressPrinter(started) as progress:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from mgcc_export.estimate import Estimate
@@ -95,6 +98,33 @@ def estimate_line(estimate: Estimate) -> str:
         f"{estimate.peak_memory_bytes / _MIB:.0f} MiB of memory while building, about {estimate.seconds:.0f} s on two "
         f"cores; {estimate.device_memory_bytes / _MIB:.0f} MiB of memory on the device"
     )
+
+
+def shortages(estimate: Estimate, folder: Path) -> list[str]:
+    """What this machine has less of than the estimate, one sentence each. Only warnings: an estimate may be wrong."""
+    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    found = []
+    if free < estimate.bundle_bytes:
+        found.append(
+            f"{existing} has {free / _MIB:.0f} MiB free, the build may need {estimate.bundle_bytes / _MIB:.0f}; "
+            "free some, or give another place with --out and --cache"
+        )
+    memory = _memory_bytes()
+    if memory and memory < estimate.peak_memory_bytes:
+        found.append(
+            f"this machine has {memory / _MIB:.0f} MiB of memory, the build may need "
+            f"{estimate.peak_memory_bytes / _MIB:.0f}; use a larger machine, or build fewer --stages"
+        )
+    return found
+
+
+def _memory_bytes() -> int:
+    """Memory of this machine; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
