@@ -154,7 +154,7 @@ def schedule_json(profile: Profile) -> dict[str, object]:
 
 def _manifest(options: BuildOptions, model: MgccModel, chosen: list[Stage], writer: BundleWriter) -> Manifest:
     profile, recipe = model.profile, options.recipe
-    random = options.weights == "random" or not profile.llm.source
+    random = options.weights == "random" or (options.weights is None and not profile.llm.source)
     mean, std = vision_statistics(model)
     return Manifest(
         schema=SCHEMA,

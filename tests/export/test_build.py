@@ -170,7 +170,7 @@ def test_a_killed_build_leaves_no_bundle_and_the_next_goes_on(tiny_build: Built,
     assert not (tmp_path / ".bundle.partial").exists()
 
 
-def _wait_until(ready, process: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
+def _wait_until(ready, process: subprocess.Popen[bytes], timeout_s: float = 600.0) -> None:
     end = time.monotonic() + timeout_s
     while not ready():
         assert process.poll() is None, f"the build ended with {process.returncode} before it could be killed"
