@@ -54,7 +54,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path], TrainingStep], LoopOption
     "align": (_align, LoopOptions(total_steps=400, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
-        LoopOptions(total_steps=800, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=150),
+        LoopOptions(total_steps=1700, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=150),
     ),
 }
 

@@ -28,7 +28,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 48
-TRAINING_REQUESTS, HELD_BACK_REQUESTS = 2200, 200
+TRAINING_REQUESTS, HELD_BACK_REQUESTS = 4000, 200
 SEED, HELD_BACK_SEED = 8_000_003, 9_000_003
 PHRASE_COST, BOX_COST, BOX_LOSS, CENTRE_LOSS = 100.0, 2.0, 5.0, 5.0
 NEAR = 0.12  # a centre this close (share of the picture's side) counts as right in the running score
