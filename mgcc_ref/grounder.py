@@ -6,6 +6,8 @@ the same frozen features with object queries and gives the same kind of answer i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,45 @@ class QueryBlock(nn.Module):
         queries = queries + self.dropout(self.among(normed, normed))
         queries = queries + self.dropout(self.across(self.norms[1](queries), context, mask))
         return queries + self.dropout(self.feed_forward(self.norms[2](queries)))
+
+
+CENTRE_BINS = 24
+_NEAR_BINS = 2  # on either side of the best one that the centre is averaged over
+
+
+class BoxHead(nn.Module):
+    """Box of a query: a distribution over bins for each coordinate of the centre, and the size.
+
+    A regressed centre settles between the places that a text leaves open ("next to": left or right); a
+    distribution keeps them apart, and its mode is one of them.
+    """
+
+    bin_centres: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * CENTRE_BINS + 2))
+        centres = (torch.arange(CENTRE_BINS) + 0.5) / CENTRE_BINS
+        self.register_buffer("bin_centres", centres, persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., width) -> boxes cxcywh (..., 4) in [0, 1] and bin logits (..., 2, CENTRE_BINS)."""
+        out = self.layers(x)
+        logits = out[..., : 2 * CENTRE_BINS].unflatten(-1, (2, CENTRE_BINS))
+        index = torch.arange(CENTRE_BINS, device=x.device)
+        best = logits.argmax(dim=-1, keepdim=True)
+        around = logits.masked_fill((index - best).abs() > _NEAR_BINS, -1e4)
+        centre = (around.softmax(dim=-1) * self.bin_centres).sum(dim=-1)
+        return torch.cat([centre, out[..., 2 * CENTRE_BINS :].sigmoid()], dim=-1), logits
+
+
+@dataclass(frozen=True)
+class QueryAnswers:
+    """What every query says after one block. Q is the number of queries."""
+
+    boxes: Tensor  # (B, Q, 4) cxcywh in [0, 1]
+    bins: Tensor  # (B, Q, 2, CENTRE_BINS) logits of the centre
+    presence: Tensor  # (B, Q) logits
 
 
 class LayoutHead(nn.Module):
@@ -60,7 +101,7 @@ class LayoutHead(nn.Module):
         self.blocks = nn.ModuleList(QueryBlock(config, dropout) for _ in range(config.layers))
         self.out_norm = nn.LayerNorm(width)
         self.presence = nn.Linear(width, 1)
-        self.box = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
+        self.box = BoxHead(width)
         self.pointer_query = nn.Linear(width, width)
         self.pointer_key = nn.Linear(width, width)
         if config.query_source is QuerySource.LABELS:
@@ -72,15 +113,20 @@ class LayoutHead(nn.Module):
             self.queries = nn.Parameter(0.5 * torch.randn(objects, width))
             self.phrase = nn.Linear(width, phrase)
 
-    def all_queries(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Before selection: (boxes cxcywh in [0, 1], presence logits, phrase embeddings, pointer logits), Q queries."""
+    def all_queries(self, features: Tensor, mask: Tensor) -> tuple[list[QueryAnswers], Tensor, Tensor]:
+        """Before selection: answers after each block (the last one counts), phrases (B, Q, D_p), pointer logits."""
         context = self.project(self.norm(features))
         queries = self.queries
         if self.query_source is QuerySource.LABELS:
             queries = queries + self.phrase_to_query(self.query_phrases)
         x = queries.unsqueeze(0).expand(features.shape[0], -1, -1)
-        for block in self.blocks:
+        answers = []
+        for i, block in enumerate(self.blocks):
             x = block(x, context, mask)
+            if self.training or i == len(self.blocks) - 1:  # earlier blocks answer too while training (as DETR's do)
+                normed = self.out_norm(x)
+                boxes, bins = self.box(normed)
+                answers.append(QueryAnswers(boxes, bins, self.presence(normed).squeeze(-1)))
         x = self.out_norm(x)
         if self.query_source is QuerySource.LABELS:
             phrases = self.query_phrases.unsqueeze(0).expand(features.shape[0], -1, -1)
@@ -89,11 +135,12 @@ class LayoutHead(nn.Module):
         scale = x.shape[-1] ** -0.5
         pointers = scale * self.pointer_query(x) @ self.pointer_key(context).transpose(1, 2)  # (B, Q, S)
         pointers = pointers.masked_fill(~mask.unsqueeze(1), -1e4)  # finite, and within fp16
-        return self.box(x).sigmoid(), self.presence(x).squeeze(-1), phrases, pointers
+        return answers, phrases, pointers
 
     def forward(self, context_features: Tensor, context_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        boxes, logits, phrases, pointers = self.all_queries(context_features, context_mask)
-        presence, order = logits.sigmoid().topk(self.objects, dim=1)  # (B, N), most present first
+        answers, phrases, pointers = self.all_queries(context_features, context_mask)
+        boxes = answers[-1].boxes
+        presence, order = answers[-1].presence.sigmoid().topk(self.objects, dim=1)  # (B, N), most present first
 
         def pick(values: Tensor) -> Tensor:
             return values.gather(1, order.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -164,11 +164,19 @@ class CausalLm(nn.Module):
         return torch.cat([words, self.image_tokens.head(last)], dim=-1), hidden_states, *present
 
     def features(
-        self, inputs_embeds: Tensor, past: tuple[Tensor, ...], mask: Tensor | None = None
+        self,
+        inputs_embeds: Tensor,
+        past: tuple[Tensor, ...],
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(feature layers (B, S, D_f), normed last layer (B, S, D), present) without the vocabulary projection."""
+        """(feature layers (B, S, D_f), normed last layer (B, S, D), present) without the vocabulary projection.
+
+        `positions` (S,) int64 replaces the running count; only training uses it, with a mask of its own.
+        """
         length, before = inputs_embeds.shape[1], past[0].shape[2]
-        positions = torch.arange(length, device=inputs_embeds.device) + before
+        if positions is None:
+            positions = torch.arange(length, device=inputs_embeds.device) + before
         if mask is None:
             mask = torch.arange(before + length, device=inputs_embeds.device) <= positions.unsqueeze(-1)  # (S, T)
         x, rotary = inputs_embeds, None

@@ -46,10 +46,10 @@ def _grounder(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep
     return GrounderStep(profile, weights, run_folder)
 
 
-#: In the order of dependence: `unet` needs `vae` and `clip`, `align` needs `clip`, `grounder` needs `align`.
+#: In the order of dependence: `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2200, learning_rate=1.5e-3)),
-    "clip": (_clip, LoopOptions(total_steps=700, learning_rate=1e-3, ema_decay=0.99)),
+    "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
     "unet": (_unet, LoopOptions(total_steps=2200, learning_rate=6e-4, evaluate_every_steps=300)),
     "align": (_align, LoopOptions(total_steps=400, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (

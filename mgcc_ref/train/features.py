@@ -14,11 +14,10 @@ from torch import Tensor
 
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, embed_prompt, preprocess, prompt_ids
-from mgcc_ref.train.requests import Request
+from mgcc_ref.tokens import encode_template
+from mgcc_ref.train.requests import Conversation
 
 log = logging.getLogger("mgcc.train")
-
-READ_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -58,52 +57,94 @@ def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Conte
     return Contexts(features, mask, tuple(present))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Hidden states of a conversation: rows of its parts, then of the answer's opening once for each point.
+
+    The language model is causal, so what stands before a point has the same hidden states in every request that
+    goes on from there: one pass reads a conversation for all its points. Only the closing pieces of the template
+    differ, and each copy of them sees just the parts before its own point.
+    """
+
+    rows: np.ndarray  # (S + points x closing, D_f) float16
+    ends: tuple[int, ...]  # rows before each point
+    closing: int  # rows of the template's closing pieces
+
+    def context(self, point: int) -> np.ndarray:
+        """Context features of the request at `points[point]`: (S_point, D_f) float16."""
+        start = len(self.rows) - (len(self.ends) - point) * self.closing
+        return np.concatenate([self.rows[: self.ends[point]], self.rows[start : start + self.closing]])
+
+
+def closing_ids(model: MgccModel) -> list[int]:
+    """Ids of what follows the last part of a request."""
+    template, tokenizer = model.template, model.tokenizer
+    return encode_template(tokenizer, template.user_close) + encode_template(tokenizer, template.assistant_open)
+
+
+def point_ends(model: MgccModel, conversation: Conversation) -> tuple[int, ...]:
+    """Positions before each point: the request's length without the closing pieces."""
+    closing = len(closing_ids(model))
+    return tuple(len(prompt_ids(model, conversation.parts[: p.parts])) - closing for p in conversation.points)
+
+
+@torch.no_grad()
+def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarray:
+    """One pass of vision tower and language model over a conversation: the rows of its `Reading`."""
+    ids, closing, ends = prompt_ids(model, conversation.parts), closing_ids(model), point_ends(model, conversation)
+    images = [part for part in conversation.parts if not isinstance(part, str)]
+    visual = model.vision_encoder(torch.cat([preprocess(i, model) for i in images])) if images else None
+    length, extra = len(ids) - len(closing), len(closing)
+    embeds = embed_prompt(model, ids[:length] + closing * len(ends), visual)
+    total = embeds.shape[1]
+    mask = torch.zeros(total, total, dtype=torch.bool)
+    mask[:length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
+    positions = torch.arange(total)
+    for i, end in enumerate(ends):
+        own = slice(length + i * extra, length + (i + 1) * extra)
+        mask[own, :end] = True
+        mask[own, own] = torch.ones(extra, extra, dtype=torch.bool).tril()
+        positions[own] = end + torch.arange(extra)
+    features, _, _ = model.llm.features(embeds, model.llm.empty_cache(), mask, positions)
+    return features[0].clamp(-6e4, 6e4).half().numpy()  # within float16's range
+
+
 class FeatureStore:
-    """Context features of many requests on disk, float16, each at its own length; written once, then memory-mapped.
+    """Readings of many conversations on disk, float16, each at its own length; written once, then memory-mapped.
 
     Writing goes on where a kill stopped it: finished shards stay.
     """
 
-    SHARD = 200
+    SHARD = 100
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
 
-    def build(self, model: MgccModel, request: Callable[[int], Request]) -> None:
-        """Read requests 0 to `count` that are not there yet."""
+    def build(self, model: MgccModel, conversation: Callable[[int], Conversation]) -> None:
+        """Read conversations 0 to `count` that are not there yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [s for s in range(0, self.count, self.SHARD) if not self._shard(s).exists()]
         started = time.monotonic()
         for done, start in enumerate(missing):
-            self._write_shard(model, request, start)
+            rows = [read_conversation(model, conversation(i)) for i in range(start, start + self.SHARD)]
+            temporary = self.folder / "shard.tmp.npy"
+            np.save(self.folder / f"lengths-{start:06d}.npy", np.array([len(r) for r in rows]))
+            np.save(temporary, np.concatenate(rows))
+            temporary.replace(self._shard(start))
             left = (time.monotonic() - started) / (done + 1) * (len(missing) - done - 1)
             log.info("features %d/%d  %.1f min left", start + self.SHARD, self.count, left / 60)
 
     def _shard(self, start: int) -> Path:
         return self.folder / f"features-{start:06d}.npy"
 
-    def _write_shard(self, model: MgccModel, request: Callable[[int], Request], start: int) -> None:
-        parts = [request(i).parts for i in range(start, start + self.SHARD)]
-        order = sorted(range(self.SHARD), key=lambda i: len(prompt_ids(model, parts[i])))  # little padding a batch
-        rows: dict[int, np.ndarray] = {}
-        for chunk in (order[i : i + READ_BATCH] for i in range(0, self.SHARD, READ_BATCH)):
-            with torch.no_grad():
-                contexts = read_requests(model, [parts[i] for i in chunk])
-            for i, features, mask in zip(chunk, contexts.features, contexts.mask, strict=True):
-                rows[i] = features[mask].clamp(-6e4, 6e4).half().numpy()  # within float16's range
-        temporary = self.folder / "shard.tmp.npy"
-        np.save(self.folder / f"lengths-{start:06d}.npy", np.array([len(rows[i]) for i in range(self.SHARD)]))
-        np.save(temporary, np.concatenate([rows[i] for i in range(self.SHARD)]))
-        temporary.replace(self._shard(start))
-
     def load(self) -> list[np.ndarray]:
-        """Every request's features (S_i, D_f) float16, memory-mapped."""
+        """Every conversation's rows (S_i, D_f) float16, memory-mapped."""
         views: list[np.ndarray] = []
         for start in range(0, self.count, self.SHARD):
             data = np.load(self._shard(start), mmap_mode="r")
             ends = np.cumsum(np.load(self.folder / f"lengths-{start:06d}.npy"))
             views += [data[e - n : e] for e, n in zip(ends, np.diff(ends, prepend=0), strict=True)]
-        return views
+        return views[: self.count]
 
 
 def pad_features(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from mgcc_ref.config import GrounderConfig, QuerySource
-from mgcc_ref.grounder import LayoutHead, cxcywh_to_xyxy
+from mgcc_ref.grounder import CENTRE_BINS, BoxHead, LayoutHead, cxcywh_to_xyxy
 from mgcc_ref.model import MgccModel
+from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.scene import Background, Scene, place
+from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
+from mgcc_ref.train.layout_score import score_layout
 from mgcc_ref.train.mentions import mention_positions
-from mgcc_ref.train.requests import Request
+from mgcc_ref.train.requests import Request, training_conversation
 from mgcc_ref.train.steps.grounder import Targets, match
 
 
@@ -68,7 +71,7 @@ def test_pointer_targets_are_the_last_mention_or_the_image(tiny: MgccModel) -> N
 
     shown = Scene(Background.SNOW, (place("fox", (0.8, 0.8), 30), place("cat", (0.2, 0.2), 30)))
     parts = ("the cat is here", Image.fromarray(np.zeros((128, 128, 3), np.uint8)), "my friend and the cat")
-    request = Request(parts, (shown,), shown)
+    request = Request(parts, (shown,), shown, ())
     found = mention_positions(tiny, request, {"fox", "cat", "bus"})
     from mgcc_ref.prompting import prompt_ids
 
@@ -87,3 +90,49 @@ def test_matching_keeps_labels_apart_that_point_the_same_way() -> None:
     targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), cat.unsqueeze(0), (0,), ((),))
     queries, _ = match(boxes, torch.zeros(2), torch.stack([cat, lion]), targets)
     assert queries.tolist() == [0]
+
+
+@torch.no_grad()
+def test_a_place_left_open_is_not_drawn_in_the_middle() -> None:
+    """Two equal modes, left and right: the centre is one of them, not their mean."""
+    box_head = BoxHead(8)
+    for parameter in box_head.parameters():
+        parameter.zero_()
+    out = box_head.layers[-1]
+    assert isinstance(out, torch.nn.Linear)
+    out.bias[[3, 20]] = 9.0
+    boxes, _ = box_head(torch.zeros(1, 8))
+    assert abs(float(boxes[0, 0]) - 3.5 / CENTRE_BINS) < 0.02
+
+
+@torch.no_grad()
+def test_one_reading_serves_every_point_of_a_conversation(tiny: MgccModel) -> None:
+    """Rows of a shared pass are the features of each request read alone."""
+    conversation = next(
+        c for c in (training_conversation(1, i) for i in range(99)) if len(c.points) > 2 and any(c.scenes)
+    )
+    reading = Reading(read_conversation(tiny, conversation), point_ends(tiny, conversation), len(closing_ids(tiny)))
+    for i, point in enumerate(conversation.points):
+        prompt = build_prompt(tiny, conversation.parts[: point.parts])
+        alone = tiny.llm(prompt.embeddings, *tiny.llm.empty_cache())[1][0]
+        shared = torch.from_numpy(reading.context(i)).float()
+        torch.testing.assert_close(shared, alone, rtol=0, atol=0.01)
+        assert not torch.allclose(shared[:-1], alone[1:], atol=0.1), "rows are told apart"
+
+
+def test_layout_scores_count_places_against_drawn_anchors() -> None:
+    """An object told to be right of another moves with it; alone on the wrong side it is found, but not placed."""
+    story = next(
+        c for c in (training_conversation(2, i) for i in range(99)) if any(f.anchors for f in c.points[-1].facts)
+    )
+    request = story.request(-1)
+    layout = [(o.label, o.box) for o in request.target.objects]
+    perfect = score_layout(layout, request)
+    assert perfect.whole and perfect.placed == len(layout)
+    moved = next(f for f in request.facts if f.anchors)
+    x1, y1, x2, y2 = layout[moved.index][1]
+    shift = 1.2  # out of the picture: right of nothing
+    layout[moved.index] = (moved.label, (x1 + shift, y1, x2 + shift, y2))
+    score = score_layout(layout, request)
+    assert score.found == perfect.found and score.placed < perfect.placed and not score.whole
+    assert not score_layout(layout[1:], request).whole

@@ -30,8 +30,8 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(align, "HELD_BACK_GROUPS", 1)
         patch.setattr(align, "REGRESSION_SCENES", 200)
         patch.setattr(grounder, "BATCH_SIZE", 4)
-        patch.setattr(grounder, "TRAINING_REQUESTS", 12)
-        patch.setattr(grounder, "HELD_BACK_REQUESTS", 6)
+        patch.setattr(grounder, "TRAINING_CONVERSATIONS", 12)
+        patch.setattr(grounder, "HELD_BACK_CONVERSATIONS", 6)
         patch.setattr(grounder.FeatureStore, "SHARD", 6)
         yield patch
 

@@ -128,7 +128,6 @@ class AlignStep:
     def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
         self.model = load_frozen(profile, weights)
         with torch.no_grad():
-            log.info("visual projection explains %.3f of its targets", solve_visual_projection(self.model))
             draw = self.model.llm.image_tokens.embeddings
             draw.add_(word_embedding(self.model, "picture") - draw.mean(dim=0))
         self.objective = AlignObjective(self.model)
@@ -175,8 +174,10 @@ class AlignStep:
 
 
 def load_frozen(profile: Profile, weights: Path) -> MgccModel:
-    """What `align` and `grounder` build on: the language model and the trained CLIP."""
+    """What `align` and `grounder` build on: the language model, the trained CLIP and the projection between them."""
     model = load_untrained(profile)
     load_module(model.clip, weights / "clip.safetensors")
     model.settle()
+    with torch.no_grad():
+        log.info("visual projection explains %.3f of its targets", solve_visual_projection(model))
     return model

@@ -14,24 +14,28 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mgcc_ref.config import Profile, QuerySource
-from mgcc_ref.grounder import LayoutHead, cxcywh_to_xyxy
-from mgcc_ref.model import Alignment, MgccModel
+from mgcc_ref.grounder import CENTRE_BINS, LayoutHead, QueryAnswers, cxcywh_to_xyxy
+from mgcc_ref.model import MgccModel
 from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import render
-from mgcc_ref.train.features import FeatureStore, pad_features
+from mgcc_ref.story.scene import Box, render
+from mgcc_ref.train.features import FeatureStore, Reading, closing_ids, pad_features, point_ends
+from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.mentions import mention_positions
-from mgcc_ref.train.requests import Request, training_request
+from mgcc_ref.train.requests import Conversation, Request, training_conversation
 from mgcc_ref.train.steps.align import load_frozen
-from mgcc_ref.weights import load_module, save_module
+from mgcc_ref.weights import save_module
 
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 48
-TRAINING_REQUESTS, HELD_BACK_REQUESTS = 4000, 200
+TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4000, 300
 SEED, HELD_BACK_SEED = 8_000_003, 9_000_003
-PHRASE_COST, BOX_COST, BOX_LOSS, CENTRE_LOSS = 100.0, 2.0, 5.0, 5.0
-NEAR = 0.12  # a centre this close (share of the picture's side) counts as right in the running score
+LAST_POINT_CHANCE = 0.4
+CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
+PHRASE_COST, BOX_COST = 100.0, 2.0
+BIN_SIGMA = 0.8  # of the target's bell over the bins of the centre, in bins
+SIZE_LOSS, EARLY_LOSS = 5.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Targets:
         return replace(self, boxes=self.boxes.to(device), phrases=self.phrases.to(device))
 
 
-def scene_targets(model: MgccModel, request: Request, length: int) -> Targets:
+def scene_targets(model: MgccModel, request: Request, length: int, phrases: Tensor) -> Targets:
+    """Targets of a request of `length` positions; `phrases` (L, D_p) are the label list's embeddings."""
     objects = request.target.objects
     mentions = mention_positions(model, request, {o.label for o in objects})
     labels = tuple(model.labels.index(o.label) for o in objects)
@@ -55,7 +60,7 @@ def scene_targets(model: MgccModel, request: Request, length: int) -> Targets:
     centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return Targets(
         boxes=torch.cat([centre, size], dim=1),
-        phrases=model.label_embeddings[list(labels)],
+        phrases=phrases[list(labels)],
         labels=labels,
         mentions=tuple(tuple(p - length for p in mentions.get(o.label, ())) for o in objects),
     )
@@ -73,7 +78,10 @@ def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> t
 
 
 class GrounderObjective(nn.Module):
-    """Presence (cross-entropy), box (L1, the centre twice), phrase (cosine, LEARNED only) and pointer losses."""
+    """Presence and centre (cross-entropies), size (L1), pointer, and phrase (cosine, LEARNED only) losses.
+
+    The matching is the last block's; the blocks before it answer too, at a smaller weight.
+    """
 
     def __init__(self, head: LayoutHead) -> None:
         super().__init__()
@@ -81,25 +89,25 @@ class GrounderObjective(nn.Module):
         self.targets: list[Targets] = []  # of the batch at hand; Hungarian matching wants Python objects
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        boxes, logits, phrases, pointers = self.head.all_queries(batch["features"], batch["mask"])
-        present = torch.zeros_like(logits)
+        answers, phrases, pointers = self.head.all_queries(batch["features"], batch["mask"])
+        last = answers[-1]
+        present = torch.zeros_like(last.presence)
         picked: list[tuple[int, int, int]] = []
-        every = [targets.to(logits.device) for targets in self.targets]
+        every = [targets.to(present.device) for targets in self.targets]
         for b, targets in enumerate(every):
-            queries, objects = match(boxes[b], logits[b], phrases[b], targets)
+            queries, objects = match(last.boxes[b], last.presence[b], phrases[b], targets)
             present[b, queries] = 1.0
             picked += [(b, int(q), int(k)) for q, k in zip(queries, objects, strict=True)]
         rows, asked = torch.tensor([p[0] for p in picked]), torch.tensor([p[1] for p in picked])
         wanted = torch.stack([every[b].boxes[k] for b, _, k in picked])
-        error = (boxes[rows, asked] - wanted).abs()
-        presence = F.binary_cross_entropy_with_logits(logits, present, reduction="none").sum(dim=1).mean() / 3
-        loss = presence + BOX_LOSS * error.mean() + CENTRE_LOSS * error[:, :2].mean()
-        loss = loss + 0.1 * self._pointer_loss(pointers, picked)
+        losses = [answer_loss(answer, present, rows, asked, wanted) for answer in answers]
+        loss = losses[-1] + EARLY_LOSS * sum(losses[:-1]) + 0.1 * self._pointer_loss(pointers, picked)
         if self.head.query_source is QuerySource.LEARNED:
             meant = torch.stack([every[b].phrases[k] for b, _, k in picked])
             loss = loss + (1 - F.cosine_similarity(phrases[rows, asked], meant)).mean()
-        near = (error[:, :2].amax(dim=1) < NEAR).float().mean()
-        return loss, {"box_l1": error.mean().detach(), "near": near, "presence": presence.detach()}
+        error = (last.boxes[rows, asked] - wanted).abs().detach()
+        third = (place_cell(last.boxes[rows, asked]) == place_cell(wanted)).all(dim=1).float().mean()
+        return loss, {"centre_l1": error[:, :2].mean(), "cell": third, "last": losses[-1].detach()}
 
     def _pointer_loss(self, pointers: Tensor, picked: list[tuple[int, int, int]]) -> Tensor:
         log_likelihood = F.log_softmax(pointers, dim=-1)
@@ -111,88 +119,110 @@ class GrounderObjective(nn.Module):
         return torch.stack(losses).mean() if losses else pointers.new_zeros(())
 
 
+def place_cell(boxes: Tensor) -> Tensor:
+    """Column and row of the 3 x 3 grid that hold the centre of boxes cxcywh (..., 4): (..., 2)."""
+    return (boxes[..., :2] * 3).floor().clamp(0, 2)
+
+
+def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tensor, wanted: Tensor) -> Tensor:
+    """One block's loss; `wanted` (M, 4) cxcywh are the boxes of the queries `asked` of the requests `rows`."""
+    presence = F.binary_cross_entropy_with_logits(answer.presence, present, reduction="none").sum(dim=1).mean() / 3
+    index = torch.arange(CENTRE_BINS, device=wanted.device)
+    offset = index - (wanted[:, :2, None] * CENTRE_BINS - 0.5)  # (M, 2, CENTRE_BINS), in bins
+    bell = (-0.5 * (offset / BIN_SIGMA).square()).softmax(dim=-1)
+    centre = -(bell * answer.bins[rows, asked].log_softmax(dim=-1)).sum(dim=-1).mean()
+    size = (answer.boxes[rows, asked, 2:] - wanted[:, 2:]).abs().mean()
+    return presence + centre + SIZE_LOSS * size
+
+
+@dataclass(frozen=True)
+class Example:
+    """One point of a conversation, ready to train on."""
+
+    reading: Reading
+    point: int
+    request: Request
+    targets: Targets
+
+    @property
+    def length(self) -> int:
+        return self.reading.ends[self.point] + self.reading.closing
+
+
 class GrounderStep:
     def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
         self.model = load_frozen(profile, weights)
-        load_module(Alignment(self.model), weights / "alignment.safetensors")
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
-        self.features, self.targets = self._store(run_folder / "train", SEED, TRAINING_REQUESTS, Split.TRAIN)
-        held_back = self._store(run_folder / "held-back", HELD_BACK_SEED, HELD_BACK_REQUESTS, Split.HELD_OUT)
-        self.held_back_features, self.held_back_targets = held_back
+        self.examples = self._read(run_folder / "train", SEED, TRAINING_CONVERSATIONS, Split.TRAIN)
+        held_back = self._read(run_folder / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT)
+        self.held_back = [points[-1] for points in held_back]
 
-    def _store(self, folder: Path, seed: int, count: int, split: Split) -> tuple[list[np.ndarray], list[Targets]]:
+    def _read(self, folder: Path, seed: int, count: int, split: Split) -> list[list[Example]]:
+        """The examples of each conversation, in the order of its points."""
         store = FeatureStore(folder, count)
-        store.build(self.model, lambda i: training_request(seed, i, split))
-        features = store.load()
-        log.info("preparing %d targets", count)
-        targets = [
-            scene_targets(self.model, training_request(seed, i, split), len(view)) for i, view in enumerate(features)
-        ]
-        return features, targets
+        store.build(self.model, lambda i: training_conversation(seed, i, split))
+        log.info("preparing the targets of %d conversations", count)
+        closing, phrases = len(closing_ids(self.model)), self.model.label_embeddings
+        found = []
+        for i, rows in enumerate(store.load()):
+            conversation = training_conversation(seed, i, split)
+            reading = Reading(rows, point_ends(self.model, conversation), closing)
+            found.append([self._example(reading, p, conversation, phrases) for p in range(len(reading.ends))])
+        return found
 
-    def _batch(self, features: list[np.ndarray], targets: list[Targets], indices: np.ndarray) -> Batch:
-        padded, mask = pad_features([features[i] for i in indices])
-        self.objective.targets = [targets[i] for i in indices]
+    def _example(self, reading: Reading, point: int, conversation: Conversation, phrases: Tensor) -> Example:
+        request = conversation.request(point)
+        targets = scene_targets(self.model, request, reading.ends[point] + reading.closing, phrases)
+        return Example(reading, point, replace(request, parts=()), targets)  # the pictures would fill the memory
+
+    def _batch(self, examples: list[Example]) -> Batch:
+        padded, mask = pad_features([e.reading.context(e.point) for e in examples])
+        self.objective.targets = [e.targets for e in examples]
         return {"features": padded, "mask": mask}
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        return self._batch(self.features, self.targets, rng.integers(len(self.features), size=BATCH_SIZE))
+        drawn = []
+        for i in rng.integers(len(self.examples), size=CHUNKS * BATCH_SIZE):
+            points = self.examples[i]
+            drawn.append(points[-1] if rng.random() < LAST_POINT_CHANCE else points[rng.integers(len(points))])
+        drawn.sort(key=lambda e: e.length)
+        start = BATCH_SIZE * int(rng.integers(CHUNKS))
+        return self._batch(drawn[start : start + BATCH_SIZE])
 
-    def _held_back(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Boxes (B, Q, 4) cxcywh and presence logits (B, Q) for some held-back requests, on the CPU."""
-        batch = on_device_of(self.head, self._batch(self.held_back_features, self.held_back_targets, indices))
-        boxes, logits, _, _ = self.head.all_queries(batch["features"], batch["mask"])
-        return boxes.cpu(), logits.cpu()
+    def layouts(self, examples: list[Example]) -> list[list[tuple[str, Box]]]:
+        """Label and box xyxy of all that the head finds in each request."""
+        batch = on_device_of(self.head, self._batch(examples))
+        last = self.head.all_queries(batch["features"], batch["mask"])[0][-1]
+        slots, found = self.model.profile.grounder.slots_per_label, []
+        for boxes, presence in zip(cxcywh_to_xyxy(last.boxes).cpu(), last.presence.cpu(), strict=True):
+            kept = torch.nonzero(presence > 0).flatten().tolist()
+            if self.head.query_source is QuerySource.LABELS:
+                found.append([(self.model.labels[q // slots], tuple(boxes[q].tolist())) for q in kept])
+            else:
+                found.append([("object", tuple(boxes[q].tolist())) for q in kept])
+        return found
 
     def evaluate(self) -> dict[str, float]:
-        """Object recall, precision, share of centres near the true one, and scenes with all of it right."""
-        found = wanted = given = near = whole = 0
-        for start in range(0, len(self.held_back_features), 50):
-            indices = np.arange(start, min(start + 50, len(self.held_back_features)))
-            boxes, logits = self._held_back(indices)
-            for b, targets in enumerate(self.objective.targets):
-                hits = self._hits(boxes[b], logits[b], targets)
-                kept = int((logits[b] > 0).sum())
-                found, near = found + len(hits), near + sum(hits)
-                wanted, given = wanted + len(targets.labels), given + kept
-                whole += int(len(targets.labels) == kept == sum(hits))
-        return {
-            "recall": found / wanted,
-            "precision": found / max(1, given),
-            "near": near / wanted,
-            "whole": whole / len(self.held_back_features),
-        }
-
-    def _hits(self, boxes: Tensor, logits: Tensor, targets: Targets) -> list[bool]:
-        """For every object whose label was found: is its centre near?"""
-        slots = self.model.profile.grounder.slots_per_label
-        kept = [int(q) for q in torch.nonzero(logits > 0).flatten()]
-        hits = []
-        for label, box in zip(targets.labels, targets.boxes, strict=True):
-            mine = [q for q in kept if q // slots == label]
-            if mine:
-                best = min(mine, key=lambda q: float((boxes[q, :2] - box[:2]).abs().max()))
-                kept.remove(best)
-                hits.append(bool((boxes[best, :2] - box[:2]).abs().max() < NEAR))
-        return hits
+        """Of held-back requests: object recall, precision, places as told, and whole layouts; stories and dialogues."""
+        scores: dict[str, list[LayoutScore]] = {"": [], "dialogue_": []}
+        for start in range(0, len(self.held_back), 50):
+            examples = self.held_back[start : start + 50]
+            for example, layout in zip(examples, self.layouts(examples), strict=True):
+                kind = "" if example.request.image_scenes else "dialogue_"
+                scores[kind].append(score_layout(layout, example.request))
+        return {kind + k: v for kind, values in scores.items() if values for k, v in total(values).items()}
 
     def picture(self, path: Path) -> None:
         """Eight held-back target scenes with the predicted boxes drawn in white."""
-        boxes, logits = self._held_back(np.arange(min(8, len(self.held_back_features))))
-        tiles = []
-        for i in range(len(boxes)):
-            scene = training_request(HELD_BACK_SEED, i, Split.HELD_OUT).target
-            tile = Image.fromarray(render(scene)).resize((256, 256), Image.Resampling.NEAREST)
+        examples, tiles = self.held_back[:8], []
+        for example, layout in zip(examples, self.layouts(examples), strict=True):
+            tile = Image.fromarray(render(example.request.target)).resize((256, 256), Image.Resampling.NEAREST)
             draw = ImageDraw.Draw(tile)
-            for q in torch.nonzero(logits[i] > 0).flatten().tolist():
-                corners = [256 * v for v in cxcywh_to_xyxy(boxes[i, q]).tolist()]
+            for label, box in layout:
+                corners = [256 * v for v in box]
                 draw.rectangle(corners, outline="white", width=2)
-                draw.text(
-                    (corners[0] + 3, corners[1] + 1),
-                    self.model.labels[q // self.model.profile.grounder.slots_per_label],
-                    fill="white",
-                )
+                draw.text((corners[0] + 3, corners[1] + 1), label, fill="white")
             tiles.append(np.asarray(tile))
         Image.fromarray(np.concatenate(tiles, axis=1)).save(path)
 
