@@ -46,15 +46,23 @@ def _grounder(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep
     return GrounderStep(profile, weights, run_folder)
 
 
-#: In the order of dependence: `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`.
+def _student(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+    from mgcc_ref.train.steps.student import StudentStep
+
+    return StudentStep(profile, weights, run_folder)
+
+
+#: In the order of dependence: `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`, `student` needs
+#: `unet`.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2200, learning_rate=1.5e-3)),
     "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
     "unet": (_unet, LoopOptions(total_steps=2200, learning_rate=6e-4, evaluate_every_steps=300)),
+    "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
     "align": (_align, LoopOptions(total_steps=400, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
-        LoopOptions(total_steps=1700, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=150),
+        LoopOptions(total_steps=2300, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),
     ),
 }
 

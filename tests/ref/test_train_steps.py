@@ -14,7 +14,7 @@ import torch
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.train.__main__ import main
-from mgcc_ref.train.steps import align, clip, grounder, unet, vae
+from mgcc_ref.train.steps import align, clip, grounder, student, unet, vae
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,9 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(clip, "BATCH_SIZE", 8)
         patch.setattr(unet, "BATCH_SIZE", 4)
         patch.setattr(unet, "CACHED_SCENES", 200)
+        patch.setattr(student, "TRAJECTORIES", 8)
+        patch.setattr(student, "HELD_BACK_TRAJECTORIES", 4)
+        patch.setattr(student, "BATCH_SIZE", 4)
         patch.setattr(align, "BATCH_SIZE", 4)
         patch.setattr(align, "GROUPS", 3)
         patch.setattr(align, "HELD_BACK_GROUPS", 1)
@@ -38,16 +41,16 @@ def small_sets() -> pytest.MonkeyPatch:
 
 @pytest.fixture(scope="module")
 def trained(small_sets: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/ and weights/ of all five steps."""
+    """A folder with runs/ and weights/ of all steps."""
     folder = tmp_path_factory.mktemp("training")
-    for step in ("vae", "clip", "unet", "align", "grounder"):
+    for step in ("vae", "clip", "unet", "student", "align", "grounder"):
         arguments = ["--profile", "tiny", "--step", step, "--steps", "3"]
         assert main([*arguments, "--run", str(folder / "runs" / step), "--weights", str(folder / "weights")]) == 0
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["vae", "clip", "unet", "align", "grounder"])
+@pytest.mark.parametrize("step", ["vae", "clip", "unet", "student", "align", "grounder"])
 def test_each_step_leaves_metrics_a_picture_and_a_checkpoint(trained: Path, step: str) -> None:
     run = trained / "runs" / step
     assert (run / "checkpoint.pt").exists()

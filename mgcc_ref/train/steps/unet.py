@@ -13,20 +13,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from mgcc_ref.clip import TextEncoder, build_clip
 from mgcc_ref.config import Profile
-from mgcc_ref.schedule import build_scheduler, compile_schedule
-from mgcc_ref.story.captions import CAPTION_WORDS, canonical_caption
+from mgcc_ref.schedule import build_scheduler
+from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.scene import Scene, random_scene
-from mgcc_ref.story.sprites import LABELS
-from mgcc_ref.tokens import caption_tokenizer, encode_captions
 from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
 from mgcc_ref.unet import GroundedUNet
-from mgcc_ref.vae import PixelAutoencoder
-from mgcc_ref.weights import load_module, save_module
+from mgcc_ref.weights import save_module
 
 log = logging.getLogger("mgcc.train")
 
@@ -70,41 +66,22 @@ class UNetObjective(nn.Module):
 
 class UNetStep:
     def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
-        self.profile = profile
-        self.vae = PixelAutoencoder(profile.vae.channels, profile.unet.latent_channels)
-        load_module(self.vae, weights / "vae.safetensors")
-        clip = build_clip(profile.clip)
-        load_module(clip, weights / "clip.safetensors")
-        self.text_encoder = TextEncoder(clip.eval()).requires_grad_(False)
-        self.vae.eval().requires_grad_(False)
-        self.tokenizer = caption_tokenizer(CAPTION_WORDS, profile.clip.text_positions)
-        with torch.no_grad():
-            self.phrase_table = self.text_encoder(encode_captions(self.tokenizer, LABELS))[1]  # (L, D_p)
-            null = self.text_encoder(encode_captions(self.tokenizer, [""]))[0]
-        width = profile.clip.text_hidden
-        unet = GroundedUNet(profile.unet, width, profile.clip.text_positions, width)
-        unet.null_conditioning.copy_(null)
-        unet.layout_map.whiten(self.phrase_table)
+        self.painter = ScenePainter(profile, weights)
         scheduler = build_scheduler(profile.sampler, profile.unet.prediction)
-        unet = convert_conv2d_weight_memory_format(unet, torch.channels_last)
-        self.objective = UNetObjective(unet, scheduler.alphas_cumprod)
+        self.objective = UNetObjective(self.painter.unet, scheduler.alphas_cumprod)
         self._held_back = [random_scene(np.random.default_rng([HELD_BACK_SEED, i])) for i in range(64)]
-        self._held_back_latents = self._encode(self._held_back)
+        self._held_back_latents = self.painter.encode(self._held_back)
         self._latents = self._cached_latents(run_folder / "latents.npy")
 
     def scene(self, index: int) -> Scene:
         return random_scene(np.random.default_rng([SCENE_SEED, index]))
-
-    def _encode(self, scenes: list[Scene]) -> Tensor:
-        with torch.no_grad():
-            return self.vae.encode(scene_pixels(scenes, self.profile.image_px))
 
     def _cached_latents(self, path: Path) -> np.ndarray:
         """Latents of the training scenes, float16, encoded once a run: (CACHED_SCENES, C, h, w)."""
         if not path.exists():
             log.info("encoding %d scenes", CACHED_SCENES)
             chunks = [
-                self._encode([self.scene(i) for i in range(start, start + 100)]).half().numpy()
+                self.painter.encode([self.scene(i) for i in range(start, start + 100)]).half().numpy()
                 for start in range(0, CACHED_SCENES, 100)
             ]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,33 +89,13 @@ class UNetStep:
             path.with_suffix(".tmp.npy").replace(path)
         return np.load(path)
 
-    def _conditions(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
-        n, size = self.profile.max_objects, self.profile.unet.latent_px
-        boxes, mask = np.zeros((len(scenes), n, 4), np.float32), np.zeros((len(scenes), n), np.float32)
-        labels, inside = np.zeros((len(scenes), n), np.int64), np.zeros((len(scenes), size, size), np.float32)
-        for b, scene in enumerate(scenes):
-            for i, item in enumerate(scene.objects[:n]):
-                boxes[b, i], mask[b, i], labels[b, i] = item.box, 1, LABELS.index(item.label)
-                x1, y1, x2, y2 = (np.array(item.box) * size).round().astype(int)
-                inside[b, y1 : y2 + 1, x1 : x2 + 1] = 1
-        with torch.no_grad():
-            conditioning = self.text_encoder(encode_captions(self.tokenizer, captions))[0]
-        mask_t = torch.from_numpy(mask)
-        return {
-            "boxes": torch.from_numpy(boxes),
-            "box_mask": mask_t,
-            "phrases": self.phrase_table[torch.from_numpy(labels)] * mask_t.unsqueeze(-1),
-            "inside": torch.from_numpy(inside),
-            "conditioning": conditioning,
-        }
-
     def batch(self, rng: np.random.Generator) -> Batch:
         indices = rng.integers(CACHED_SCENES, size=BATCH_SIZE)
         scenes = [self.scene(int(i)) for i in indices]
         captions = [
             s.background.value if rng.random() < BACKGROUND_ONLY_CAPTIONS else canonical_caption(s, rng) for s in scenes
         ]
-        conditions = self._conditions(scenes, captions)
+        conditions = self.painter.conditions(scenes, captions)
         nothing = torch.from_numpy(rng.random(BATCH_SIZE) < DROP_ALL)
         no_boxes = nothing | torch.from_numpy(rng.random(BATCH_SIZE) < DROP_BOXES)
         conditions["box_mask"] = conditions["box_mask"] * ~no_boxes.unsqueeze(-1)
@@ -153,36 +110,17 @@ class UNetStep:
 
     def evaluate(self) -> dict[str, float]:
         rng = np.random.default_rng(HELD_BACK_SEED)
-        conditions = self._conditions(self._held_back, [canonical_caption(s) for s in self._held_back])
+        conditions = self.painter.conditions(self._held_back, [canonical_caption(s) for s in self._held_back])
         latents = self._held_back_latents
         batch = {**conditions, "latents": latents, **self._noise(rng, latents)}
         _, metrics = self.objective(on_device_of(self.objective, batch), 0)
         return {"v_mse": float(metrics["v_mse"])}
 
-    def draw(self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int) -> np.ndarray:
-        """Sample pictures for `scenes` from their own boxes: (B, H, W, 3) uint8."""
-        table = compile_schedule(self.profile.sampler, self.profile.unet.prediction, steps)
-        unet, size = self.objective.unet, self.profile.unet.latent_px
-        conditions = on_device_of(unet, self._conditions(scenes, captions))
-        shape = (len(scenes), self.profile.unet.latent_channels, size, size)
-        x_T = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
-        x_T = x_T.to(conditions["boxes"].device)
-        x, predictions = x_T, []
-        null = unet.null_conditioning.expand(len(scenes), -1, -1)
-        for timestep, row in zip(table.timesteps, table.matrix, strict=True):
-            t = torch.full((len(scenes),), timestep, device=x_T.device)
-            boxes, mask, phrases = conditions["boxes"], conditions["box_mask"], conditions["phrases"]
-            conditional = unet.denoise(x, t, conditions["conditioning"], boxes, mask, phrases)
-            without = unet.denoise(x, t, null, boxes, torch.zeros_like(mask), phrases)
-            predictions.append(without + guidance * (conditional - without))
-            x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
-        return to_image_range(self.vae.decode(x.cpu()))
-
     def picture(self, path: Path) -> None:
         """Eight held-back scenes above what the model draws from their boxes and captions."""
         scenes = self._held_back[:8]
-        drawn = self.draw(scenes, [canonical_caption(s) for s in scenes], steps=20, guidance=2.0, seed=0)
-        true = to_image_range(scene_pixels(scenes, self.profile.image_px))
+        drawn = self.painter.draw(scenes, [canonical_caption(s) for s in scenes], steps=20, guidance=2.0, seed=0)
+        true = to_image_range(scene_pixels(scenes, self.painter.profile.image_px))
         rows = [np.concatenate(list(images), axis=1) for images in (true, drawn)]
         Image.fromarray(np.concatenate(rows, axis=0)).save(path)
 

@@ -1,0 +1,99 @@
+"""The frozen parts around the UNet while it trains: what it is told of a scene, and sampling from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from mgcc_ref.clip import TextEncoder, build_clip
+from mgcc_ref.config import Profile
+from mgcc_ref.schedule import compile_schedule
+from mgcc_ref.story.captions import CAPTION_WORDS
+from mgcc_ref.story.scene import Scene
+from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.tokens import caption_tokenizer, encode_captions
+from mgcc_ref.train.loop import on_device_of
+from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
+from mgcc_ref.unet import GroundedUNet
+from mgcc_ref.vae import PixelAutoencoder
+from mgcc_ref.weights import load_module
+
+
+class ScenePainter:
+    """Trained VAE and text tower of a weights folder, and a fresh `unet` that speaks their language."""
+
+    def __init__(self, profile: Profile, weights: Path) -> None:
+        self.profile = profile
+        self.vae = PixelAutoencoder(profile.vae.channels, profile.unet.latent_channels)
+        load_module(self.vae, weights / "vae.safetensors")
+        clip = build_clip(profile.clip)
+        load_module(clip, weights / "clip.safetensors")
+        self.text_encoder = TextEncoder(clip.eval()).requires_grad_(False)
+        self.vae.eval().requires_grad_(False)
+        self.tokenizer = caption_tokenizer(CAPTION_WORDS, profile.clip.text_positions)
+        with torch.no_grad():
+            self.phrase_table = self.text_encoder(encode_captions(self.tokenizer, LABELS))[1]  # (L, D_p)
+            null = self.text_encoder(encode_captions(self.tokenizer, [""]))[0]
+        width = profile.clip.text_hidden
+        unet = GroundedUNet(profile.unet, width, profile.clip.text_positions, width)
+        unet.null_conditioning.copy_(null)
+        unet.layout_map.whiten(self.phrase_table)
+        self.unet: GroundedUNet = convert_conv2d_weight_memory_format(unet, torch.channels_last)
+
+    def encode(self, scenes: list[Scene]) -> Tensor:
+        """Latents of the scenes' true pictures: (B, C, h, w)."""
+        with torch.no_grad():
+            return self.vae.encode(scene_pixels(scenes, self.profile.image_px))
+
+    def conditions(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
+        """What the UNet is told of each scene: boxes, box_mask, phrases, conditioning; and the cells inside boxes."""
+        n, size = self.profile.max_objects, self.profile.unet.latent_px
+        boxes, mask = np.zeros((len(scenes), n, 4), np.float32), np.zeros((len(scenes), n), np.float32)
+        labels, inside = np.zeros((len(scenes), n), np.int64), np.zeros((len(scenes), size, size), np.float32)
+        for b, scene in enumerate(scenes):
+            for i, item in enumerate(scene.objects[:n]):
+                boxes[b, i], mask[b, i], labels[b, i] = item.box, 1, LABELS.index(item.label)
+                x1, y1, x2, y2 = (np.array(item.box) * size).round().astype(int)
+                inside[b, y1 : y2 + 1, x1 : x2 + 1] = 1
+        with torch.no_grad():
+            conditioning = self.text_encoder(encode_captions(self.tokenizer, captions))[0]
+        mask_t = torch.from_numpy(mask)
+        return {
+            "boxes": torch.from_numpy(boxes),
+            "box_mask": mask_t,
+            "phrases": self.phrase_table[torch.from_numpy(labels)] * mask_t.unsqueeze(-1),
+            "inside": torch.from_numpy(inside),
+            "conditioning": conditioning,
+        }
+
+    def trajectory(
+        self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int | list[int]
+    ) -> Iterator[Tensor]:
+        """Yield x_T and the latents after every guided step, from the scenes' own boxes: (B, C, h, w), on the CPU."""
+        table = compile_schedule(self.profile.sampler, self.profile.unet.prediction, steps)
+        unet, size = self.unet, self.profile.unet.latent_px
+        conditions = on_device_of(unet, self.conditions(scenes, captions))
+        shape = (len(scenes), self.profile.unet.latent_channels, size, size)
+        x_T = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+        yield x_T
+        x_T = x_T.to(conditions["boxes"].device)
+        x, predictions = x_T, []
+        null = unet.null_conditioning.expand(len(scenes), -1, -1)
+        for timestep, row in zip(table.timesteps, table.matrix, strict=True):
+            t = torch.full((len(scenes),), timestep, device=x_T.device)
+            boxes, mask, phrases = conditions["boxes"], conditions["box_mask"], conditions["phrases"]
+            conditional = unet.denoise(x, t, conditions["conditioning"], boxes, mask, phrases)
+            without = unet.denoise(x, t, null, boxes, torch.zeros_like(mask), phrases)
+            predictions.append(without + guidance * (conditional - without))
+            x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
+            yield x.cpu()
+
+    def draw(self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int) -> np.ndarray:
+        """Sample pictures for `scenes` from their own boxes: (B, H, W, 3) uint8."""
+        *_, latents = self.trajectory(scenes, captions, steps=steps, guidance=guidance, seed=seed)
+        return to_image_range(self.vae.decode(latents))
