@@ -1,0 +1,71 @@
+"""The requests that calibration data is captured from: StoryWorld stories by seed, or a folder of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgcc_calibration.errors import DataError
+from mgcc_runtime.prompt import Part
+from mgcc_runtime.story import read_story
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; `seed` sets its noise and its text."""
+
+    parts: tuple[Part, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class RequestSource:
+    """Requests and where they came from, as the data's manifest says it."""
+
+    description: str
+    requests: tuple[Request, ...]
+
+
+def storyworld_requests(count: int, seed: int) -> RequestSource:
+    """`count` requests of the training split; the i-th depends on (seed, i) alone. DataError if `count` < 1.
+
+    Never the held-back split: what is scored later must not have set the ranges.
+    """
+    if count < 1:
+        raise DataError(f"{count} calibration requests were asked for, expected at least 1; raise the number")
+    try:
+        from mgcc_ref.train.requests import training_request
+    except ImportError as error:
+        raise DataError(
+            f"StoryWorld cannot be imported ({error}), it draws the calibration stories; "
+            "install it with `pip install 'mgcc-edge[train]'`, or give a folder of your own stories"
+        ) from None
+    parts = [tuple(training_request(seed, i).parts) for i in range(count)]
+    return RequestSource(
+        f"StoryWorld, training split, seed {seed}", tuple(Request(p, seed + i) for i, p in enumerate(parts))
+    )
+
+
+def folder_requests(folder: Path, seed: int) -> RequestSource:
+    """Every NAME.json (as `mgcc generate --story` reads it) and NAME.txt (one text) of a folder, by name.
+
+    DataError if there are none; InputError if one has another form.
+    """
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".json", ".txt")) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            f"{folder} holds no story, expected files NAME.json as `mgcc generate --story` reads them, or NAME.txt; "
+            "add some, or leave the folder out for StoryWorld"
+        )
+    requests = [Request(tuple(_parts(path)), seed + i) for i, path in enumerate(files)]
+    return RequestSource(f"folder {folder.name}, {len(files)} stories, seed {seed}", tuple(requests))
+
+
+def _parts(path: Path) -> Sequence[Part]:
+    if path.suffix == ".json":
+        return read_story(path)
+    text = path.read_text(encoding="utf-8").strip()
+    if not text:
+        raise DataError(f"{path} is empty, expected a text; fill it or remove it")
+    return [text]
