@@ -13,56 +13,63 @@ import torch
 from accelerate import PartialState
 
 from mgcc_ref.config import PROFILE_NAMES, Profile, get_profile
-from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingStep
+from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
 
 
-def _vae(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+def _vae(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.vae import VaeStep
 
     return VaeStep(profile)
 
 
-def _clip(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+def _decoder(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+    from mgcc_ref.train.steps.vae import DecoderStep
+
+    return DecoderStep(profile, weights)
+
+
+def _clip(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.clip import ClipStep
 
     return ClipStep(profile)
 
 
-def _unet(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+def _unet(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.unet import UNetStep
 
     return UNetStep(profile, weights, run_folder)
 
 
-def _align(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+def _align(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.align import AlignStep
 
-    return AlignStep(profile, weights, run_folder)
+    return AlignStep(profile, weights, run_folder, precision)
 
 
-def _grounder(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+def _grounder(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.grounder import GrounderStep
 
-    return GrounderStep(profile, weights, run_folder)
+    return GrounderStep(profile, weights, run_folder, precision)
 
 
-def _student(profile: Profile, weights: Path, run_folder: Path) -> TrainingStep:
+def _student(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.student import StudentStep
 
-    return StudentStep(profile, weights, run_folder)
+    return StudentStep(profile, weights, run_folder, precision)
 
 
-#: In the order of dependence: `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`, `student` needs
-#: `unet`.
-STEPS: dict[str, tuple[Callable[[Profile, Path, Path], TrainingStep], LoopOptions]] = {
-    "vae": (_vae, LoopOptions(total_steps=2200, learning_rate=1.5e-3)),
+#: In the order of dependence: `decoder` needs `vae`; `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`;
+#: `student` needs `unet`.
+STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
+    "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
+    "decoder": (_decoder, LoopOptions(total_steps=3000, learning_rate=8e-4)),
     "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
-    "unet": (_unet, LoopOptions(total_steps=2200, learning_rate=6e-4, evaluate_every_steps=300)),
+    "unet": (_unet, LoopOptions(total_steps=6000, learning_rate=6e-4, evaluate_every_steps=600)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
-    "align": (_align, LoopOptions(total_steps=400, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
+    "align": (_align, LoopOptions(total_steps=700, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
-        LoopOptions(total_steps=2300, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),
+        LoopOptions(total_steps=3000, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),
     ),
 }
 
@@ -75,6 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/PROFILE/STEP)")
     parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")
+    parser.add_argument(
+        "--precision", type=TrainingPrecision, choices=list(TrainingPrecision), default=TrainingPrecision.FP32,
+        metavar="{fp32,bf16}", help="bf16 is twice as fast on a device with bf16 arithmetic (default: fp32)",
+    )  # fmt: skip
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
@@ -83,9 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     run_folder = args.run or Path("runs") / profile.name / args.step
     torch.manual_seed(args.seed)
     build, options = STEPS[args.step]
-    options = replace(options, seed=args.seed, total_steps=args.steps or options.total_steps)
+    options = replace(options, seed=args.seed, total_steps=args.steps or options.total_steps, precision=args.precision)
     with PartialState().main_process_first():  # one process fills the caches that all of them read
-        step = build(profile, weights, run_folder)
+        step = build(profile, weights, run_folder, args.precision)
     trainer = Trainer(step, options, run_folder)
     trainer.run()
     if trainer.accelerator.is_main_process:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, embed_prompt, preprocess, prompt_ids
 from mgcc_ref.tokens import encode_template
+from mgcc_ref.train.loop import TrainingPrecision, frozen_arithmetic
 from mgcc_ref.train.requests import Conversation
 
 log = logging.getLogger("mgcc.train")
@@ -106,7 +107,7 @@ def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarra
         mask[own, own] = torch.ones(extra, extra, dtype=torch.bool).tril()
         positions[own] = end + torch.arange(extra)
     features, _, _ = model.llm.features(embeds, model.llm.empty_cache(), mask, positions)
-    return features[0].clamp(-6e4, 6e4).half().numpy()  # within float16's range
+    return features[0].float().clamp(-6e4, 6e4).half().numpy()  # within float16's range
 
 
 class FeatureStore:
@@ -120,13 +121,16 @@ class FeatureStore:
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
 
-    def build(self, model: MgccModel, conversation: Callable[[int], Conversation]) -> None:
+    def build(
+        self, model: MgccModel, conversation: Callable[[int], Conversation], precision: TrainingPrecision
+    ) -> None:
         """Read conversations 0 to `count` that are not there yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [s for s in range(0, self.count, self.SHARD) if not self._shard(s).exists()]
         started = time.monotonic()
         for done, start in enumerate(missing):
-            rows = [read_conversation(model, conversation(i)) for i in range(start, start + self.SHARD)]
+            with frozen_arithmetic(precision):
+                rows = [read_conversation(model, conversation(i)) for i in range(start, start + self.SHARD)]
             temporary = self.folder / "shard.tmp.npy"
             np.save(self.folder / f"lengths-{start:06d}.npy", np.array([len(r) for r in rows]))
             np.save(temporary, np.concatenate(rows))

@@ -11,8 +11,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 log = logging.getLogger("mgcc.train")
 
@@ -52,6 +55,17 @@ class TrainingStep(Protocol):
         """Write the trained modules as fp16 safetensors; return the files."""
 
 
+class TrainingPrecision(Enum):
+    """Number format of the forward and backward pass; weights, optimiser and average stay fp32 either way.
+
+    On a core with AVX512-BF16, bf16 took 43 ms where fp32 took 96 (convolutions) and 75 where it took 185 (linear
+    layers); on a core without, it is slower than fp32.
+    """
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 @dataclass(frozen=True)
 class LoopOptions:
     """How long and how to train. `learning_rate` is reached after `warmup_steps`, held, then falls as a half cosine."""
@@ -68,6 +82,7 @@ class LoopOptions:
     checkpoint_every_s: float = 120.0
     evaluate_every_steps: int = 400
     log_every_steps: int = 20
+    precision: TrainingPrecision = TrainingPrecision.FP32
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step `step` (from 0)."""
@@ -75,6 +90,28 @@ class LoopOptions:
         decay_start = self.total_steps * (1 - self.decay_fraction)
         t = max(0.0, (step - decay_start) / max(1.0, self.total_steps - decay_start))
         return self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
+
+
+_ACCELERATE_NAME = {TrainingPrecision.FP32: "no", TrainingPrecision.BF16: "bf16"}
+
+
+def attention_of(precision: TrainingPrecision) -> AbstractContextManager[None]:
+    """On the CPU, PyTorch's fused attention goes backwards in bf16 thirteen times slower than in fp32 (2.13)."""
+    if precision is TrainingPrecision.BF16 and not torch.cuda.is_available():
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
+
+
+@contextmanager
+def frozen_arithmetic(precision: TrainingPrecision) -> Iterator[None]:
+    """What a frozen model computes in while it makes training data, where accelerate has no hand in it.
+
+    The language model's hidden states in bf16 differ from fp32's by 0.7 % (relative L2, median over positions).
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    low = precision is TrainingPrecision.BF16
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=low), attention_of(precision):
+        yield
 
 
 class ExponentialAverage:
@@ -106,7 +143,7 @@ class Trainer:
 
     def __init__(self, step: TrainingStep, options: LoopOptions, folder: Path) -> None:
         self.step, self.options, self.folder = step, options, folder
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(mixed_precision=_ACCELERATE_NAME[options.precision])
         parameters = [p for p in step.objective.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters, lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
@@ -151,7 +188,8 @@ class Trainer:
             group["lr"] = options.learning_rate_at(self.done_steps)
         batch = {k: v.to(accelerator.device) for k, v in self.step.batch(rng).items()}
         self.objective.train()
-        loss, metrics = self.objective(batch, self.done_steps)
+        with attention_of(self.options.precision):
+            loss, metrics = self.objective(batch, self.done_steps)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.done_steps}; lower the learning rate")
         accelerator.backward(loss)

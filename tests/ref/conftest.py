@@ -18,11 +18,12 @@ def tiny() -> MgccModel:
 
 @pytest.fixture(scope="session")
 def gated_profile() -> Profile:
-    """The tiny profile, grounded the paper's way: GLIGEN gates, KL autoencoder, PLMS, 30 boxes."""
+    """The tiny profile, the paper's way: one patch convolution, GLIGEN gates, KL autoencoder, PLMS, 30 boxes."""
     base = get_profile("tiny")
     return replace(
         base,
         name="tiny-gated",
+        clip=replace(base.clip, stem_channels=()),
         unet=replace(base.unet, grounding=Grounding.GLIGEN, prediction="epsilon", latent_channels=4),
         vae=VaeConfig((32, 32, 32, 32), kl=True, scaling_factor=0.18215),
         sampler=SamplerConfig("PNDMScheduler", "scaled_linear", 0.00085, 0.012, 5, 7.5),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
@@ -43,14 +45,14 @@ def small_sets() -> pytest.MonkeyPatch:
 def trained(small_sets: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/ and weights/ of all steps."""
     folder = tmp_path_factory.mktemp("training")
-    for step in ("vae", "clip", "unet", "student", "align", "grounder"):
+    for step in ("vae", "decoder", "clip", "unet", "student", "align", "grounder"):
         arguments = ["--profile", "tiny", "--step", step, "--steps", "3"]
         assert main([*arguments, "--run", str(folder / "runs" / step), "--weights", str(folder / "weights")]) == 0
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["vae", "clip", "unet", "student", "align", "grounder"])
+@pytest.mark.parametrize("step", ["vae", "decoder", "clip", "unet", "student", "align", "grounder"])
 def test_each_step_leaves_metrics_a_picture_and_a_checkpoint(trained: Path, step: str) -> None:
     run = trained / "runs" / step
     assert (run / "checkpoint.pt").exists()
@@ -71,15 +73,27 @@ def test_the_weights_fill_a_model_and_change_it(trained: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_decoder_step_leaves_the_latents_alone_in_bf16(trained: Path) -> None:
+    run, folder = trained / "runs" / "decoder-again", trained / "weights-decoder"
+    shutil.copytree(trained / "weights", folder)
+    arguments = ["--profile", "tiny", "--step", "decoder", "--steps", "2", "--precision", "bf16"]
+    command = [sys.executable, "-m", "mgcc_ref.train", *arguments, "--run", str(run), "--weights", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)  # accelerate's precision is one a process
+    before, after = (load_file(f / "vae.safetensors") for f in (trained / "weights", folder))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+
+
+@pytest.mark.slow
 def test_a_finished_step_is_not_trained_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained / "runs" / "vae"
+    run = trained / "runs" / "clip"
     before = len((run / "metrics.jsonl").read_text().splitlines())
-    arguments = ["--profile", "tiny", "--step", "vae", "--steps", "3", "--run", str(run)]
+    arguments = ["--profile", "tiny", "--step", "clip", "--steps", "3", "--run", str(run)]
     assert main([*arguments, "--weights", str(trained / "again")]) == 0
     assert "wrote" in capsys.readouterr().out
     after = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(after) == before + 1, "one more evaluation, no more training"
-    first, again = (trained / f / "vae.safetensors" for f in ("weights", "again"))
+    first, again = (trained / f / "clip.safetensors" for f in ("weights", "again"))
     assert first.read_bytes() == again.read_bytes()
 
 

@@ -29,7 +29,7 @@ from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Background, PlacedObject, Scene, random_scene, render
 from mgcc_ref.tokens import encode_user_text
 from mgcc_ref.train.features import left_padding_mask, read_requests
-from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.requests import Request, training_request
 from mgcc_ref.weights import load_module, save_module
 
@@ -125,7 +125,10 @@ class AlignObjective(nn.Module):
 
 
 class AlignStep:
-    def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
+    def __init__(
+        self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
+    ) -> None:
+        self._precision = precision  # of the frozen model that is read
         self.model = load_frozen(profile, weights)
         with torch.no_grad():
             draw = self.model.llm.image_tokens.embeddings
@@ -146,7 +149,8 @@ class AlignStep:
 
     @torch.no_grad()
     def _read_group(self, requests: list[Request]) -> dict[str, Tensor]:
-        contexts = read_requests(self.model, [r.parts for r in requests])
+        with frozen_arithmetic(self._precision):
+            contexts = read_requests(self.model, [r.parts for r in requests])
         return {
             "cache": torch.stack(contexts.cache).half(),
             "features": contexts.features.clamp(-6e4, 6e4).half(),

@@ -20,7 +20,7 @@ from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Box, render
 from mgcc_ref.train.features import FeatureStore, Reading, closing_ids, pad_features, point_ends
 from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
-from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.loop import Batch, TrainingPrecision, on_device_of
 from mgcc_ref.train.mentions import mention_positions
 from mgcc_ref.train.requests import Conversation, Request, training_conversation
 from mgcc_ref.train.steps.align import load_frozen
@@ -29,7 +29,7 @@ from mgcc_ref.weights import save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 48
-TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 2000, 200
+TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4000, 200
 SEED, HELD_BACK_SEED = 8_000_003, 9_000_003
 LAST_POINT_CHANCE = 0.4
 CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
@@ -150,7 +150,10 @@ class Example:
 
 
 class GrounderStep:
-    def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
+    def __init__(
+        self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
+    ) -> None:
+        self._precision = precision  # of the frozen model that is read
         self.model = load_frozen(profile, weights)
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
@@ -161,7 +164,7 @@ class GrounderStep:
     def _read(self, folder: Path, seed: int, count: int, split: Split) -> list[list[Example]]:
         """The examples of each conversation, in the order of its points."""
         store = FeatureStore(folder, count)
-        store.build(self.model, lambda i: training_conversation(seed, i, split))
+        store.build(self.model, lambda i: training_conversation(seed, i, split), self._precision)
         log.info("preparing the targets of %d conversations", count)
         closing, phrases = len(closing_ids(self.model)), self.model.label_embeddings
         found = []

@@ -20,7 +20,7 @@ from mgcc_ref.config import Profile, SamplerConfig
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.scene import Scene, random_scene
-from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.train.steps.unet import BACKGROUND_ONLY_CAPTIONS, BOX_WEIGHT
 from mgcc_ref.train.steps.vae import psnr_db, scene_pixels, to_image_range
@@ -86,7 +86,10 @@ class StudentObjective(nn.Module):
 class StudentStep:
     """Starts from the teacher's weights; needs `unet.safetensors` of the weights folder."""
 
-    def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
+    def __init__(
+        self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
+    ) -> None:
+        self._precision = precision  # of the frozen model that is read
         self.painter = ScenePainter(profile, weights)
         load_module(self.painter.unet, weights / "unet.safetensors")
         table = compile_schedule(student_sampler(profile.sampler), profile.unet.prediction, STUDENT_STEPS)
@@ -119,12 +122,13 @@ class StudentStep:
     def _teach(self, seed: int, indices: range) -> np.ndarray:
         sampler = self.painter.profile.sampler
         scenes, captions = zip(*(self._request(seed, i) for i in indices), strict=True)
-        points = list(
-            self.painter.trajectory(
-                list(scenes), list(captions),
-                steps=sampler.default_steps, guidance=sampler.default_guidance, seed=[seed, indices.start],
-            )
-        )  # fmt: skip
+        with frozen_arithmetic(self._precision):
+            points = list(
+                self.painter.trajectory(
+                    list(scenes), list(captions),
+                    steps=sampler.default_steps, guidance=sampler.default_guidance, seed=[seed, indices.start],
+                )
+            )  # fmt: skip
         every = sampler.default_steps // STUDENT_STEPS
         return torch.stack(points[::every], dim=1).half().numpy()
 

@@ -1,4 +1,7 @@
-"""Step `vae`: the autoencoder, on scenes drawn afresh for every batch."""
+"""Steps `vae` and `decoder`: the autoencoder, on scenes drawn afresh for every batch.
+
+`decoder` goes on with the decoder alone: the latents stay what they are, so a UNet can train on them meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,12 @@ from mgcc_ref.config import Profile
 from mgcc_ref.story.scene import IMAGE_PX, Scene, random_scene, render
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.vae import PixelAutoencoder
-from mgcc_ref.weights import save_module
+from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 16
 LIVE_STATISTICS_STEPS = 500  # live BatchNorm statistics lose absolute colour; freeze them once they have settled
 LATENT_NOISE = 0.15  # what the decoder must forgive the UNet
+DECODER_LATENT_NOISE = 0.10
 HELD_BACK_SEED = 1_000_003
 
 
@@ -49,8 +53,16 @@ def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
     return float((10 * np.log10(255.0**2 / np.maximum(error, 1e-9))).mean())
 
 
+def reconstruction_loss(restored: Tensor, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 + 0.5 x L1 of the image gradients + 2 x MSE; and the MSE as a metric."""
+    error = restored - pixels
+    gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    mse = error.square().mean()
+    return error.abs().mean() + 0.5 * gradient + 2.0 * mse, {"mse": mse.detach()}
+
+
 class VaeObjective(nn.Module):
-    """L1 + 0.5 x L1 of the image gradients + 2 x MSE, with noise on the latents."""
+    """`reconstruction_loss` of both halves together, with noise on the latents."""
 
     def __init__(self, vae: PixelAutoencoder) -> None:
         super().__init__()
@@ -62,14 +74,27 @@ class VaeObjective(nn.Module):
         pixels = batch["pixels"]
         latents = self.vae.encode(pixels)
         restored = self.vae.decode(latents + LATENT_NOISE * torch.randn_like(latents))
-        error = restored - pixels
-        gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        mse = error.square().mean()
-        loss = error.abs().mean() + 0.5 * gradient + 2.0 * mse
+        loss, metrics = reconstruction_loss(restored, pixels)
         if not live:
             mean, variance = latents.mean(dim=(0, 2, 3)), latents.var(dim=(0, 2, 3))
             loss = loss + 0.01 * (mean.square() + F.relu(variance - 1).square()).mean()
-        return loss, {"mse": mse.detach()}
+        return loss, metrics
+
+
+class DecoderObjective(nn.Module):
+    """`reconstruction_loss` of the decoder behind a frozen encoder, with less noise on the latents."""
+
+    def __init__(self, vae: PixelAutoencoder) -> None:
+        super().__init__()
+        self.vae = vae
+        vae.encoder.requires_grad_(False)
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        self.vae.latent_norm.eval()
+        with torch.no_grad():
+            latents = self.vae.encode(batch["pixels"])
+        restored = self.vae.decode(latents + DECODER_LATENT_NOISE * torch.randn_like(latents))
+        return reconstruction_loss(restored, batch["pixels"])
 
 
 class VaeStep:
@@ -78,7 +103,7 @@ class VaeStep:
     def __init__(self, profile: Profile) -> None:
         vae = PixelAutoencoder(profile.vae.channels, profile.unet.latent_channels)
         self.vae = convert_conv2d_weight_memory_format(vae, torch.channels_last)
-        self.objective = VaeObjective(vae)
+        self.objective: nn.Module = VaeObjective(vae)
         rng = np.random.default_rng(HELD_BACK_SEED)
         self.image_px = profile.image_px
         self._held_back = scene_pixels([random_scene(rng) for _ in range(64)], self.image_px)
@@ -100,3 +125,12 @@ class VaeStep:
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.vae, folder / "vae.safetensors")]
+
+
+class DecoderStep(VaeStep):
+    """Starts from `vae.safetensors` of the weights folder, and writes it again with a better decoder."""
+
+    def __init__(self, profile: Profile, weights: Path) -> None:
+        super().__init__(profile)
+        load_module(self.vae, weights / "vae.safetensors")
+        self.objective = DecoderObjective(self.vae)
