@@ -1,0 +1,30 @@
+"""ONNX files of any size: one file where protocol buffers can hold it, else a second one with the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+#: Protocol buffers end at 2 GB; weights above this go to a file of their own beside the graph.
+EXTERNAL_DATA_BYTES = 1_500_000_000
+
+
+def load_graph(path: Path) -> ir.Model:
+    """Read a graph; weights in a file of their own are mapped into memory, not read."""
+    return ir.load(path)
+
+
+def save_graph(model: ir.Model, path: Path, external_data_bytes: int = EXTERNAL_DATA_BYTES) -> tuple[Path, ...]:
+    """Write a graph; returns its file, and that of its weights if they are above `external_data_bytes`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if weight_bytes(model) <= external_data_bytes:
+        ir.save(model, path)
+        return (path,)
+    ir.save(model, path, external_data=f"{path.name}.data")
+    return path, path.with_name(f"{path.name}.data")
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all weights as they are stored: 4-bit ones count half a byte."""
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)

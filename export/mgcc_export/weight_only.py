@@ -1,0 +1,232 @@
+"""Weights in 8 or 4 bits, activations in fp16: DequantizeLinear before each large weight of an fp16 graph.
+
+Rounding to nearest, symmetric, no data needed. 8 bits: one scale for each output channel. 4 bits: one for each block
+of 128 or 64 inputs of a matrix, as TensorRT's kernels want them; what has no such block gets 8 bits.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnxscript import version_converter
+
+from mgcc_export.graph_files import load_graph, save_graph
+
+OPSET = 21  # the first with 4-bit types and blocks in DequantizeLinear
+BLOCKS = (128, 64)  # the sizes that TensorRT has 4-bit kernels for, the smaller file first
+#: Below this a weight costs more as a node than it saves; below this many channels it is an edge of the network.
+LEAST_ELEMENTS, LEAST_CHANNELS = 1024, 16
+#: Clipping ratios tried for a block of 4-bit weights: its largest weight is worth less than the sixteen levels.
+_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8)
+
+#: operator -> axis of the output channels of its weight, which is its second input.
+_CHANNEL_AXIS = {"MatMul": 1, "Gemm": 1, "Conv": 0, "ConvTranspose": 1}
+_HALF = ir.DataType.FLOAT16
+
+Array = NDArray[Any]
+
+
+class Bits(enum.IntEnum):
+    """Width of a quantised weight."""
+
+    EIGHT = 8
+    FOUR = 4
+
+
+@dataclass(frozen=True)
+class QuantisedGraph:
+    """What `write_quantised` made: how many weights have which width, and their bytes before and after."""
+
+    eight: int
+    four: int
+    left: int  # large weights that stay fp16
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How one weight is stored."""
+
+    bits: Bits
+    axis: int
+    block: int = 0  # 0: one scale for a whole channel
+
+
+def write_quantised(source: Path, target: Path, bits: Bits) -> QuantisedGraph:
+    """Quantise the weights of the fp16 graph `source`, write it to `target`."""
+    model = load_graph(source)
+    version_converter.convert_version(model, OPSET)
+    graph = model.graph
+    before = _stored(graph)
+    counts = {Bits.EIGHT: 0, Bits.FOUR: 0}
+    done: dict[ir.Value, ir.Value] = {}
+    if bits is Bits.FOUR:
+        for node in [n for n in graph if n.op_type == "Gemm"]:
+            _split_gemm(graph, node)
+    for node in list(graph):
+        weight = _weight_of(node)
+        if weight is None:
+            continue
+        if weight not in done:
+            form = _form(node, weight, bits)
+            counts[form.bits] += 1
+            done[weight] = _dequantised(graph, node, weight, form)
+        node.replace_input_with(1, done[weight])
+    for name, weight in list(graph.initializers.items()):
+        if not weight.uses() and not weight.is_graph_output():
+            del graph.initializers[name]
+    left = sum(
+        1 for v in graph.initializers.values() if v.dtype in (_HALF, ir.DataType.FLOAT) and _size(v) >= LEAST_ELEMENTS
+    )
+    save_graph(model, target)
+    return QuantisedGraph(counts[Bits.EIGHT], counts[Bits.FOUR], left, before, _stored(graph))
+
+
+def _weight_of(node: ir.Node) -> ir.Value | None:
+    """The node's fp16 weight, if it is one worth quantising."""
+    if node.op_type not in _CHANNEL_AXIS:
+        return None
+    weight = node.inputs[1]
+    if weight is None or not weight.is_initializer() or weight.dtype is not _HALF or weight.const_value is None:
+        return None
+    shape = _shape(weight)
+    small = len(shape) < 2 or min(shape[:2]) < LEAST_CHANNELS or _size(weight) < LEAST_ELEMENTS
+    return None if small else weight
+
+
+def _form(node: ir.Node, weight: ir.Value, bits: Bits) -> _Form:
+    transposed = node.op_type == "Gemm" and _integer(node, "transB")
+    axis = 0 if transposed else _CHANNEL_AXIS[node.op_type]
+    if bits is Bits.FOUR and node.op_type == "MatMul" and len(_shape(weight)) == 2:
+        for block in BLOCKS:
+            if _shape(weight)[0] % block == 0:
+                return _Form(Bits.FOUR, 0, block)
+    return _Form(Bits.EIGHT, axis)
+
+
+def _dequantised(graph: ir.Graph, node: ir.Node, weight: ir.Value, form: _Form) -> ir.Value:
+    """Put a DequantizeLinear of the quantised weight before `node`; returns its result."""
+    tensor = weight.const_value
+    assert tensor is not None
+    shape = list(_shape(weight))
+    if form.block:
+        scale_shape = [shape[0] // form.block, shape[1]]
+        quantise: Callable[[Array], tuple[Array, Array]] = lambda w: quantise_blocks(w, form.block)  # noqa: E731
+        kind = ir.DataType.INT4
+    else:
+        scale_shape = [shape[form.axis]]
+        quantise = lambda w: quantise_channels(w, form.axis)  # noqa: E731
+        kind = ir.DataType.INT8
+    # computed while the file is written and then dropped: one weight at a time is in memory
+    q = _lazy(graph, f"{weight.name}.q", kind, shape, lambda: quantise(tensor.numpy())[0])
+    scale = _lazy(graph, f"{weight.name}.scale", _HALF, scale_shape, lambda: quantise(tensor.numpy())[1])
+    attributes = [ir.AttrInt64("axis", form.axis)]
+    if form.block:
+        attributes.append(ir.AttrInt64("block_size", form.block))
+    dequantise = ir.Node("", "DequantizeLinear", [q, scale], attributes, num_outputs=1, name=f"dq.{weight.name}")
+    result = dequantise.outputs[0]
+    result.name, result.shape, result.type = f"{weight.name}.dq", ir.Shape(shape), ir.TensorType(_HALF)
+    graph.insert_before(node, dequantise)
+    return result
+
+
+def _lazy(graph: ir.Graph, name: str, kind: ir.DataType, shape: list[int], make: Callable[[], Array]) -> ir.Value:
+    tensor = ir.LazyTensor(lambda: ir.Tensor(make(), dtype=kind, name=name), kind, ir.Shape(shape), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(kind), const_value=tensor)
+    graph.initializers[name] = value
+    return value
+
+
+def quantise_channels(weight: Array, axis: int) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """8 bits, one scale for each index of `axis`: int8 of the weight's shape, and fp16 scales (channels,)."""
+    values = weight.astype(np.float32)
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scale = _scale(np.abs(values).max(axis=others), 127)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    q = np.clip(np.rint(values / scale.astype(np.float32).reshape(shape)), -127, 127)
+    return q.astype(np.int8), scale
+
+
+def quantise_blocks(weight: Array, block: int) -> tuple[Array, NDArray[np.float16]]:
+    """4 bits of a (K, N) matrix, one scale for each `block` of K: int4 (K, N) and fp16 scales (K / block, N).
+
+    Of several clipping ratios each block takes the one of the least squared error.
+    """
+    values = weight.astype(np.float32).reshape(-1, block, weight.shape[1])  # (K / block, block, N)
+    largest = np.abs(values).max(axis=1)
+    best_error = np.full(largest.shape, np.inf, np.float32)
+    best_scale = np.ones(largest.shape, np.float16)
+    for ratio in _RATIOS:
+        scale = _scale(largest * ratio, 7)
+        error = np.square(_round4(values, scale) * scale.astype(np.float32)[:, None] - values).sum(axis=1)
+        better = error < best_error
+        best_error, best_scale = np.where(better, error, best_error), np.where(better, scale, best_scale)
+    return _round4(values, best_scale).reshape(weight.shape).astype(ir.DataType.INT4.numpy()), best_scale
+
+
+def _round4(values: NDArray[np.float32], scale: NDArray[np.float16]) -> NDArray[np.float32]:
+    rounded: NDArray[np.float32] = np.clip(np.rint(values / scale.astype(np.float32)[:, None]), -8, 7)
+    return rounded
+
+
+def _scale(largest: NDArray[np.float32], levels: int) -> NDArray[np.float16]:
+    """fp16, since that is what the graph multiplies by; 1 for a channel of zeros."""
+    scale = (largest / levels).astype(np.float16)
+    return np.where(scale > 0, scale, np.float16(1))
+
+
+def _split_gemm(graph: ir.Graph, node: ir.Node) -> None:
+    """A plain Gemm as MatMul and Add: 4-bit kernels exist for MatMul alone (a tool that left Gemm out lost half)."""
+    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    plain = not _integer(node, "transA") and all(
+        a is None or a.as_float() == 1.0 for a in (node.attributes.get("alpha"), node.attributes.get("beta"))
+    )
+    if not plain or weight is None or not weight.is_initializer() or weight.const_value is None:
+        return
+    if _integer(node, "transB"):
+        tensor, shape = weight.const_value, list(_shape(weight))[::-1]
+        kind = weight.dtype
+        assert kind is not None
+        weight = _lazy(graph, f"{weight.name}.t", kind, shape, lambda: np.ascontiguousarray(tensor.numpy().T))
+    product = ir.Node("", "MatMul", [node.inputs[0], weight], num_outputs=1, name=f"{node.name}.matmul")
+    result = node.outputs[0]
+    product.outputs[0].type, product.outputs[0].shape = result.type, result.shape
+    product.outputs[0].name = f"{result.name}.product"
+    nodes = [product]
+    if bias is not None:
+        add = ir.Node("", "Add", [product.outputs[0], bias], num_outputs=1, name=f"{node.name}.add")
+        nodes.append(add)
+    last = nodes[-1].outputs[0]
+    last.type, last.shape = result.type, result.shape
+    graph.insert_before(node, nodes)
+    name = result.name
+    ir.convenience.replace_all_uses_with(result, last, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    last.name = name
+
+
+def _shape(value: ir.Value) -> tuple[int, ...]:
+    assert value.const_value is not None
+    return tuple(value.const_value.shape.numpy())
+
+
+def _size(value: ir.Value) -> int:
+    return int(np.prod(_shape(value))) if value.const_value is not None else 0
+
+
+def _stored(graph: ir.Graph) -> int:
+    return sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value is not None)
+
+
+def _integer(node: ir.Node, name: str) -> int:
+    attribute = node.attributes.get(name)
+    return attribute.as_int() if attribute is not None else 0
