@@ -1,0 +1,118 @@
+"""An ONNX graph with what calibration asks of it: weights by name, who makes and who reads a tensor, runs of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+Array = NDArray[Any]
+
+#: Protocol buffers end at 2 GB; larger graphs keep their weights in a file beside them.
+EXTERNAL_DATA_BYTES = 1_500_000_000
+_FATAL = 4  # errors come as exceptions; the engine's own log would print them a second time
+
+
+@dataclass
+class Graph:
+    """A loaded graph. After a change to its nodes or weights, `refresh` brings the tables up to date."""
+
+    model: ModelProto
+    weights: dict[str, TensorProto] = field(init=False)
+    producer: dict[str, NodeProto] = field(init=False)
+    consumers: dict[str, list[NodeProto]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refresh()
+
+    @classmethod
+    def load(cls, path: Path) -> Graph:
+        return cls(onnx.load(path))
+
+    def copy(self) -> Graph:
+        model = ModelProto()
+        model.CopyFrom(self.model)
+        return Graph(model)
+
+    def refresh(self) -> None:
+        self.weights = {w.name: w for w in self.model.graph.initializer}
+        self.producer = {out: node for node in self.nodes for out in node.output if out}
+        self.consumers = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                self.consumers.setdefault(name, []).append(node)
+
+    @property
+    def nodes(self) -> Sequence[NodeProto]:
+        return self.model.graph.node
+
+    @property
+    def outputs(self) -> list[str]:
+        return [o.name for o in self.model.graph.output]
+
+    @property
+    def opset(self) -> int:
+        return next(o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx"))
+
+    def weight(self, name: str) -> Array:
+        return numpy_helper.to_array(self.weights[name])
+
+    def set_weight(self, name: str, value: Array) -> None:
+        """Replace a weight's values in place, its element type kept."""
+        old = self.weights[name]
+        dtype = helper.tensor_dtype_to_np_dtype(old.data_type)
+        old.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value.astype(dtype)), name))
+
+    def drop_unused_weights(self) -> None:
+        used = {name for node in self.nodes for name in node.input} | set(self.outputs)
+        kept = [w for w in self.model.graph.initializer if w.name in used]
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend(kept)
+        self.refresh()
+
+    def session(self, extra: Sequence[str] = (), threads: int = 1) -> ort.InferenceSession:
+        """The graph opened on the CPU, the tensors `extra` being outputs too (after the graph's own)."""
+        model = self.model
+        if extra:
+            model = ModelProto()
+            model.CopyFrom(self.model)
+            known = set(self.outputs)
+            model.graph.output.extend(ValueInfoProto(name=name) for name in extra if name not in known)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = _FATAL
+        settings.intra_op_num_threads = threads
+        if model.ByteSize() < EXTERNAL_DATA_BYTES:
+            return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        with tempfile.TemporaryDirectory(prefix="mgcc-calibration-") as folder:
+            path = Path(folder) / "graph.onnx"
+            onnx.save_model(model, path, save_as_external_data=True, location="graph.onnx.data")
+            return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+
+    def save(self, path: Path) -> Path:
+        """Write the graph to `path`; the same graph gives the same bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.model.ByteSize() < EXTERNAL_DATA_BYTES:
+            path.write_bytes(self.model.SerializeToString(deterministic=True))
+        else:
+            data = path.with_name(f"{path.name}.data")
+            data.unlink(missing_ok=True)  # onnx appends to a file that is there
+            onnx.save_model(self.model, path, save_as_external_data=True, location=data.name)
+        return path
+
+
+def constant_value(graph: Graph, name: str) -> Array | None:
+    """The values of a weight or of a Constant node; None for a tensor that depends on the inputs."""
+    if name in graph.weights:
+        return graph.weight(name)
+    node = graph.producer.get(name)
+    if node is not None and node.op_type == "Constant":
+        return next((numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), None)
+    return None

@@ -1,0 +1,159 @@
+"""SmoothQuant (arXiv 2211.10438): move the spread of a linear layer's input channels from activations to weights.
+
+y = (x / s) (s W) for any s > 0. With s_j = max|x_j|^alpha / max|W_j|^(1 - alpha), loud channels of x no longer set the
+scale for all. Alpha is chosen for each activation by the error of the layers that read it; "not at all" competes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper, numpy_helper
+
+from mgcc_calibration.graph import Array, Graph, constant_value
+from mgcc_calibration.layers import Kind, Layer
+from mgcc_calibration.observe import Limits
+from mgcc_calibration.ranges import LEVELS
+
+ALPHAS = (0.35, 0.5, 0.65, 0.8)
+_LEAST_GAIN = 0.95  # smoothing costs a multiplication where it cannot be folded: it has to earn it
+_CLIP = (1e-2, 1e2)
+
+Factors = NDArray[np.float32]
+
+
+#: Of calibration rows (n, K), weights (K, N), channel magnitudes (K,) and s (K,): squared error of the outputs.
+Error = Callable[[Array, Array, Array, Factors], float]
+#: Of channel magnitudes (K,), rows (n, K), weights (K, N) and alpha: s (K,).
+MakeFactors = Callable[[Array, Array, Array, float], Factors]
+
+
+def choose_factors(graph: Graph, layers: Sequence[Layer], limits: Mapping[str, Limits]) -> dict[str, Factors]:
+    """Activation -> s (K,), for those where smoothing lowers the error of W8A8 by 5 % or more."""
+    return search_factors(graph, layers, limits, _factors, _error, ALPHAS)
+
+
+def search_factors(
+    graph: Graph, layers: Sequence[Layer], limits: Mapping[str, Limits],
+    make: MakeFactors, error: Error, alphas: Sequence[float],
+) -> dict[str, Factors]:  # fmt: skip
+    """The s of least error over `alphas` for each activation of linear layers, where it gains at least 5 %."""
+    found = {}
+    for tensor, readers in _groups(graph, layers).items():
+        seen = limits[tensor]
+        if seen.channels is None or not seen.rows or seen.magnitude == 0:
+            continue
+        rows = np.concatenate(seen.rows)
+        weights = np.concatenate([input_first(graph, layer) for layer in readers], axis=1)  # (K, sum of N)
+        plain = error(rows, weights, seen.channels, np.ones(len(weights), np.float32))
+        tried = [make(seen.channels, rows, weights, alpha) for alpha in alphas]
+        errors = [error(rows, weights, seen.channels, s) for s in tried]
+        best = int(np.argmin(errors))
+        if errors[best] < _LEAST_GAIN * plain:
+            found[tensor] = tried[best]
+    return found
+
+
+def apply_factors(graph: Graph, layers: Sequence[Layer], factors: Mapping[str, Factors]) -> tuple[Graph, list[Layer]]:
+    """A copy of the graph that computes the same with smoothed activations, and the layers as they stand in it.
+
+    1 / s goes into the LayerNormalization, or the multiplication by a constant, that makes the activation, if only
+    these layers read it; else a Mul is put in.
+    """
+    smoothed, moved = graph.copy(), {layer.name: layer for layer in layers}
+    for tensor, readers in _groups(graph, layers).items():
+        if tensor not in factors:
+            continue
+        s = factors[tensor]
+        inverse = np.asarray(1 / s, np.float32)
+        for layer in readers:
+            values = smoothed.weight(layer.weight)
+            shape = [1, 1]
+            shape[layer.input_axis] = -1
+            smoothed.set_weight(layer.weight, values * s.reshape(shape))
+        if not _fold(smoothed, tensor, readers, inverse):
+            new = _insert(smoothed, tensor, readers, inverse)
+            for layer in readers:
+                moved[layer.name] = _reading(layer, new)
+        smoothed.refresh()
+    return smoothed, [moved[layer.name] for layer in layers]
+
+
+def _reading(layer: Layer, data: str) -> Layer:
+    return Layer(layer.name, layer.kind, data, layer.weight, layer.output, layer.output_axis, layer.input_axis)
+
+
+def _groups(graph: Graph, layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """Linear layers by the activation that they share; without those whose weight another node uses too."""
+    found: dict[str, list[Layer]] = {}
+    for layer in layers:
+        if layer.kind is Kind.LINEAR and len(graph.consumers[layer.weight]) == 1:
+            found.setdefault(layer.data, []).append(layer)
+    return found
+
+
+def input_first(graph: Graph, layer: Layer) -> NDArray[np.float32]:
+    """The weight as (K, N) float32."""
+    values = graph.weight(layer.weight).astype(np.float32)
+    return values if layer.input_axis == 0 else values.T
+
+
+def _factors(channels: Array, rows: Array, weights: Array, alpha: float) -> Factors:
+    magnitude = np.maximum(np.abs(weights).max(axis=1), 1e-5)
+    s = np.maximum(channels, 1e-5) ** alpha / magnitude ** (1 - alpha)
+    return normalised(np.where(channels > 0, s, 1.0))
+
+
+def normalised(s: Array) -> Factors:
+    """The overall size is no matter: keep weights near where they were."""
+    return np.asarray(np.clip(s / np.exp(np.log(s).mean()), *_CLIP), np.float32)
+
+
+def _error(rows: Array, weights: Array, channels: Array, s: Factors) -> float:
+    """Squared error of the layers' outputs with weights and activations in 8 bits."""
+    x, w = rows / s, weights * s[:, None]
+    activation_step = max(float((channels / s).max()) / LEVELS, 1e-12)
+    weight_step = np.maximum(np.abs(w).max(axis=0), 1e-12) / LEVELS
+    quantised = (np.round(x / activation_step) * activation_step) @ (np.round(w / weight_step) * weight_step)
+    return float(np.square(quantised - rows @ weights).sum())
+
+
+def _fold(graph: Graph, tensor: str, readers: Sequence[Layer], inverse: Factors) -> bool:
+    """Multiply what makes `tensor` by `inverse`; False if that would reach others than `readers`."""
+    node = graph.producer.get(tensor)
+    if node is None or tensor in graph.outputs or len(graph.consumers[tensor]) != len(readers):
+        return False
+    names = _scaling_weights(graph, node)
+    sole = all(name in graph.weights and len(graph.consumers[name]) == 1 for name in names)
+    if not names or not sole or any(graph.weight(name).shape != inverse.shape for name in names):
+        return False
+    for name in names:
+        graph.set_weight(name, graph.weight(name) * inverse)
+    return True
+
+
+def _scaling_weights(graph: Graph, node: NodeProto) -> list[str]:
+    """The weights by which the node's output can be scaled, channel by channel."""
+    if node.op_type == "LayerNormalization":
+        return [name for name in node.input[1:] if name]
+    if node.op_type == "Mul":
+        constants = [name for name in node.input if constant_value(graph, name) is not None]
+        return constants if len(constants) == 1 else []
+    return []
+
+
+def _insert(graph: Graph, tensor: str, readers: Sequence[Layer], inverse: Factors) -> str:
+    """A Mul between `tensor` and `readers`; returns its output."""
+    new, constant = f"{tensor}_smoothed", f"{tensor}_smoothing"
+    kind = graph.weights[readers[0].weight].data_type
+    values = inverse.astype(helper.tensor_dtype_to_np_dtype(kind))
+    graph.model.graph.initializer.append(numpy_helper.from_array(values, constant))
+    names = {layer.name for layer in readers}
+    place = next(i for i, n in enumerate(graph.nodes) if (n.name or n.output[0]) in names)
+    for node in graph.nodes:
+        if (node.name or node.output[0]) in names:
+            node.input[0] = new
+    graph.model.graph.node.insert(place, helper.make_node("Mul", [tensor, constant], [new], name=f"{new}_mul"))
+    return new

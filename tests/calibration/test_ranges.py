@@ -1,0 +1,133 @@
+"""Ranges where the answer is known, groups of timesteps, and smoothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mgcc_calibration.layers import find_layers, left_alone
+from mgcc_calibration.observe import measure_limits, timestep_groups
+from mgcc_calibration.plan import PlanOptions, Smoothing, make_plan
+from mgcc_calibration.qdq import write_qdq
+from mgcc_calibration.ranges import BINS, Histogram, Method, choose_range, relative_error
+from mgcc_calibration.smooth import apply_factors, choose_factors
+from mgcc_runtime.verify import relative_l2
+
+from .small_stage import CHANNELS, LOUD, make_graph, run, samples
+
+
+def histogram(values, limit=None):
+    found = Histogram.empty(float(np.abs(values).max()) if limit is None else limit)
+    found.add(np.asarray(values, np.float32))
+    return found
+
+
+@pytest.fixture
+def with_outlier():
+    """A hundred thousand normal values and one of 100."""
+    values = np.random.default_rng(0).standard_normal(100_000)
+    values[0] = 100.0
+    return values
+
+
+def test_a_histogram_counts_everything_once(with_outlier):
+    found = histogram(with_outlier)
+    assert found.counts.sum() == with_outlier.size and found.counts[BINS - 1] == 1
+    assert found.power == pytest.approx(np.square(with_outlier).sum(), rel=0.02)
+
+
+def test_min_max_takes_all_and_the_others_leave_an_outlier(with_outlier):
+    groups = [histogram(with_outlier)]
+    assert choose_range(groups, Method.MIN_MAX) == pytest.approx(100)
+    assert choose_range(groups, Method.PERCENTILE, 99.9) == pytest.approx(
+        np.quantile(np.abs(with_outlier), 0.999), abs=0.1
+    )
+    for method in (Method.ENTROPY, Method.MSE):
+        assert 2 < choose_range(groups, method) < 60
+
+
+def test_mse_is_the_least_error_measured_directly():
+    """Against trying all ranges on the values themselves, without a histogram."""
+    values = np.random.default_rng(1).laplace(size=50_000)
+    values = values.astype(np.float32)
+
+    def direct(bound):
+        step = bound / 127
+        return float(np.square(np.clip(np.round(values / step), -127, 127) * step - values).mean())
+
+    limit = float(np.abs(values).max())
+    bounds = [limit * (i + 1) / 64 for i in range(64)]
+    found = choose_range([histogram(values)], Method.MSE)
+    assert direct(found) <= 1.05 * min(map(direct, bounds))
+
+
+def test_relative_error_is_the_real_one():
+    values = np.random.default_rng(2).standard_normal(100_000).astype(np.float32)
+    step = 3.0 / 127
+    real = np.square(np.clip(np.round(values / step), -127, 127) * step - values).sum() / np.square(values).sum()
+    assert relative_error(histogram(values), 3.0) == pytest.approx(real, rel=0.1)
+
+
+def test_zeros_have_no_range():
+    assert choose_range([Histogram.empty(0.0)], Method.MSE) == 0.0
+
+
+def test_quiet_timesteps_are_not_drowned_by_loud_ones():
+    """Ten thousand small values a quiet step, and a loud step forty times as large."""
+    rng = np.random.default_rng(3)
+    loud = rng.standard_normal(20_000) * 40
+    quiet = [rng.standard_normal(20_000) for _ in range(4)]
+    limit = float(np.abs(loud).max())
+    grouped = [histogram(v, limit) for v in (loud, *quiet)]
+    pooled = [histogram(np.concatenate([loud, *quiet]), limit)]
+    errors = [relative_error(grouped[1], choose_range(groups, Method.MSE)) for groups in (grouped, pooled)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_timesteps_fall_into_groups_of_equal_size():
+    group_of = timestep_groups(samples(12), 4)
+    assert [group_of(feeds) for feeds in samples(12)()] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert timestep_groups(lambda: iter([{"x": np.zeros(1)}]), 4)({"x": np.zeros(1)}) == 0
+
+
+@pytest.fixture
+def smoothed():
+    graph = make_graph()
+    layers = find_layers(graph)
+    layers = tuple(x for x in layers if x.name not in left_alone(graph, layers))
+    names = sorted({x.data for x in layers if x.name.startswith("to_")})
+    limits = measure_limits(graph, names, names, samples())
+    assert limits["norm_out"].channels.shape == (CHANNELS,)
+    assert int(np.argmax(limits["norm_out"].channels)) == LOUD
+    factors = choose_factors(graph, layers, limits)
+    return graph, layers, factors
+
+
+def test_smoothing_quietens_the_loud_channel_and_changes_nothing(smoothed):
+    graph, layers, factors = smoothed
+    assert int(np.argmax(factors["norm_out"])) == LOUD
+    after, _ = apply_factors(graph, layers, factors)
+    for feeds in samples(3)():
+        assert relative_l2(run(after, feeds), run(graph, feeds)) < 1e-5
+
+
+def test_smoothing_is_folded_into_the_norm_and_put_in_where_it_cannot_be(smoothed):
+    graph, layers, _ = smoothed
+    ones = np.linspace(0.5, 2, CHANNELS).astype(np.float32)
+    folded, _ = apply_factors(graph, layers, {"norm_out": ones})
+    assert len(folded.nodes) == len(graph.nodes)
+    put_in, moved = apply_factors(graph, layers, {"gated_out": ones})
+    assert len(put_in.nodes) == len(graph.nodes) + 1
+    assert next(x for x in moved if x.name == "to_out").data == "gated_out_smoothed"
+    for feeds in samples(2)():
+        assert relative_l2(run(put_in, feeds), run(graph, feeds)) < 1e-5
+
+
+def test_smoothing_lowers_the_error():
+    graph, errors = make_graph(), {}
+    for smoothing in Smoothing:
+        plan = make_plan(graph, samples(), PlanOptions(smoothing=smoothing))
+        plan = plan.only({"to_a", "to_b"})
+        quantised = write_qdq(plan)
+        errors[smoothing] = sum(relative_l2(run(quantised, f), run(graph, f)) for f in samples(4, seed=7)())
+    assert errors[Smoothing.SEARCH] < 0.8 * errors[Smoothing.OFF]
