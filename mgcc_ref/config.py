@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgcc_runtime.contract import PromptTemplate
@@ -136,7 +136,21 @@ class SamplerConfig:
     beta_start: float
     beta_end: float
     default_steps: int
-    default_guidance: float
+    default_guidance: float | None  # None: folded into the UNet's weights, as a distilled student has it
+
+    @property
+    def distilled(self) -> bool:
+        return self.default_guidance is None
+
+
+def student_sampler(teacher: SamplerConfig) -> SamplerConfig:
+    """Four of the teacher's noise levels, by DDIM (each step depends on the one before alone), guidance folded in."""
+    return replace(teacher, scheduler="DDIMScheduler", default_steps=4, default_guidance=None)
+
+
+def student_folder(weights: Path) -> Path:
+    """Where the student's UNet of a weights folder lives: a set of its own, since it is half as large as all others."""
+    return weights.with_name(f"{weights.name}-fast")
 
 
 @dataclass(frozen=True)
@@ -157,6 +171,7 @@ class Profile:
     visual_tokens: int = 4  # k
     image_tokens: int = 8  # r
     max_context: int = 1024
+    teacher: str = ""  # the profile that this one's UNet was distilled from; everything else is shared with it
 
     @property
     def image_px(self) -> int:
@@ -164,7 +179,11 @@ class Profile:
 
     @property
     def weights_folder(self) -> Path:
-        return Path(__file__).parent / "weights" / self.name
+        return Path(__file__).parent / "weights" / (self.teacher or self.name)
+
+    def unet_file(self, weights: Path) -> Path:
+        """The UNet's weights in, or beside, a weights folder."""
+        return (student_folder(weights) if self.sampler.distilled else weights) / "unet.safetensors"
 
 
 def _story_labels() -> tuple[str, ...]:
@@ -244,7 +263,12 @@ _PAPER = Profile(
     max_context=2048,
 )  # fmt: skip
 
-_PROFILES = {p.name: p for p in (_TINY, _STORY, _PAPER)}
+
+def _fast(teacher: Profile) -> Profile:
+    return replace(teacher, name=f"{teacher.name}-fast", teacher=teacher.name, sampler=student_sampler(teacher.sampler))
+
+
+_PROFILES = {p.name: p for p in (_TINY, _STORY, _PAPER, _fast(_TINY), _fast(_STORY))}
 PROFILE_NAMES = tuple(_PROFILES)
 
 

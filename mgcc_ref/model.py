@@ -15,7 +15,7 @@ from mgcc_ref.grounder import LayoutHead
 from mgcc_ref.llm import CausalLm, ImageTokens
 from mgcc_ref.refiner import Refiner
 from mgcc_ref.tokens import caption_tokenizer, encode_captions, word_tokenizer
-from mgcc_ref.unet import GroundedUNet, PlainUNet
+from mgcc_ref.unet import GroundedUNet, PlainUNet, StudentUNet
 from mgcc_ref.vae import VaeDecoder, build_autoencoder
 from mgcc_ref.weights import (
     find_llm,
@@ -67,6 +67,8 @@ class MgccModel(nn.Module):
 
     def stage(self, name: str) -> nn.Module:
         """The module of the contract's stage `name`."""
+        if name == "unet" and self.profile.sampler.distilled:
+            return StudentUNet(self.unet).eval()
         return getattr(self, name)
 
     @property
@@ -133,6 +135,7 @@ class MgccModel(nn.Module):
             image_px=p.image_px,
             gated=self.gated,
             phrase_encoder=not p.labels,
+            distilled=p.sampler.distilled,
         )
 
     def settle(self) -> None:
@@ -156,8 +159,8 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
         random = weights == "random" or (weights is None and not profile.llm.source)
         folder = weights if isinstance(weights, Path) else profile.weights_folder
         if not random:  # before the language model, which takes long to read
-            for name in weight_files(profile):
-                require_file(folder / name)
+            for path in weight_files(profile, folder):
+                require_file(path)
         llm = build_llm(profile, filled=not random)
         model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
     finally:
@@ -188,11 +191,12 @@ def build_llm(profile: Profile, *, filled: bool) -> CausalLm:
     return llm
 
 
-def weight_files(profile: Profile) -> tuple[str, ...]:
-    """What a weights folder holds: the file of each training step, but for parts that are published elsewhere."""
-    parts = {"clip": profile.clip.source, "vae": profile.vae.source, "unet": profile.unet.source}
+def weight_files(profile: Profile, folder: Path) -> tuple[Path, ...]:
+    """The file of each training step, but for parts that are published elsewhere."""
+    parts = {"clip": profile.clip.source, "vae": profile.vae.source}
     own = [name for name, source in parts.items() if not source]
-    return tuple(f"{name}.safetensors" for name in (*own, "alignment", "grounder"))
+    files = [folder / f"{name}.safetensors" for name in (*own, "alignment", "grounder")]
+    return tuple(files) if profile.unet.source else (*files, profile.unet_file(folder))
 
 
 def load_folder(model: MgccModel, folder: Path) -> None:
@@ -208,7 +212,7 @@ def load_folder(model: MgccModel, folder: Path) -> None:
     if source := model.profile.unet.source:
         load_published(model.unet.unet, source, "unet")
     else:
-        load_module(model.unet, folder / "unet.safetensors")
+        load_module(model.unet, model.profile.unet_file(folder))
     load_module(Alignment(model), folder / "alignment.safetensors")
     load_module(model.grounder, folder / "grounder.safetensors")
 

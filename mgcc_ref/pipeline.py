@@ -85,6 +85,8 @@ class ReferencePipeline:
             self.model, context.logits, context.cache, words=words, repetition_penalty=REPETITION_PENALTY
         )
         table = compile_schedule(sampler, self.model.profile.unet.prediction, steps or sampler.default_steps)
+        if guidance is not None and sampler.distilled:
+            raise ValueError(f"guidance is {guidance}, but the UNet has it in its weights; leave it out")
         scale = sampler.default_guidance if guidance is None else guidance
         *_, latents = self.denoise(self.initial_noise(seed), table, conditioning, layout, scale)
         image = to_image(self.model.vae_decoder(latents))
@@ -139,11 +141,15 @@ class ReferencePipeline:
         return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
 
     def denoise(
-        self, noise: Tensor, table: ScheduleTable, conditioning: Tensor, layout: Layout, guidance: float
+        self, noise: Tensor, table: ScheduleTable, conditioning: Tensor, layout: Layout, guidance: float | None
     ) -> Iterator[Tensor]:
-        """Yield x_{i+1} after each evaluation, by the compiled schedule. With GLIGEN, gates act in the first part."""
+        """Yield x_{i+1} after each evaluation, by the compiled schedule. With GLIGEN, gates act in the first part.
+
+        `guidance` is None for a UNet that has it in its weights.
+        """
         x_T = x = noise * table.init_scale
-        scale, predictions = torch.tensor([guidance]), []
+        unet, predictions = self.model.stage("unet"), []
+        scale = () if guidance is None else (torch.tensor([guidance]),)
         gated_until = len(table.timesteps)
         if self.model.gated:
             gated_until = int(self.model.profile.unet.gate_fraction * len(table.timesteps))
@@ -151,9 +157,9 @@ class ReferencePipeline:
             t = torch.tensor([timestep])
             if i < gated_until:
                 where = (layout.boxes, layout.box_mask, layout.phrase_embeddings)
-                predictions.append(self.model.unet(x, t, scale, conditioning, *where))
+                predictions.append(unet(x, t, *scale, conditioning, *where))
             else:
-                predictions.append(self.model.unet_plain(x, t, scale, conditioning))
+                predictions.append(self.model.unet_plain(x, t, *scale, conditioning))
             x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
             yield x
 

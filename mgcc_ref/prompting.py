@@ -85,5 +85,5 @@ def embed_prompt(model: MgccModel, ids: Sequence[int], visual_tokens: Tensor | N
     index = torch.tensor(ids, dtype=torch.int64)
     embeddings = model.embed_tokens[index.clamp_min(0)].clone()
     if visual_tokens is not None:
-        embeddings[index < 0] = visual_tokens.flatten(0, 1)
+        embeddings[index < 0] = visual_tokens.flatten(0, 1).to(embeddings.dtype)
     return embeddings.unsqueeze(0)

@@ -193,6 +193,25 @@ class PlainUNet(nn.Module):
         return guide(both, guidance)
 
 
+class StudentUNet(nn.Module):
+    """Stage `unet` of a distilled profile: guidance is in the weights, so one branch does."""
+
+    def __init__(self, grounded: GroundedUNet) -> None:
+        super().__init__()
+        self.grounded = grounded
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        conditioning: Tensor,
+        boxes: Tensor,
+        box_mask: Tensor,
+        phrase_embeddings: Tensor,
+    ) -> Tensor:
+        return self.grounded.denoise(latents, timestep, conditioning, boxes, box_mask, phrase_embeddings)
+
+
 def guide(both: Tensor, guidance: Tensor) -> Tensor:
     """Classifier-free guidance: both (2, C, h, w), the unconditional prediction first -> (1, C, h, w)."""
     without, with_condition = both.chunk(2)

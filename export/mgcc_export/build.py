@@ -30,7 +30,7 @@ from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule
 from mgcc_runtime.bundle import SCHEMA, Manifest, StageEntry, Tokens, Vision
 
-MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this
+MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
 REQUIRES = {"runtime": ">=0.1", "onnxruntime": ">=1.20"}
 
 #: Called with (stage or file group, what is being done with it).
@@ -139,9 +139,10 @@ def _add_data(writer: BundleWriter, model: MgccModel) -> None:
 
 
 def schedule_json(profile: Profile) -> dict[str, object]:
-    """schedule.json: the solver's coefficients for every number of steps up to MAX_STEPS."""
+    """schedule.json: the solver's coefficients for every number of steps that the UNet was trained for."""
     sampler, prediction = profile.sampler, profile.unet.prediction
-    tables = {str(n): compile_schedule(sampler, prediction, n).to_json() for n in range(1, MAX_STEPS + 1)}
+    steps = (sampler.default_steps,) if sampler.distilled else range(1, MAX_STEPS + 1)
+    tables = {str(n): compile_schedule(sampler, prediction, n).to_json() for n in steps}
     return {
         "schema": 1,
         "prediction": prediction,

@@ -203,7 +203,10 @@ def _info(options: argparse.Namespace) -> int:
         f"  built {manifest.built_at}, {size / 1e6:.1f} MB, about {manifest.memory_estimate_bytes / 1e6:.0f} MB in use"
     )
     print(f"  image {d.image_px}x{d.image_px}, context {d.context} tokens, up to {d.objects} objects")
-    print(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
+    if manifest.default_guidance is None:
+        print(f"  {manifest.default_steps} steps by a distilled UNet, guidance in its weights")
+    else:
+        print(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
     for name, wanted in manifest.requires.items():
         print(f"  needs {name} {wanted}")
     for name, stage in manifest.stages.items():

@@ -75,6 +75,7 @@ class Dimensions:
     image_px: int  # H = W
     gated: bool  # GLIGEN gates: adds unet_plain
     phrase_encoder: bool
+    distilled: bool  # a few-step UNet with guidance in its weights: no guidance input, one branch
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -185,12 +186,10 @@ def _grounder(d: Dimensions) -> StageSpec:
 
 def _unet(d: Dimensions, *, grounded: bool) -> StageSpec:
     latents = (1, d.latent_channels, d.latent_px, d.latent_px)
-    inputs = [
-        _float("latents", latents, "x_t"),
-        _float("timestep", (1,), "of the training schedule"),
-        _float("guidance", (1,), "scale of classifier-free guidance; both branches run inside"),
-        _float("conditioning", (1, d.conditioning_tokens, d.conditioning), "from the refiner"),
-    ]
+    inputs = [_float("latents", latents, "x_t"), _float("timestep", (1,), "of the training schedule")]
+    if not d.distilled:
+        inputs.append(_float("guidance", (1,), "scale of classifier-free guidance; both branches run inside"))
+    inputs.append(_float("conditioning", (1, d.conditioning_tokens, d.conditioning), "from the refiner"))
     if grounded:
         inputs += [
             _float("boxes", (1, d.objects, 4), "xyxy in [0, 1]"),

@@ -63,7 +63,9 @@ class Schedule:
     def table(self, steps: int) -> ScheduleTable:
         if steps not in self.tables:
             known = sorted(self.tables)
-            if known == list(range(known[0], known[-1] + 1)):
+            if len(known) == 1:
+                expected = f"{known[0]} and no other"
+            elif known == list(range(known[0], known[-1] + 1)):
                 expected = f"{known[0]} to {known[-1]}"
             else:
                 expected = "one of " + ", ".join(map(str, known))

@@ -32,7 +32,7 @@ class RequestGolden:
     parts: tuple[Part, ...]
     seed: int
     steps: int
-    guidance: float
+    guidance: float | None
     words: int
     token_ids: tuple[int, ...]
     labels: tuple[str, ...]
@@ -59,7 +59,7 @@ def request_golden(bundle: Bundle) -> RequestGolden:
             parts=tuple(parse_story({"parts": values["parts"]}, path.parent, str(path))),
             seed=int(values["seed"]),
             steps=int(values["steps"]),
-            guidance=float(values["guidance"]),
+            guidance=None if values["guidance"] is None else float(values["guidance"]),
             words=int(values["words"]),
             token_ids=tuple(map(int, values["token_ids"])),
             labels=tuple(str(box["label"]) for box in values["boxes"]),

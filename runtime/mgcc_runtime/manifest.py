@@ -73,7 +73,7 @@ class Manifest:
     vision: Vision
     presence_threshold: float
     default_steps: int
-    default_guidance: float
+    default_guidance: float | None  # None: in the weights of a distilled UNet
     stages: Mapping[str, StageEntry]
     files: Mapping[str, FileEntry]
     built_with: Mapping[str, str]
@@ -121,7 +121,7 @@ class Manifest:
             vision=Vision(tuple(map(float, values["vision"]["mean"])), tuple(map(float, values["vision"]["std"]))),
             presence_threshold=float(values["layout"]["presence_threshold"]),
             default_steps=int(values["sampling"]["steps"]),
-            default_guidance=float(values["sampling"]["guidance"]),
+            default_guidance=_optional_float(values["sampling"]["guidance"]),
             stages={str(name): _stage_from_json(entry) for name, entry in values["stages"].items()},
             files={str(n): FileEntry(int(f["bytes"]), str(f["sha256"])) for n, f in values["files"].items()},
             built_with={str(k): str(v) for k, v in values["built_with"].items()},
@@ -133,6 +133,10 @@ class Manifest:
             },
             request_tolerance=RequestTolerance(**values.get("request_tolerance", {})),
         )
+
+
+def _optional_float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _stage_to_json(entry: StageEntry) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
 from mgcc_runtime.engines import EngineOptions
-from mgcc_runtime.errors import ClosedError
+from mgcc_runtime.errors import ClosedError, OptionError
 from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.layout import BoxMode, Labels, Layout, layout_from_grounder, parse_boxes
@@ -91,6 +91,8 @@ class Pipeline:
         if self._closed:
             raise ClosedError("the pipeline is closed; load it again")
         watch, manifest = Stopwatch(), self.bundle.manifest
+        if guidance is not None and manifest.dimensions.distilled:
+            raise OptionError(f"guidance is {guidance}, but this bundle's UNet has it in its weights; leave it out")
         mode = box_mode(boxes)
         with watch.measure("prompt"):
             request = Request(

@@ -25,7 +25,7 @@ class Request:
     prompt: Prompt
     seed: int
     steps: int
-    guidance: float
+    guidance: float | None  # None: a distilled UNet has it in its weights
     words: int  # the most words of text; 0: no text
     boxes: BoxMode | tuple[Box, ...]
     text: TextOptions
@@ -36,6 +36,8 @@ class Request:
         _check_integer("steps", self.steps, 1, 1000)
         _check_integer("words", self.words, 0, 100_000)
         _check_integer("preview_every", self.preview_every, 0, 1000)
+        if self.guidance is None:
+            return
         if not isinstance(self.guidance, int | float) or not math.isfinite(self.guidance):
             raise OptionError(f"guidance is {self.guidance!r}, expected a number from 0 to {MAX_GUIDANCE}; try 2")
         if not 0 <= self.guidance <= MAX_GUIDANCE:

@@ -69,15 +69,19 @@ class Stages:
         return self.sessions["grounder"].run(_context(context_features)).arrays
 
     def predict(
-        self, latents: Latents, timestep: float, guidance: float, conditioning: Floats, layout: Layout | None
+        self, latents: Latents, timestep: float, guidance: float | None, conditioning: Floats, layout: Layout | None
     ) -> Latents:
-        """One evaluation of the UNet; no layout: the UNet without grounding, which only gated bundles have."""
+        """One evaluation of the UNet; no layout: the UNet without grounding, which only gated bundles have.
+
+        `guidance` is None for a distilled UNet, which has it in its weights.
+        """
         feeds = {
             "latents": latents,
             "timestep": np.array([timestep], np.float32),
-            "guidance": np.array([guidance], np.float32),
             "conditioning": conditioning,
         }
+        if guidance is not None:
+            feeds["guidance"] = np.array([guidance], np.float32)
         if layout is None:
             return self.sessions["unet_plain"].run(feeds)["prediction"]
         feeds |= {

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mgcc_ref.config import get_profile
+from mgcc_ref.config import get_profile, student_sampler
 from mgcc_ref.schedule import compile_schedule
-from mgcc_ref.train.steps.student import STUDENT_STEPS, StudentObjective, jumps, student_sampler
+from mgcc_ref.train.steps.student import StudentObjective, jumps
 
 PROFILE = get_profile("story")
+STUDENT_STEPS = student_sampler(PROFILE.sampler).default_steps
 TABLE = compile_schedule(student_sampler(PROFILE.sampler), PROFILE.unet.prediction, STUDENT_STEPS)
 
 

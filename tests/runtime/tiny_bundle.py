@@ -22,7 +22,7 @@ from mgcc_runtime.contract import Dimensions, DType, PromptTemplate, StageSpec, 
 DIMENSIONS = Dimensions(
     images=2, vision_px=8, visual_tokens=4, image_tokens=8, hidden=16, features=16, layers=2, kv_heads=2, head_dim=8,
     vocabulary=268, context=160, conditioning_tokens=6, conditioning=12, objects=3, phrase=10, latent_channels=2,
-    latent_px=4, image_px=32, gated=False, phrase_encoder=False,
+    latent_px=4, image_px=32, gated=False, distilled=False, phrase_encoder=False,
 )  # fmt: skip
 TEMPLATE = PromptTemplate(
     opening="<|start|>", user_open="<|start|>u ", user_close="<|end|>", assistant_open="<|start|>a ",

@@ -8,7 +8,7 @@ two of them the student's one jump is a regression with a single right answer (p
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgcc_ref.config import Profile, SamplerConfig
+from mgcc_ref.config import Profile, student_folder, student_sampler
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.scene import Scene, random_scene
@@ -31,7 +31,6 @@ log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
 TRAJECTORIES, HELD_BACK_TRAJECTORIES = 4_000, 64
-STUDENT_STEPS = 4
 SCENE_SEED, HELD_BACK_SCENE_SEED = 10_000_019, 11_000_027
 
 
@@ -42,11 +41,6 @@ class Jump:
     timestep: float
     keep: float
     move: float
-
-
-def student_sampler(teacher: SamplerConfig) -> SamplerConfig:
-    """The teacher's noise levels, fewer of them, by DDIM (each step depends on the one before alone), unguided."""
-    return replace(teacher, scheduler="DDIMScheduler", default_steps=STUDENT_STEPS, default_guidance=1.0)
 
 
 def jumps(table: ScheduleTable) -> tuple[Jump, ...]:
@@ -91,8 +85,14 @@ class StudentStep:
     ) -> None:
         self._precision = precision  # of the frozen model that is read
         self.painter = ScenePainter(profile, weights)
+        if profile.sampler.distilled:
+            raise ValueError(
+                f"profile {profile.name} has a student's UNet already; teach with --profile {profile.teacher}"
+            )
         load_module(self.painter.unet, weights / "unet.safetensors")
-        table = compile_schedule(student_sampler(profile.sampler), profile.unet.prediction, STUDENT_STEPS)
+        sampler = student_sampler(profile.sampler)
+        table = compile_schedule(sampler, profile.unet.prediction, sampler.default_steps)
+        self._stages = sampler.default_steps
         self._kept = self._trajectories(run_folder / "trajectories.npy", SCENE_SEED, TRAJECTORIES)
         held_back = run_folder / "held-back.npy"
         self._held_back_kept = self._trajectories(held_back, HELD_BACK_SCENE_SEED, HELD_BACK_TRAJECTORIES)
@@ -107,7 +107,7 @@ class StudentStep:
 
     @torch.no_grad()
     def _trajectories(self, path: Path, seed: int, count: int) -> np.ndarray:
-        """The teacher's latents at the student's noise levels: (count, STUDENT_STEPS + 1, C, h, w) float16, cached."""
+        """The teacher's latents at the student's noise levels: (count, stages + 1, C, h, w) float16, cached."""
         if not path.exists():
             chunks = []
             for start in range(0, count, BATCH_SIZE):
@@ -121,6 +121,7 @@ class StudentStep:
 
     def _teach(self, seed: int, indices: range) -> np.ndarray:
         sampler = self.painter.profile.sampler
+        assert sampler.default_guidance is not None
         scenes, captions = zip(*(self._request(seed, i) for i in indices), strict=True)
         with frozen_arithmetic(self._precision):
             points = list(
@@ -129,7 +130,7 @@ class StudentStep:
                     steps=sampler.default_steps, guidance=sampler.default_guidance, seed=[seed, indices.start],
                 )
             )  # fmt: skip
-        every = sampler.default_steps // STUDENT_STEPS
+        every = sampler.default_steps // self._stages
         return torch.stack(points[::every], dim=1).half().numpy()
 
     def _examples(self, kept: np.ndarray, seed: int, indices: np.ndarray, stages: np.ndarray) -> Batch:
@@ -145,7 +146,7 @@ class StudentStep:
         }
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        indices, stages = rng.integers(len(self._kept), size=BATCH_SIZE), rng.integers(STUDENT_STEPS, size=BATCH_SIZE)
+        indices, stages = rng.integers(len(self._kept), size=BATCH_SIZE), rng.integers(self._stages, size=BATCH_SIZE)
         return self._examples(self._kept, SCENE_SEED, indices, stages)
 
     def _land(self, count: int) -> Tensor:
@@ -178,4 +179,4 @@ class StudentStep:
         Image.fromarray(np.concatenate(rows, axis=0)).save(path)
 
     def save_weights(self, folder: Path) -> list[Path]:
-        return [save_module(self.objective.unet, folder / "unet-student.safetensors")]
+        return [save_module(self.objective.unet, student_folder(folder) / "unet.safetensors")]

@@ -1,0 +1,207 @@
+"""The few calls of the CUDA driver that the TensorRT engine needs, through ctypes: no package beside the driver.
+
+The primary context is used, the one that TensorRT itself works in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mgcc_runtime.errors import EngineError, StageMemoryError
+
+_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+_OUT_OF_MEMORY = 2
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
+
+_Pointer, _Size, _Int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_Address = ctypes.c_uint64  # CUdeviceptr
+_Out = ctypes.POINTER
+
+#: Functions of the driver's C interface (cuda.h) with the types of their arguments; each returns a CUresult.
+SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "cuInit": (ctypes.c_uint,),
+    "cuDriverGetVersion": (_Out(_Int),),
+    "cuDeviceGet": (_Out(_Int), _Int),
+    "cuDeviceGetName": (ctypes.c_char_p, _Int, _Int),
+    "cuDeviceGetAttribute": (_Out(_Int), _Int, _Int),
+    "cuDevicePrimaryCtxRetain": (_Out(_Pointer), _Int),
+    "cuDevicePrimaryCtxRelease_v2": (_Int,),
+    "cuCtxSetCurrent": (_Pointer,),
+    "cuMemGetInfo_v2": (_Out(_Size), _Out(_Size)),
+    "cuMemAlloc_v2": (_Out(_Address), _Size),
+    "cuMemFree_v2": (_Address,),
+    "cuMemcpyHtoDAsync_v2": (_Address, _Pointer, _Size, _Pointer),
+    "cuMemcpyDtoHAsync_v2": (_Pointer, _Address, _Size, _Pointer),
+    "cuStreamCreate": (_Out(_Pointer), ctypes.c_uint),
+    "cuStreamSynchronize": (_Pointer,),
+    "cuStreamDestroy_v2": (_Pointer,),
+    "cuStreamBeginCapture_v2": (_Pointer, _Int),
+    "cuStreamEndCapture": (_Pointer, _Out(_Pointer)),
+    "cuGraphInstantiateWithFlags": (_Out(_Pointer), _Pointer, ctypes.c_ulonglong),
+    "cuGraphLaunch": (_Pointer, _Pointer),
+    "cuGraphExecDestroy": (_Pointer,),
+    "cuGraphDestroy": (_Pointer,),
+    "cuGetErrorString": (_Int, _Out(ctypes.c_char_p)),
+}
+
+
+class Driver:
+    """The driver's functions by name; a result other than success becomes an EngineError."""
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self._functions: dict[str, Any] = {}
+        for name, arguments in SIGNATURES.items():
+            function = find(name)
+            function.argtypes, function.restype = list(arguments), _Int
+            self._functions[name] = function
+        self.call("cuInit", 0)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function; StageMemoryError when the device's memory is out, EngineError for other failures."""
+        code = self._functions[name](*arguments)
+        if code == _OUT_OF_MEMORY:
+            raise StageMemoryError(
+                f"the GPU is out of memory in {name}; close other programs that use it, or build a bundle of lower "
+                "precision"
+            )
+        if code:
+            text = ctypes.c_char_p()
+            self._functions["cuGetErrorString"](code, ctypes.byref(text))
+            told = (text.value or b"unknown error").decode(errors="replace")
+            raise EngineError(
+                f"the CUDA driver's {name} failed with {code} ({told}); start this program again, since an error of the "
+                "GPU stays with the process"
+            )
+
+
+@functools.cache
+def driver() -> Driver:
+    """The driver of this machine; EngineError if there is none."""
+    for name in _LIBRARIES:
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        return Driver(functools.partial(getattr, library))
+    raise EngineError(
+        "this bundle needs an NVIDIA GPU, but this machine has no CUDA driver (libcuda); install the driver, or use a "
+        "bundle that was built with --target cpu"
+    )
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU."""
+
+    name: str
+    compute_capability: str  # "8.7"
+    driver_version: str  # of CUDA: "13.0"
+
+    @classmethod
+    def first(cls) -> Device:
+        """The first GPU; makes its primary context current in this thread."""
+        api, number, context = driver(), _Int(), _Pointer()
+        api.call("cuDeviceGet", ctypes.byref(number), 0)
+        api.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), number)
+        api.call("cuCtxSetCurrent", context)
+        name, version = ctypes.create_string_buffer(256), _Int()
+        api.call("cuDeviceGetName", name, len(name), number)
+        api.call("cuDriverGetVersion", ctypes.byref(version))
+        major, minor = (_attribute(api, which, number) for which in (_MAJOR, _MINOR))
+        number_text = f"{version.value // 1000}.{version.value % 1000 // 10}"
+        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text)
+
+
+def _attribute(api: Driver, which: int, device: ctypes.c_int) -> int:
+    value = _Int()
+    api.call("cuDeviceGetAttribute", ctypes.byref(value), which, device)
+    return value.value
+
+
+def free_memory_bytes() -> int:
+    """Memory of the GPU that nobody uses."""
+    free, total = _Size(), _Size()
+    driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+    return free.value
+
+
+class Buffer:
+    """Memory of the GPU; freed with the object, or earlier by `free`."""
+
+    __slots__ = ("_api", "address", "size")
+
+    def __init__(self, size: int) -> None:
+        self._api, self.size = driver(), max(size, 1)  # an empty tensor needs an address too
+        address = _Address()
+        self._api.call("cuMemAlloc_v2", ctypes.byref(address), self.size)
+        self.address = int(address.value)
+
+    def free(self) -> None:
+        if self.address:
+            address, self.address = self.address, 0
+            self._api.call("cuMemFree_v2", address)
+
+    def __del__(self) -> None:
+        if getattr(self, "address", 0):
+            self.free()
+
+
+class Stream:
+    """A queue of work on the GPU."""
+
+    def __init__(self) -> None:
+        self._api, handle = driver(), _Pointer()
+        self._api.call("cuStreamCreate", ctypes.byref(handle), 0)
+        self.handle = int(handle.value or 0)
+
+    def upload(self, buffer: Buffer, source: int, size: int) -> None:
+        """Queue a copy of `size` bytes from the host address `source`, which must live until `synchronize`."""
+        self._api.call("cuMemcpyHtoDAsync_v2", buffer.address, source, size, self.handle)
+
+    def download(self, target: int, buffer: Buffer, size: int) -> None:
+        """Queue a copy of `size` bytes to the host address `target`."""
+        self._api.call("cuMemcpyDtoHAsync_v2", target, buffer.address, size, self.handle)
+
+    def synchronize(self) -> None:
+        """Wait until all queued work is done."""
+        self._api.call("cuStreamSynchronize", self.handle)
+
+    def capture(self, work: Callable[[], None]) -> Graph:
+        """Record what `work` queues, without running it."""
+        graph, made = _Pointer(), _Pointer()
+        self._api.call("cuStreamBeginCapture_v2", self.handle, _THREAD_LOCAL)
+        try:
+            work()
+        finally:
+            self._api.call("cuStreamEndCapture", self.handle, ctypes.byref(graph))
+        try:
+            self._api.call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, 0)
+        finally:
+            self._api.call("cuGraphDestroy", graph)
+        return Graph(self._api, int(made.value or 0), self.handle)
+
+    def close(self) -> None:
+        if self.handle:
+            handle, self.handle = self.handle, 0
+            self._api.call("cuStreamDestroy_v2", handle)
+
+
+class Graph:
+    """Recorded work: one launch instead of one for each kernel."""
+
+    def __init__(self, api: Driver, handle: int, stream: int) -> None:
+        self._api, self.handle, self._stream = api, handle, stream
+
+    def launch(self) -> None:
+        self._api.call("cuGraphLaunch", self.handle, self._stream)
+
+    def close(self) -> None:
+        if self.handle:
+            handle, self.handle = self.handle, 0
+            self._api.call("cuGraphExecDestroy", handle)
