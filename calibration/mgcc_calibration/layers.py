@@ -54,6 +54,8 @@ def _layer(graph: Graph, node: NodeProto) -> Layer | None:
     settings = {a.name: a for a in node.attribute}
     if "transA" in settings and settings["transA"].i:
         return None
+    if any(name in settings and settings[name].f != 1.0 for name in ("alpha", "beta")):
+        return None
     transposed = node.op_type == "Gemm" and "transB" in settings and settings["transB"].i
     out_axis = 0 if transposed else 1
     return Layer(name, Kind.LINEAR, data, weight, output, output_axis=out_axis, input_axis=1 - out_axis)

@@ -1,0 +1,191 @@
+"""Weights in 8 or 4 bits, activations as they were: MatMulNBits for ONNX Runtime on the CPU.
+
+`onnxruntime.quantization.matmul_nbits_quantizer` rounds to nearest, as here (a test holds the two together, byte for
+byte). Its GPTQ runs the whole graph again for every layer and computes scales anew from corrected weights, its AWQ
+needs a package for NVIDIA's GPUs, and neither takes Gemm. So the corrections are our own: GPTQ, and AWQ's scaling
+(arXiv 2306.00978) by the same folding that SmoothQuant uses.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import NodeProto, helper, numpy_helper
+
+from mgcc_calibration.errors import MethodError
+from mgcc_calibration.gptq import gptq, gram_matrices
+from mgcc_calibration.graph import Array, Graph
+from mgcc_calibration.grid import Codes, Floats, Grid, dequantised, round_to_nearest
+from mgcc_calibration.layers import Kind, Layer, find_layers
+from mgcc_calibration.observe import Samples, measure_limits
+from mgcc_calibration.smooth import Factors, apply_factors, input_first, normalised, search_factors
+
+_ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
+_DOMAIN = "com.microsoft"
+DEFAULT_GRID = Grid(4, 32)
+
+
+class Correction(enum.StrEnum):
+    """What is done about the rounding of weights."""
+
+    NONE = "rtn"  # round to nearest; the only one that needs no calibration data
+    AWQ = "awq"  # scale up the weights of loud inputs first
+    GPTQ = "gptq"  # let later weights make up for earlier ones
+    AWQ_GPTQ = "awq-gptq"
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """How weights are stored. `accuracy_level` 4 lets ONNX Runtime multiply in int8, 0 keeps to fp32."""
+
+    grid: Grid = DEFAULT_GRID
+    correction: Correction = Correction.NONE
+    overrides: Mapping[str, Grid] = field(default_factory=dict)  # layer -> its own grid
+    keep: frozenset[str] = frozenset()  # layers that stay as they are
+    accuracy_level: int = 4
+    threads: int = 1
+
+    @property
+    def needs_samples(self) -> bool:
+        return self.correction is not Correction.NONE
+
+
+@dataclass(frozen=True)
+class WeightLayer:
+    """One layer's outcome. `error`: of its weights, relative L2."""
+
+    layer: str
+    bits: int
+    block: int
+    error: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class WeightResult:
+    """A graph with packed weights and what became of each layer."""
+
+    graph: Graph
+    layers: tuple[WeightLayer, ...]
+    kept: Mapping[str, str]
+
+
+def write_weight_only(graph: Graph, options: WeightOptions, samples: Samples | None = None) -> WeightResult:
+    """Pack the weights of every linear layer; MethodError if a correction is asked for without samples."""
+    if options.needs_samples and samples is None:
+        raise MethodError(f"correction {options.correction} needs calibration data, got none; give some, or use rtn")
+    layers = [layer for layer in find_layers(graph) if layer.kind is Kind.LINEAR and layer.name not in options.keep]
+    if samples is not None and options.correction in (Correction.AWQ, Correction.AWQ_GPTQ):
+        factors = _awq_factors(graph, layers, samples, options)
+        graph, layers = apply_factors(graph, layers, factors)
+    packed = graph.copy()
+    done: dict[str, WeightLayer] = {}
+    for layer, codes, scales in _quantised(graph, layers, samples, options):
+        grid = options.overrides.get(layer.name, options.grid)
+        weights = input_first(graph, layer)
+        difference = dequantised(codes, scales, grid) - weights
+        error = float(np.linalg.norm(difference) / max(float(np.linalg.norm(weights)), 1e-12))
+        size = _pack(packed, layer, codes, scales, grid, options.accuracy_level)
+        done[layer.name] = WeightLayer(layer.name, grid.bits, grid.block, error, size)
+    packed.refresh()
+    packed.drop_unused_weights()
+    if not any(o.domain == _DOMAIN for o in packed.model.opset_import):
+        packed.model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    kept = {x.name: "convolution" for x in find_layers(graph) if x.kind is Kind.CONV}
+    kept |= dict.fromkeys(sorted(options.keep), "kept by choice")
+    return WeightResult(packed, tuple(done[layer.name] for layer in layers), kept)
+
+
+def head_layers(graph: Graph) -> tuple[str, ...]:
+    """Linear layers that give a graph's output directly, such as the logits: the rest reads none of their values."""
+    ends = set(graph.outputs)
+    return tuple(
+        layer.name for layer in find_layers(graph) if layer.kind is Kind.LINEAR and _leads_to(graph, layer.output, ends)
+    )
+
+
+def _leads_to(graph: Graph, tensor: str, ends: Collection[str]) -> bool:
+    """Whether `tensor` reaches a graph output through nothing but shape changes, and nothing else reads it."""
+    if tensor in ends:
+        return True
+    readers = graph.consumers.get(tensor, [])
+    plain = len(readers) == 1 and readers[0].op_type in ("Concat", "Reshape", "Unsqueeze", "Squeeze", "Identity")
+    return plain and _leads_to(graph, readers[0].output[0], ends)
+
+
+def _quantised(
+    graph: Graph, layers: Collection[Layer], samples: Samples | None, options: WeightOptions
+) -> Iterator[tuple[Layer, Codes, Floats]]:
+    """(layer, codes, scales) of every layer, in the order in which their Gram matrices come."""
+    if samples is None or options.correction in (Correction.NONE, Correction.AWQ):
+        for layer in layers:
+            yield layer, *round_to_nearest(input_first(graph, layer), options.overrides.get(layer.name, options.grid))
+        return
+    readers: dict[str, list[Layer]] = {}
+    for layer in layers:
+        readers.setdefault(layer.data, []).append(layer)
+    widths = {tensor: len(input_first(graph, found[0])) for tensor, found in readers.items()}
+    for tensor, gram in gram_matrices(graph, widths, samples, options.threads):
+        for layer in readers[tensor]:
+            grid = options.overrides.get(layer.name, options.grid)
+            yield layer, *gptq(input_first(graph, layer), gram, grid)
+
+
+def _awq_factors(
+    graph: Graph, layers: Collection[Layer], samples: Samples, options: WeightOptions
+) -> dict[str, Factors]:
+    names = list(dict.fromkeys(layer.data for layer in layers))
+    limits = measure_limits(graph, names, names, samples, options.threads)
+
+    def make(channels: Array, rows: Array, weights: Array, alpha: float) -> Factors:
+        return normalised(np.maximum(np.abs(rows).mean(axis=0), 1e-5) ** alpha)
+
+    def error(rows: Array, weights: Array, channels: Array, s: Factors) -> float:
+        scaled = np.asarray(weights * s[:, None], np.float32)
+        rounded = dequantised(*round_to_nearest(scaled, options.grid), options.grid) / s[:, None]
+        return float(np.square(rows @ (rounded - weights)).sum())
+
+    return search_factors(graph, list(layers), limits, make, error, _ALPHAS)
+
+
+def _pack(graph: Graph, layer: Layer, codes: Codes, scales: Floats, grid: Grid, accuracy_level: int) -> int:
+    """Replace the layer's node by MatMulNBits; returns the bytes of its weights."""
+    packed = pack_codes(codes, grid)
+    flat = np.ascontiguousarray(scales.T.reshape(-1))
+    names = [f"{layer.name}_Q{grid.bits}", f"{layer.name}_scales"]
+    for name, value in zip(names, (packed, flat), strict=True):
+        graph.model.graph.initializer.append(numpy_helper.from_array(value, name))
+    place, node = next((i, n) for i, n in enumerate(graph.nodes) if (n.name or n.output[0]) == layer.name)
+    bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
+    out = f"{layer.output}_product" if bias else layer.output
+    new = [
+        helper.make_node(
+            "MatMulNBits", [layer.data, *names], [out], name=layer.name, domain=_DOMAIN, K=len(codes),
+            N=codes.shape[1], bits=grid.bits, block_size=grid.block, accuracy_level=accuracy_level,
+        )
+    ]  # fmt: skip
+    if bias:
+        new.append(helper.make_node("Add", [out, bias], [layer.output], name=f"{layer.name}_bias"))
+    _replace(graph, place, new)
+    return packed.nbytes + flat.nbytes
+
+
+def _replace(graph: Graph, place: int, nodes: list[NodeProto]) -> None:
+    del graph.model.graph.node[place]
+    for offset, node in enumerate(nodes):
+        graph.model.graph.node.insert(place + offset, node)
+
+
+def pack_codes(codes: Codes, grid: Grid) -> Array:
+    """Signed codes (K, N) -> (N, blocks, bytes of a block) uint8; of two 4-bit codes the first is the low half."""
+    inputs, outputs = codes.shape
+    blocks = grid.blocks(inputs)
+    padded = np.zeros((blocks * grid.block, outputs), np.uint8)  # past K nothing is read
+    padded[:inputs] = codes + grid.half
+    by_output = padded.T.reshape(outputs, blocks, grid.block)
+    if grid.bits == 8:
+        return np.ascontiguousarray(by_output)
+    return np.ascontiguousarray(by_output[:, :, 0::2] | (by_output[:, :, 1::2] << 4))
