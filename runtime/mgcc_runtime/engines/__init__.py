@@ -23,7 +23,12 @@ from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemory
 Array: TypeAlias = NDArray[Any]
 
 # engine name in a manifest -> (module of this folder, extra of the distribution that installs it)
-_ENGINES = {"onnxruntime": ("onnxruntime", "cpu")}
+_ENGINES = {
+    "onnxruntime": ("onnxruntime", "cpu"),
+    "onnxruntime_gpu": ("onnxruntime_gpu", "gpu"),
+    "tensorrt": ("tensorrt", "jetson"),
+    "tensorrt_rtx": ("tensorrt", "rtx"),
+}
 
 # what engines say, in their own words, when an allocation fails
 _OUT_OF_MEMORY = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|cannot allocate memory", re.IGNORECASE)

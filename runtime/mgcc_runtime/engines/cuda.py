@@ -75,8 +75,8 @@ class Driver:
             self._functions["cuGetErrorString"](code, ctypes.byref(text))
             told = (text.value or b"unknown error").decode(errors="replace")
             raise EngineError(
-                f"the CUDA driver's {name} failed with {code} ({told}); start this program again, since an error of the "
-                "GPU stays with the process"
+                f"the CUDA driver's {name} failed with {code} ({told}); start this program again, since an error of "
+                "the GPU stays with the process"
             )
 
 
@@ -102,6 +102,7 @@ class Device:
     name: str
     compute_capability: str  # "8.7"
     driver_version: str  # of CUDA: "13.0"
+    context: int  # handle of the primary context
 
     @classmethod
     def first(cls) -> Device:
@@ -115,7 +116,11 @@ class Device:
         api.call("cuDriverGetVersion", ctypes.byref(version))
         major, minor = (_attribute(api, which, number) for which in (_MAJOR, _MINOR))
         number_text = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text)
+        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text, int(context.value or 0))
+
+    def use(self) -> None:
+        """Make the device's context current in this thread; each thread has to, before anything else."""
+        driver().call("cuCtxSetCurrent", self.context)
 
 
 def _attribute(api: Driver, which: int, device: ctypes.c_int) -> int:
@@ -160,13 +165,15 @@ class Stream:
         self._api.call("cuStreamCreate", ctypes.byref(handle), 0)
         self.handle = int(handle.value or 0)
 
-    def upload(self, buffer: Buffer, source: int, size: int) -> None:
+    def upload(self, address: int, source: int, size: int) -> None:
         """Queue a copy of `size` bytes from the host address `source`, which must live until `synchronize`."""
-        self._api.call("cuMemcpyHtoDAsync_v2", buffer.address, source, size, self.handle)
+        if size:
+            self._api.call("cuMemcpyHtoDAsync_v2", address, source, size, self.handle)
 
-    def download(self, target: int, buffer: Buffer, size: int) -> None:
+    def download(self, target: int, address: int, size: int) -> None:
         """Queue a copy of `size` bytes to the host address `target`."""
-        self._api.call("cuMemcpyDtoHAsync_v2", target, buffer.address, size, self.handle)
+        if size:
+            self._api.call("cuMemcpyDtoHAsync_v2", target, address, size, self.handle)
 
     def synchronize(self) -> None:
         """Wait until all queued work is done."""

@@ -65,6 +65,7 @@ class EngineRecord:
     version: str
     platform: str  # linux-x86_64
     compute_capability: str  # TensorRT: of the GPU it was built on; TensorRT-RTX: the least it runs on
+    sha256: str  # of the engine's file
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
     profiles: tuple[ProfileRecord, ...]
@@ -79,7 +80,7 @@ class EngineRecord:
     def from_json(cls, values: Mapping[str, Any]) -> EngineRecord:
         """Rebuild from `to_json`; KeyError, TypeError or ValueError where a field is absent or of a wrong form."""
         return cls(
-            **{name: str(values[name]) for name in ("library", "version", "platform", "compute_capability")},
+            **{name: str(values[name]) for name in ("library", "version", "platform", "compute_capability", "sha256")},
             inputs=_tensors(values["inputs"]),
             outputs=_tensors(values["outputs"]),
             profiles=tuple(_profile(p) for p in values["profiles"]),

@@ -1,8 +1,11 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU unless other providers are given.
+
+Graphs of lower precision have an fp16 cache; the contract's callers see float32 all the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,9 @@ from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
 from mgcc_runtime.errors import ContractError
 
 _ORT_TYPES = {DType.FLOAT32: "tensor(float)", DType.INT64: "tensor(int64)", DType.BOOL: "tensor(bool)"}
+_HALF = "tensor(float16)"
 _NUMPY_TYPES = {_ORT_TYPES[t]: np.dtype(t.value) for t in DType}
+_CONTRACT_TYPES = {**_NUMPY_TYPES, _HALF: np.dtype(np.float32)}  # what a tensor in fp16 is to a caller
 _FATAL = 4  # errors reach the user as exceptions; the engine's own log would print them a second time
 
 
@@ -32,10 +37,10 @@ class OrtTensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return _NUMPY_TYPES[self.value.data_type()]
+        return _CONTRACT_TYPES[self.value.data_type()]
 
     def numpy(self) -> Array:
-        return np.array(self.value.numpy())
+        return np.array(self.value.numpy(), self.dtype)
 
 
 class OrtSession:
@@ -44,35 +49,52 @@ class OrtSession:
     def __init__(self, session: ort.InferenceSession, spec: StageSpec) -> None:
         self._session = session
         self._outputs = [t.name for t in spec.outputs]
+        self._half = {n.name for n in (*session.get_inputs(), *session.get_outputs()) if n.type == _HALF}
 
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
-        values = {name: _ort_value(feed) for name, feed in feeds.items()}
+        values = {name: _ort_value(feed, half=name in self._half) for name, feed in feeds.items()}
         found = dict(zip(self._outputs, self._session.run_with_ort_values(self._outputs, values), strict=True))
         kept = {name: OrtTensor(found[name]) for name in keep}
-        return Outputs({name: value.numpy() for name, value in found.items() if name not in kept}, kept)
+        return Outputs({name: self._array(name, value) for name, value in found.items() if name not in kept}, kept)
+
+    def _array(self, name: str, value: ort.OrtValue) -> Array:
+        array: Array = value.numpy()
+        return array.astype(np.float32) if name in self._half else array
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What the session runs on, the CPU last."""
+        return tuple(self._session.get_providers())
 
     def close(self) -> None:
         del self._session
 
 
-def _ort_value(feed: Feed) -> ort.OrtValue:
+def _ort_value(feed: Feed, *, half: bool) -> ort.OrtValue:
     if isinstance(feed, OrtTensor):
         return feed.value
     array = feed if isinstance(feed, np.ndarray) else feed.numpy()
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float16 if half else None))
 
 
-def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> OrtSession:
-    """Open an ONNX file on the CPU and hold its inputs and outputs against the contract."""
+def open_session(
+    path: Path, spec: StageSpec, options: EngineOptions, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> OrtSession:
+    """Open an ONNX file with these providers and hold its inputs and outputs against the contract."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = options.threads
     # a memory pattern is stored for every new input shape: with a growing cache that would be one for each token
     settings.enable_mem_pattern = not any(isinstance(n, str) for t in spec.inputs for n in t.shape)
-    session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), settings, providers=list(providers))
     _check_nodes(path, spec, "input", spec.inputs, session.get_inputs())
     _check_nodes(path, spec, "output", spec.outputs, session.get_outputs())
     return OrtSession(session, spec)
+
+
+def _accepted(tensor: TensorSpec) -> tuple[str, ...]:
+    """ONNX Runtime's types that stand for a tensor of the contract."""
+    return (_ORT_TYPES[tensor.dtype], _HALF) if tensor.dtype is DType.FLOAT32 else (_ORT_TYPES[tensor.dtype],)
 
 
 def _check_nodes(path: Path, spec: StageSpec, kind: str, expected: tuple[TensorSpec, ...], found: list[Any]) -> None:
@@ -89,7 +111,7 @@ def _check_nodes(path: Path, spec: StageSpec, kind: str, expected: tuple[TensorS
             for ours, theirs in zip(tensor.shape, node.shape, strict=True)
             if isinstance(ours, int) and isinstance(theirs, int)
         )
-        if node.type != _ORT_TYPES[tensor.dtype] or not same:
+        if node.type not in _accepted(tensor) or not same:
             raise ContractError(
                 f"{kind} {tensor.name} of {path} is {node.type} {tuple(node.shape)}, stage {spec.name} expects "
                 f"{tensor.dtype.value} {tensor.shape}; rebuild the bundle"

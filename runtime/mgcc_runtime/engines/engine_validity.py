@@ -1,0 +1,78 @@
+"""Whether an engine may be loaded on this machine, asked before a byte of it is: version, platform, GPU."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mgcc_runtime.engines.engine_record import EngineRecord
+from mgcc_runtime.errors import BundleError
+
+_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+#: What TensorRT-RTX finds wrong with an engine's header -> in words.
+_DIAGNOSES: Mapping[str, str] = {
+    "VERSION_MISMATCH": "it is of another TensorRT-RTX version",
+    "UNSUPPORTED_CC": "it was not built for this GPU's compute capability",
+    "OLD_CUDA_DRIVER": "the CUDA driver is too old for it",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it",
+    "MALFORMED_ENGINE": "its file is damaged",
+    "CUDA_ERROR": "CUDA reports an error",
+}
+
+
+def check_library(path: Path, record: EngineRecord, version: str) -> None:
+    """BundleError unless the engine was built by this version on this kind of machine."""
+    name = _NAMES.get(record.library, record.library)
+    if version != record.version:
+        raise BundleError(
+            f"engine {path} was built by {name} {record.version}, this machine has {version}; rebuild it with "
+            f"`{record.rebuild}`, or install {name} {record.version}"
+        )
+    here = f"{platform.system().lower()}-{platform.machine().lower()}"
+    # TensorRT-RTX documents its engines as portable between Windows and Linux on x86-64
+    portable = record.library == "tensorrt_rtx" and _processor(here) == _processor(record.platform)
+    if here != record.platform and not portable:
+        raise BundleError(
+            f"engine {path} was built for {record.platform}, this machine is {here}; rebuild it here with "
+            f"`{record.rebuild}`"
+        )
+
+
+def check_device(path: Path, record: EngineRecord, compute_capability: str, gpu: str) -> None:
+    """BundleError unless the engine runs on a GPU of this compute capability."""
+    ours, theirs = _numbers(compute_capability), _numbers(record.compute_capability)
+    if record.library == "tensorrt_rtx" and ours < theirs:
+        raise BundleError(
+            f"engine {path} runs on GPUs from compute capability {record.compute_capability} on, {gpu} has "
+            f"{compute_capability}; use a newer GPU, or a bundle built with --target cpu"
+        )
+    if record.library == "tensorrt" and ours != theirs:
+        raise BundleError(
+            f"engine {path} was built for a GPU of compute capability {record.compute_capability}, {gpu} has "
+            f"{compute_capability}; rebuild it on this device with `{record.rebuild}`"
+        )
+
+
+def check_header(path: Path, record: EngineRecord, trt: Any, runtime: Any, plan: bytes) -> None:
+    """TensorRT-RTX's own opinion on the first bytes of the engine; BundleError if it is invalid."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return  # TensorRT has no such question
+    validity, diagnostics = runtime.get_engine_validity(plan[: runtime.engine_header_size])
+    if validity != trt.EngineValidity.INVALID:
+        return
+    mask = int(diagnostics)
+    found = [text for name, text in _DIAGNOSES.items() if mask & int(getattr(trt.EngineInvalidityDiagnostics, name))]
+    why = " and ".join(found) or f"diagnosis {mask}"
+    raise BundleError(f"engine {path} cannot run here: {why}; rebuild it with `{record.rebuild}`")
+
+
+def _processor(text: str) -> str:
+    """linux-x86_64 and windows-amd64 are the same processor."""
+    return "x86_64" if text.endswith(("x86_64", "amd64")) else text.rpartition("-")[2]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

@@ -1,0 +1,277 @@
+"""TensorRT and TensorRT-RTX: the same calls, but for a few that only one of them has.
+
+The cache stays on the GPU between calls, in the engine's own type; all stages share one activation buffer; stages of
+fixed shape (the denoising step, the decoder of latents) are replayed as CUDA graphs. The language model's decode step
+is not: its cache grows, so no two steps have the same shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines.cuda import Buffer, Graph
+from mgcc_runtime.engines.device_memory import NUMPY_TYPES, DeviceTensor, GpuMemory, SlabPlan, byte_size
+from mgcc_runtime.engines.engine_record import EngineRecord, read_record
+from mgcc_runtime.engines.engine_validity import check_device, check_header, check_library
+from mgcc_runtime.engines.kernel_cache import KernelCache
+from mgcc_runtime.errors import BundleError, ContractError, EngineError, StageMemoryError
+
+_LOG = logging.getLogger(__name__)
+
+
+@functools.cache
+def gpu_memory() -> GpuMemory:
+    """The memory of the first GPU, shared by all sessions of the process."""
+    return GpuMemory()
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An input or output as the engine has it."""
+
+    name: str
+    stored: np.dtype[Any]  # in the engine
+    dtype: np.dtype[Any]  # in the contract
+
+
+class TensorRtSession:
+    """One engine. Feeds of the host are copied in, fp32 to fp16 where the engine wants it; kept outputs stay."""
+
+    def __init__(
+        self, engine: Any, contexts: list[Any], record: EngineRecord, spec: StageSpec, kernels: KernelCache | None
+    ) -> None:
+        self._engine, self._contexts, self._record, self._spec = engine, contexts, record, spec
+        self._kernels = kernels
+        self._memory = gpu_memory()
+        self._memory.enter()
+        self._inputs = [_binding(record, spec, t.name) for t in spec.inputs]
+        self._outputs = [_binding(record, spec, t.name) for t in spec.outputs]
+        self._fixed = not any(isinstance(n, str) for t in (*spec.inputs, *spec.outputs) for n in t.shape)
+        self._buffers: dict[str, Buffer] = {}  # of the session: feeds from the host, outputs to it
+        self._graph: Graph | None = None
+        self._graph_memory = 0  # address of the activation buffer that the graph was captured with
+        self._runs = 0
+
+    def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
+        with self._memory.lock:
+            self._memory.device.use()
+            context = self._contexts[self._profile_for(feeds)]
+            alive = [self._bind_input(context, binding, feeds[binding.name]) for binding in self._inputs]
+            kept = self._bind_outputs(context, keep)
+            self._execute(context, graph=self._fixed and not keep)
+            arrays = {b.name: self._fetch(context, b) for b in self._outputs if b.name not in kept}
+            self._memory.stream.synchronize()
+            del alive  # host arrays have to live until the copies are done
+        types = {b.name: b.dtype for b in self._outputs}
+        return Outputs({name: array.astype(types[name]) for name, array in arrays.items()}, kept)
+
+    def _profile_for(self, feeds: Mapping[str, Feed]) -> int:
+        """The narrowest profile that holds these shapes; ContractError if none does."""
+        profiles = self._record.profiles
+        if not profiles:
+            return 0
+        fitting = [i for i, p in enumerate(profiles) if all(p.holds(name, tuple(f.shape)) for name, f in feeds.items())]
+        if not fitting:
+            shapes = ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in profiles[0].shapes)
+            raise ContractError(
+                f"stage {self._spec.name} got {shapes}, outside of every profile that its engine was built with; "
+                f"shorten the request, or rebuild it with `{self._record.rebuild}`"
+            )
+        return min(fitting, key=lambda i: profiles[i].spread)
+
+    def _bind_input(self, context: Any, binding: Binding, feed: Feed) -> Array | None:
+        """Tell the context where the input lies; returns the host array that is being copied, if it is one."""
+        if isinstance(feed, DeviceTensor) and feed.stored == binding.stored:
+            self._place(context, binding.name, feed.address, feed.shape)
+            return None
+        array = np.ascontiguousarray(feed if isinstance(feed, np.ndarray) else feed.numpy(), binding.stored)
+        buffer = self._buffer(binding.name, array.nbytes)
+        self._memory.stream.upload(buffer.address, array.ctypes.data, array.nbytes)
+        self._place(context, binding.name, buffer.address, array.shape)
+        return array
+
+    def _place(self, context: Any, name: str, address: int, shape: tuple[int, ...]) -> None:
+        if not context.set_input_shape(name, shape) or not context.set_tensor_address(name, address):
+            raise EngineError(
+                f"stage {self._spec.name} refuses {name} of shape {shape}; run `mgcc verify`, and rebuild the engine "
+                f"with `{self._record.rebuild}` if it fails"
+            )
+
+    def _bind_outputs(self, context: Any, keep: Collection[str]) -> dict[str, DeviceTensor]:
+        """Give every output a place: those in `keep` in one new slab, the others in the session's buffers."""
+        shapes = {b.name: tuple(context.get_tensor_shape(b.name)) for b in self._outputs}
+        sizes = {b.name: byte_size(shapes[b.name], b.stored) for b in self._outputs}
+        plan = SlabPlan.of({b.name: sizes[b.name] for b in self._outputs if b.name in keep})
+        kept = {}
+        slab = self._memory.slab(plan.size) if plan.offsets else None
+        for b in self._outputs:
+            if b.name in keep:
+                assert slab is not None
+                tensor = DeviceTensor(self._memory, slab, plan.offsets[b.name], shapes[b.name], b.stored, b.dtype)
+                kept[b.name], address = tensor, tensor.address
+            else:
+                address = self._buffer(b.name, sizes[b.name]).address
+            context.set_tensor_address(b.name, address)
+        return kept
+
+    def _buffer(self, name: str, size: int) -> Buffer:
+        """The session's buffer for a tensor; it only grows, so a stage of fixed shape keeps its addresses."""
+        held = self._buffers.get(name)
+        if held is None or held.size < size:
+            held = self._buffers[name] = Buffer(size)
+        return held
+
+    def _execute(self, context: Any, *, graph: bool) -> None:
+        """Queue the engine's work. A graph is captured in the second run: the first one may still set things up."""
+        size = int(self._engine.device_memory_size_v2)
+        scratch = self._memory.reserve(size)
+        context.set_device_memory(scratch.address, scratch.size)
+        stream = self._memory.stream
+        if self._graph is not None and self._graph_memory != scratch.address:
+            self._graph.close()  # another stage made the shared buffer grow
+            self._graph = None
+        if graph and self._graph is None and self._runs and _capturable(context, stream.handle):
+            self._graph = stream.capture(lambda: self._enqueue(context))
+            self._graph_memory = scratch.address
+        if graph and self._graph is not None:
+            self._graph.launch()
+        else:
+            self._enqueue(context)
+        self._runs += 1
+
+    def _enqueue(self, context: Any) -> None:
+        if not context.execute_async_v3(self._memory.stream.handle):
+            raise EngineError(
+                f"stage {self._spec.name} could not be started on the GPU; start this program again, and run "
+                "`mgcc verify` if it happens again"
+            )
+
+    def _fetch(self, context: Any, binding: Binding) -> Array:
+        """Queue the copy of an output to the host."""
+        found = np.empty(tuple(context.get_tensor_shape(binding.name)), binding.stored)
+        self._memory.stream.download(found.ctypes.data, self._buffers[binding.name].address, found.nbytes)
+        return found
+
+    def close(self) -> None:
+        with self._memory.lock:
+            self._memory.device.use()
+            self._memory.stream.synchronize()
+            if self._kernels is not None:
+                self._kernels.save()
+            if self._graph is not None:
+                self._graph.close()
+            for buffer in self._buffers.values():
+                buffer.free()
+            self._buffers.clear()
+            self._contexts.clear()  # contexts before their engine
+            self._engine = None
+            self._memory.leave()
+
+
+def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> TensorRtSession:
+    """Hold the engine's record against this machine, then load it; BundleError says what does not fit."""
+    record = read_record(path)
+    trt = importlib.import_module(record.library)  # an ImportError gets its sentence from the caller
+    check_library(path, record, str(trt.__version__))
+    _check_tensors(path, record, spec)
+    memory = gpu_memory()
+    memory.device.use()
+    check_device(path, record, memory.device.compute_capability, memory.device.name)
+    runtime = trt.Runtime(_logger(trt))
+    plan = path.read_bytes()
+    check_header(path, record, trt, runtime, plan)
+    engine = runtime.deserialize_cuda_engine(plan)
+    del plan
+    if engine is None:
+        raise BundleError(
+            f"engine {path} cannot be loaded by {record.library} {record.version}; rebuild it with `{record.rebuild}`"
+        )
+    kernels = KernelCache.open(record, memory.device) if hasattr(engine, "create_runtime_config") else None
+    contexts = []
+    for number in range(max(1, len(record.profiles))):
+        context = _plain_context(trt, engine) if kernels is None else _rtx_context(trt, engine, kernels)
+        if context is None:
+            raise StageMemoryError(f"stage {spec.name} gets no memory on {memory.device.name}; close other programs")
+        if number and not context.set_optimization_profile_async(number, memory.stream.handle):
+            raise EngineError(f"stage {spec.name} refuses its profile {number}; rebuild it with `{record.rebuild}`")
+        contexts.append(context)
+    memory.stream.synchronize()
+    return TensorRtSession(engine, contexts, record, spec, kernels)
+
+
+def _plain_context(trt: Any, engine: Any) -> Any:
+    """A context of TensorRT, without activation memory of its own."""
+    return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+
+def _rtx_context(trt: Any, engine: Any, kernels: KernelCache) -> Any:
+    """A context of TensorRT-RTX: our memory, compiled kernels kept over restarts, no kernel swapped behind a graph."""
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    # lazily specialised kernels arrive in the background and would invalidate a captured graph
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures them itself
+    kernels.attach(config)
+    return engine.create_execution_context(config)
+
+
+def _capturable(context: Any, stream: int) -> bool:
+    """TensorRT-RTX may refuse; TensorRT has no such question."""
+    ask = getattr(context, "is_stream_capturable", None)
+    return ask is None or bool(ask(stream))
+
+
+def _binding(record: EngineRecord, spec: StageSpec, name: str) -> Binding:
+    stored = {t.name: t.dtype for t in (*record.inputs, *record.outputs)}
+    wanted = {t.name: t.dtype for t in (*spec.inputs, *spec.outputs)}
+    return Binding(name, NUMPY_TYPES[stored[name]], np.dtype(wanted[name].value))
+
+
+def _check_tensors(path: Path, record: EngineRecord, spec: StageSpec) -> None:
+    """ContractError unless the engine has the contract's tensors; an fp32 tensor may be fp16 inside."""
+    for kind, found, expected in (("input", record.inputs, spec.inputs), ("output", record.outputs, spec.outputs)):
+        by_name = {t.name: t for t in found}
+        if set(by_name) != {t.name for t in expected}:
+            raise ContractError(
+                f"engine {path} has the {kind}s {', '.join(by_name) or 'none'}, stage {spec.name} has "
+                f"{', '.join(t.name for t in expected)}; rebuild it with `{record.rebuild}`"
+            )
+        for tensor in expected:
+            theirs = by_name[tensor.name]
+            ours = NUMPY_TYPES.get(theirs.dtype)
+            same = len(theirs.shape) == len(tensor.shape) and all(
+                a == b for a, b in zip(tensor.shape, theirs.shape, strict=True) if isinstance(a, int) and b >= 0
+            )
+            fits = ours == np.dtype(tensor.dtype.value) or (tensor.dtype.value, ours) == (
+                "float32",
+                np.dtype("float16"),
+            )
+            if not same or not fits:
+                raise ContractError(
+                    f"{kind} {tensor.name} of {path} is {theirs.dtype} {theirs.shape}, stage {spec.name} expects "
+                    f"{tensor.dtype.value} {tensor.shape}; rebuild it with `{record.rebuild}`"
+                )
+
+
+@functools.cache
+def _logger(trt: Any) -> Any:
+    """TensorRT's messages go to our log, its errors too: they reach the user as exceptions."""
+
+    class Forward(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            _LOG.debug("%s: %s", severity, text)
+
+    return Forward()
