@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,16 +20,12 @@ import numpy as np
 
 from mgcc_calibration.data import MANIFEST, CalibrationData, DataManifest, SampleEntry
 from mgcc_calibration.errors import DataError
-from mgcc_calibration.requests import RequestSource
+from mgcc_calibration.requests import RequestSource, fitting_parts
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, Feed, Outputs, Session
-from mgcc_runtime.errors import ContextLimitError
 from mgcc_runtime.files import write_atomically
 from mgcc_runtime.pipeline import Pipeline
-from mgcc_runtime.prompt import Part
-
-_LOG = logging.getLogger(__name__)
 
 #: Called with (request from 1, requests in all).
 Progress = Callable[[int, int], None]
@@ -141,24 +136,6 @@ def capture(
     )
     write_atomically(out / MANIFEST, (json.dumps(manifest.to_json(), indent=1) + "\n").encode())
     return CalibrationData(out, manifest)
-
-
-def fitting_parts(pipeline: Pipeline, parts: Sequence[Part], words: int) -> Sequence[Part]:
-    """The last parts that fit into the context: a profile with a short one is calibrated on ends of stories.
-
-    ContextLimitError if not even the last part alone fits.
-    """
-    for first in range(len(parts)):
-        try:
-            pipeline.prompts.check_length(pipeline.prompts.build(parts[first:]), words)
-        except ContextLimitError:
-            if first == len(parts) - 1:
-                raise
-            continue
-        if first:
-            _LOG.info("left out the first %d of %d parts of a story: the context is too short", first, len(parts))
-        return parts[first:]
-    return parts
 
 
 def _array(feed: Feed) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:

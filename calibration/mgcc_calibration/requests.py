@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgcc_calibration.errors import DataError
+from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.prompt import Part
 from mgcc_runtime.story import read_story
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,18 @@ def _parts(path: Path) -> Sequence[Part]:
     if not text:
         raise DataError(f"{path} is empty, expected a text; fill it or remove it")
     return [text]
+
+
+def fitting_parts(pipeline: Pipeline, parts: Sequence[Part], words: int) -> Sequence[Part]:
+    """The last parts that fit into the context: a profile with a short one is calibrated on ends of stories.
+
+    Where not even the last part fits it is returned all the same; the pipeline refuses it and says by how much.
+    """
+    dimensions = pipeline.bundle.manifest.dimensions
+    room = dimensions.context - max(dimensions.image_tokens, words)
+    for first in range(len(parts)):
+        if pipeline.prompts.build(parts[first:]).length <= room:
+            if first:
+                _LOG.info("left out the first %d of %d parts of a story: the context is too short", first, len(parts))
+            return parts[first:]
+    return parts[-1:]
