@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import pytest
 
@@ -27,3 +28,23 @@ def own_bundle(bundle_path, tmp_path):
 def pipe(bundle_path):
     with Pipeline.load(bundle_path) as pipeline:
         yield pipeline
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    """A GPU on the host's memory, with both libraries."""
+    from mgcc_runtime.engines import cuda, tensorrt
+    from tests.runtime.engine_makers import VERSION
+    from tests.runtime.host_gpu import HostDriver, host_tensorrt
+
+    driver = HostDriver()
+    api = driver.driver()
+    monkeypatch.setattr(cuda, "driver", lambda: api)
+    monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
+    tensorrt.gpu_memory.cache_clear()
+    tensorrt._logger.cache_clear()
+    for library in ("tensorrt", "tensorrt_rtx"):
+        rtx = library == "tensorrt_rtx"
+        monkeypatch.setitem(sys.modules, library, host_tensorrt(driver, rtx=rtx, version=VERSION))
+    yield driver
+    tensorrt.gpu_memory.cache_clear()

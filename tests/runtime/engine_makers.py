@@ -1,0 +1,65 @@
+"""A stage's file for each engine, from the same small graph."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mgcc_export.fp16 import write_half
+from mgcc_export.tensorrt_build import profiles_of
+from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.contract import StageSpec, past_names, present_names, stage
+from mgcc_runtime.engines.engine_record import EngineRecord, ProfileRecord, TensorRecord, record_path
+from tests.runtime.tiny_bundle import DIMENSIONS, make_stage
+
+VERSION = "9.8.7"
+_KINDS = {onnx.TensorProto.FLOAT: "float", onnx.TensorProto.FLOAT16: "half", onnx.TensorProto.BOOL: "bool"}
+CACHE = (*past_names(DIMENSIONS.layers), *present_names(DIMENSIONS.layers))
+
+
+def write_onnx(folder: Path, name: str, model: onnx.ModelProto | None = None) -> Path:
+    """The stage's fp32 graph."""
+    path = folder / f"{name}.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(model or make_stage(stage(DIMENSIONS, name), DIMENSIONS)), path)
+    return path
+
+
+def write_half_onnx(folder: Path, name: str, model: onnx.ModelProto | None = None) -> Path:
+    """The same with an fp16 cache, as the targets of lower precision have it."""
+    path = folder / f"{name}-half.onnx"
+    write_half(write_onnx(folder, name, model), path, half_boundary=CACHE)
+    return path
+
+
+def write_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | None = None, **changes: Any) -> Path:
+    """What `host_gpu.HostEngine` takes for an engine, with its record; `changes` are fields of that."""
+    half, plan = write_half_onnx(folder, name, model), folder / f"{name}.engine"
+    plan.write_bytes(half.read_bytes())
+    graph = onnx.load(plan).graph
+    record = EngineRecord(
+        library, VERSION, f"{platform.system().lower()}-{platform.machine().lower()}",
+        "8.0" if library == "tensorrt_rtx" else "8.9", sha256_of(plan), _tensors(graph.input), _tensors(graph.output),
+        tuple(ProfileRecord(dict(p)) for p in profiles_of(stage(DIMENSIONS, name), DIMENSIONS.axes)), (),
+        "python export/build_engines.py --target rtx", "tensorrt_rtx --onnx=a.onnx",
+    )  # fmt: skip
+    record_path(plan).write_text(json.dumps(replace(record, **changes).to_json()))
+    return plan
+
+
+def spec_of(name: str) -> StageSpec:
+    return stage(DIMENSIONS, name)
+
+
+def _tensors(values: Any) -> tuple[TensorRecord, ...]:
+    return tuple(
+        TensorRecord(
+            v.name, _KINDS[v.type.tensor_type.elem_type],
+            tuple(-1 if d.dim_param else d.dim_value for d in v.type.tensor_type.shape.dim),
+        )
+        for v in values
+    )  # fmt: skip

@@ -1,0 +1,161 @@
+"""One suite for every engine: whatever plays a stage, the rest of the runtime sees the same.
+
+`tensorrt` and `tensorrt_rtx` run on the host's memory here (host_gpu.py); tests/gpu runs the same suite on a GPU.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+
+from mgcc_runtime.engines import EngineOptions, KeptTensor, open_session
+from mgcc_runtime.errors import ClosedError, ContractError, StageValueError
+from mgcc_runtime.verify import relative_l2
+from tests.runtime.engine_makers import spec_of, write_half_onnx, write_onnx, write_plan
+from tests.runtime.golden_data import example_inputs
+from tests.runtime.tiny_bundle import DIMENSIONS, Graph, assemble, cache_names, make_stage
+
+ENGINES = ("onnxruntime", "onnxruntime_gpu", "tensorrt", "tensorrt_rtx")
+#: fp32 against fp32; an fp16 graph rounds to 11 bits at each of a handful of operators.
+LIMITS = {"onnxruntime": 1e-5, "onnxruntime_gpu": 5e-3, "tensorrt": 5e-3, "tensorrt_rtx": 5e-3}
+
+
+@pytest.fixture(params=ENGINES)
+def open_stage(request, tmp_path, host):
+    """Opens a stage by name with the engine of this run, from its own graph or the one given."""
+    opened = []
+
+    def open_it(name, model=None):
+        engine = request.param
+        if engine == "onnxruntime":
+            path = write_onnx(tmp_path, name, model)
+        elif engine == "onnxruntime_gpu":
+            path = write_half_onnx(tmp_path, name, model)
+        else:
+            path = write_plan(tmp_path, name, engine, model)
+        opened.append(open_session(engine, path, spec_of(name), EngineOptions(threads=1)))
+        return opened[-1]
+
+    open_it.limit = LIMITS[request.param]
+    yield open_it
+    for session in opened:
+        session.close()
+
+
+@pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "vae_decoder"])
+def test_every_stage_agrees_with_onnx_reference(open_stage, name):
+    session = open_stage(name)
+    feeds = example_inputs(session.spec.inputs)
+    names = [t.name for t in session.spec.outputs]
+    expected = onnx.reference.ReferenceEvaluator(make_stage(session.spec, DIMENSIONS)).run(names, feeds)
+    found = session.run(feeds)
+    for tensor, value in zip(session.spec.outputs, expected, strict=True):
+        assert found[tensor.name].dtype == np.dtype(tensor.dtype.value)
+        assert relative_l2(found[tensor.name], value) <= open_stage.limit, tensor.name
+
+
+def test_a_kept_cache_goes_on_like_a_copied_one(open_stage):
+    session = open_stage("llm")
+    names = cache_names(DIMENSIONS)
+    feeds = example_inputs(session.spec.inputs)
+    first = session.run(feeds, keep=[present for _, present in names])
+    assert set(first.arrays) == {"logits", "hidden_states"}
+    kept = first.kept[names[0][1]]
+    assert isinstance(kept, KeptTensor)
+    assert kept.dtype == np.float32
+    copied = session.run(feeds)
+    np.testing.assert_array_equal(kept.numpy(), copied[names[0][1]])
+    step = feeds["inputs_embeds"][:, :1]
+    by_kept = session.run({"inputs_embeds": step, **{past: first.kept[present] for past, present in names}})
+    by_copy = session.run({"inputs_embeds": step, **{past: copied[present] for past, present in names}})
+    np.testing.assert_array_equal(by_kept["logits"], by_copy["logits"])
+
+
+def test_an_old_cache_stays_usable_after_it_was_extended(open_stage):
+    """Dropping the [IMG] positions is going on from an older cache: later steps must not write over it."""
+    session = open_stage("llm")
+    names = cache_names(DIMENSIONS)
+    present = [p for _, p in names]
+    feeds = example_inputs(session.spec.inputs)
+    old = session.run(feeds, keep=present)
+    step = feeds["inputs_embeds"][:, :1]
+    first = session.run({"inputs_embeds": step, **{past: old.kept[p] for past, p in names}}, keep=present)
+    logits, state = np.array(first["logits"]), first
+    for _ in range(4):
+        state = session.run({"inputs_embeds": step, **{past: state.kept[p] for past, p in names}}, keep=present)
+    again = session.run({"inputs_embeds": step, **{past: old.kept[p] for past, p in names}}, keep=present)
+    np.testing.assert_array_equal(again["logits"], logits)
+
+
+def test_an_empty_cache_is_a_tensor_too(open_stage):
+    session = open_stage("llm")
+    feeds = example_inputs(session.spec.inputs)
+    for past, _ in cache_names(DIMENSIONS):
+        feeds[past] = feeds[past][:, :, :0]
+    found = session.run(feeds)
+    assert found["present.0.key"].shape[2] == feeds["inputs_embeds"].shape[1]
+
+
+def test_a_stage_of_fixed_shape_gives_the_same_many_times(open_stage):
+    """The second run captures a graph where there are any, the later ones replay it: with new inputs each time."""
+    session = open_stage("unet")
+    reference = onnx.reference.ReferenceEvaluator(make_stage(session.spec, DIMENSIONS))
+    for seed in range(4):
+        feeds = example_inputs(session.spec.inputs)
+        feeds["latents"] = np.random.default_rng(seed).normal(0, 1, feeds["latents"].shape).astype(np.float32)
+        assert relative_l2(session.run(feeds)["prediction"], reference.run(None, feeds)[0]) <= open_stage.limit
+
+
+def test_stages_take_turns(open_stage):
+    unet, vae = open_stage("unet"), open_stage("vae_decoder")
+    feeds, latents = example_inputs(unet.spec.inputs), example_inputs(vae.spec.inputs)
+    first, image = unet.run(feeds)["prediction"], vae.run(latents)["image"]
+    for _ in range(3):
+        np.testing.assert_array_equal(unet.run(feeds)["prediction"], first)
+        np.testing.assert_array_equal(vae.run(latents)["image"], image)
+
+
+def test_several_threads_may_run_a_stage(open_stage):
+    session = open_stage("grounder")
+    feeds = [example_inputs(session.spec.inputs) for _ in range(8)]
+    for i, one in enumerate(feeds):
+        one["context_features"] = one["context_features"] * (i + 1)
+    alone = [session.run(one)["boxes"] for one in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda one: session.run(one)["boxes"], feeds))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_wrong_inputs_are_named(open_stage):
+    session = open_stage("vae_decoder")
+    with pytest.raises(ContractError, match="got no latents and unknown latent"):
+        session.run({"latent": np.zeros((1, 2, 4, 4), np.float32)})
+    with pytest.raises(ContractError, match=r"input latents of stage vae_decoder is .*expected float32 \(1, 2, 4, 4\)"):
+        session.run({"latents": np.zeros((1, 2, 4, 5), np.float32)})
+
+
+def test_infinity_names_the_stage(open_stage):
+    g = Graph(np.random.default_rng(0))
+    kernel = g.const(g.rng.normal(0, 1, (2, 3, 8, 8)))
+    raised = g.op("Div", g.op("ConvTranspose", "latents", kernel, strides=[8, 8]), g.const(0.0))
+    g.op("Identity", raised, out="image")
+    session = open_stage("vae_decoder", assemble(spec_of("vae_decoder"), g))
+    with pytest.raises(StageValueError, match=r"stage vae_decoder gave .* values of NaN or infinity"):
+        session.run(example_inputs(session.spec.inputs))
+
+
+def test_a_closed_stage_says_so_and_can_be_closed_again(open_stage):
+    session = open_stage("vae_decoder")
+    session.close()
+    session.close()
+    with pytest.raises(ClosedError):
+        session.run(example_inputs(session.spec.inputs))
+
+
+def test_a_graph_of_another_stage_is_refused(open_stage):
+    with pytest.raises(ContractError, match="stage vae_decoder"):
+        open_stage("vae_decoder", make_stage(spec_of("vision_encoder"), DIMENSIONS))
