@@ -25,6 +25,7 @@ Array: TypeAlias = NDArray[Any]
 # engine name in a manifest -> (module of this folder, extra of the distribution that installs it)
 _ENGINES = {
     "onnxruntime": ("onnxruntime", "cpu"),
+    "openvino": ("openvino", "openvino"),
     "onnxruntime_gpu": ("onnxruntime_gpu", "gpu"),
     "tensorrt": ("tensorrt", "jetson"),
     "tensorrt_rtx": ("tensorrt", "rtx"),
