@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 
 from mgcc_ref.config import PROFILE_NAMES, Profile, get_profile
+from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
 
 
@@ -58,19 +59,26 @@ def _student(profile: Profile, weights: Path, run_folder: Path, precision: Train
     return StudentStep(profile, weights, run_folder, precision)
 
 
+def _evaluator(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+    from mgcc_ref.train.steps.evaluator import EvaluatorStep
+
+    return EvaluatorStep()
+
+
 #: In the order of dependence: `decoder` needs `vae`; `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`;
-#: `student` needs `unet`.
+#: `student` needs `unet`. `evaluator` needs nothing and nothing needs it but StoryBench.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
-    "decoder": (_decoder, LoopOptions(total_steps=3000, learning_rate=8e-4)),
+    "decoder": (_decoder, LoopOptions(total_steps=1500, learning_rate=8e-4)),
     "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
-    "unet": (_unet, LoopOptions(total_steps=6000, learning_rate=6e-4, evaluate_every_steps=600)),
+    "unet": (_unet, LoopOptions(total_steps=4800, learning_rate=6e-4, evaluate_every_steps=600)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
     "align": (_align, LoopOptions(total_steps=700, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
-        LoopOptions(total_steps=3000, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),
+        LoopOptions(total_steps=2500, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),
     ),
+    "evaluator": (_evaluator, LoopOptions(total_steps=700, learning_rate=1.5e-3, ema_decay=0.99)),
 }
 
 
@@ -90,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
     profile = get_profile(args.profile)
-    weights = args.weights or profile.weights_folder
+    own_folder = EVALUATOR_FILE.parent if args.step == "evaluator" else profile.weights_folder
+    weights = args.weights or own_folder
     run_folder = args.run or Path("runs") / profile.name / args.step
     torch.manual_seed(args.seed)
     build, options = STEPS[args.step]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
+    from mgcc_runtime.chat import Chat, Overflow
     from mgcc_runtime.decoding import TextOptions
     from mgcc_runtime.errors import MgccError
     from mgcc_runtime.layout import Box, BoxMode
@@ -27,6 +28,8 @@ _HOMES = {
     "MgccError": "errors",
     "Box": "layout",
     "BoxMode": "layout",
+    "Chat": "chat",
+    "Overflow": "chat",
     "Pipeline": "pipeline",
     "BoxesReady": "results",
     "Event": "results",
@@ -38,8 +41,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Box", "BoxMode", "BoxesReady", "Event", "ImageReady", "MgccError", "Pipeline", "Result", "StepPreview",
-    "TextDelta", "TextOptions", "__version__",
+    "Box", "BoxMode", "BoxesReady", "Chat", "Event", "ImageReady", "MgccError", "Overflow", "Pipeline", "Result",
+    "StepPreview", "TextDelta", "TextOptions", "__version__",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: `mgcc generate | info | verify | bench`. The only module of the runtime that prints."""
+"""The command line: `mgcc generate | chat | info | verify | bench`. The only module of the runtime that prints."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, MgccError, OptionError, PromptError
+from mgcc_runtime.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_FAILED,
+    InputError,
+    MgccError,
+    OptionError,
+    PromptError,
+)
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mgcc-edge {VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_generate(commands)
+    _add_chat(commands)
     _add_command(commands, "info", _info, "say what a bundle is and what it needs")
     verify = _add_command(commands, "verify", _verify, "compare this device with the bundle's reference data")
     verify.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
@@ -99,6 +108,61 @@ def _add_generate(commands: Any) -> None:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
 
 
+def _add_chat(commands: Any) -> None:
+    parser = _add_command(
+        commands, "chat", _chat, "a dialogue on standard input: each line is a turn, and draws; /image FILE adds one"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for turn-1.png, turn-2.png ...")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise of every turn (default: 0)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
+    parser.add_argument("--words", type=int, default=16, metavar="N", help="the most words of an answer (default: 16)")
+    parser.add_argument("--drop-oldest", action="store_true", help="when the context is full, forget the oldest turns")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+
+
+def _chat(options: argparse.Namespace) -> int:
+    """Turns until the input ends. A turn that cannot be used is said and forgotten; the dialogue goes on."""
+    from mgcc_runtime.chat import Overflow
+    from mgcc_runtime.files import check_output
+    from mgcc_runtime.images import save_png
+    from mgcc_runtime.pipeline import Pipeline
+
+    check_output(options.out / "turn-1.png", ".png")
+    code, images, turn = EXIT_DONE, [], 0
+    with Pipeline.load(options.bundle, threads=_threads(options)) as pipeline:
+        chat = pipeline.chat(Overflow.DROP_OLDEST if options.drop_oldest else Overflow.REFUSE)
+        for line in filter(None, map(str.strip, _lines())):
+            if line.startswith("/image "):
+                images.append(Path(line.removeprefix("/image ").strip()))
+                continue
+            try:
+                result = chat.send(*images, line, seed=options.seed, steps=options.steps, words=options.words)
+            except InputError as error:
+                print(f"mgcc: {error}", file=sys.stderr)
+                code, images = error.exit_code, []
+                continue
+            turn, images = turn + 1, []
+            path = options.out / f"turn-{turn}.png"
+            save_png(result.image, path)
+            if options.json:
+                print(json.dumps(_result_json(result, path), ensure_ascii=False), flush=True)
+            else:
+                _show(result, path)
+    return code
+
+
+def _lines() -> Iterator[str]:
+    """Lines of standard input, with a prompt where somebody types them."""
+    asking = sys.stdin.isatty()
+    while True:
+        if asking:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
 def _generate(options: argparse.Namespace) -> int:
     from mgcc_runtime.files import check_output
     from mgcc_runtime.images import save_png
@@ -111,14 +175,18 @@ def _generate(options: argparse.Namespace) -> int:
     save_png(result.image, options.out)
     if options.json:
         print(json.dumps(_result_json(result, options.out), ensure_ascii=False))
-        return EXIT_DONE
+    else:
+        _show(result, options.out)
+    return EXIT_DONE
+
+
+def _show(result: Result, path: Path) -> None:
     if result.text:
         print(result.text)
-    print(f"{options.out} ({result.image.width}x{result.image.height}, {result.timings['total'] / 1e3:.1f} s)")
+    print(f"{path} ({result.image.width}x{result.image.height}, {result.timings['total'] / 1e3:.1f} s)")
     for box in result.boxes:
         left, top, right, bottom = (round(v) for v in box.xyxy)
-        print(f"  {box.label}: {left}, {top} to {right}, {bottom} (score {box.score:.2f})")
-    return EXIT_DONE
+        print(f"  {box.label}: {left}, {top} to {right}, {bottom} (score {box.score:.2f})", flush=True)
 
 
 def _run_request(pipeline: Pipeline, parts: Sequence[Part], boxes: Boxes, options: argparse.Namespace) -> Result:

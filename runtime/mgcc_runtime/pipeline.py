@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 from PIL import Image
 
 from mgcc_runtime.bundle import Bundle, Check
+from mgcc_runtime.chat import Chat, Overflow
 from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
 from mgcc_runtime.engines import EngineOptions
@@ -27,10 +29,15 @@ from mgcc_runtime.writing import Written, write_text
 
 @dataclass(frozen=True)
 class Context:
-    """A prompt after its one pass through the language model; everything else goes on from here."""
+    """What the language model has read so far; everything else goes on from here."""
 
-    prompt: Prompt
-    end: LlmStep  # logits of the last position, f_mm of all, and the cache
+    words: tuple[str, ...]  # the user's word at each of the S positions
+    features: Floats  # f_mm (1, S, D_f)
+    end: LlmStep  # logits of the last position, and the cache
+
+    @property
+    def length(self) -> int:
+        return len(self.words)
 
 
 class Pipeline:
@@ -88,34 +95,51 @@ class Pipeline:
         {"label", "xyxy"} in pixels of the output image. `preview_every`: a preview image every so many steps.
         Bad input raises an InputError here, not at the first event. Closing the iterator cancels the request.
         """
+        watch = Stopwatch()
+        with watch.measure("prompt"):
+            request = self.request(
+                seed=seed, steps=steps, guidance=guidance, words=words, boxes=boxes, text=text,
+                preview_every=preview_every,
+            )  # fmt: skip
+            prompt = self.prompts.build(parts)
+            self.prompts.check_length(prompt.length, words)
+        return self._run(prompt, request, watch)
+
+    def request(
+        self, *, seed: int, steps: int | None, guidance: float | None, words: int, boxes: Boxes,
+        text: TextOptions | None, preview_every: int,
+    ) -> Request:  # fmt: skip
+        """The options of `stream`, checked, with the bundle's defaults; an InputError names what cannot be used."""
         if self._closed:
             raise ClosedError("the pipeline is closed; load it again")
-        watch, manifest = Stopwatch(), self.bundle.manifest
+        manifest = self.bundle.manifest
         if guidance is not None and manifest.dimensions.distilled:
             raise OptionError(f"guidance is {guidance}, but this bundle's UNet has it in its weights; leave it out")
         mode = box_mode(boxes)
-        with watch.measure("prompt"):
-            request = Request(
-                prompt=self.prompts.build(parts),
-                seed=seed,
-                steps=manifest.default_steps if steps is None else steps,
-                guidance=manifest.default_guidance if guidance is None else guidance,
-                words=words,
-                boxes=parse_boxes(boxes, manifest.dimensions.image_px) if mode is None else mode,
-                text=text or TextOptions(),
-                preview_every=preview_every,
-            )
+        request = Request(
+            seed=seed,
+            steps=manifest.default_steps if steps is None else steps,
+            guidance=manifest.default_guidance if guidance is None else guidance,
+            words=words,
+            boxes=parse_boxes(boxes, manifest.dimensions.image_px) if mode is None else mode,
+            text=text or TextOptions(),
+            preview_every=preview_every,
+        )
         self.schedule.table(request.steps)
-        self.prompts.check_length(request.prompt, request.words)
         if isinstance(request.boxes, tuple):
             self.phrases.check(request.boxes)
-        return self._run(request, watch)
+        return request
 
-    def _run(self, request: Request, watch: Stopwatch) -> Iterator[Event]:
-        # one pass of texts and images through the language model: f_mm and its cache
-        context = self._read(request.prompt, watch)
+    def chat(self, overflow: Overflow = Overflow.REFUSE) -> Chat:
+        """A conversation that keeps what it has read; `overflow` says what to do when the context is full."""
+        return Chat(self, overflow)
 
-        # the text goes on from that cache
+    def _run(self, prompt: Prompt, request: Request, watch: Stopwatch) -> Iterator[Event]:
+        yield from self.answer(self.read(prompt, watch), request, watch)
+
+    def answer(self, context: Context, request: Request, watch: Stopwatch) -> Iterator[Event]:
+        """Everything after the reading: text, layout, conditioning, denoising, pixels."""
+        # the text goes on from the context's cache
         written = Written("", ())
         for longer in self._write(context, request, watch):
             if delta := longer.text[len(written.text) :]:
@@ -148,7 +172,8 @@ class Pipeline:
         with watch.measure("preview"):
             return to_image(self.stages.decode(latents))
 
-    def _read(self, prompt: Prompt, watch: Stopwatch) -> Context:
+    def read(self, prompt: Prompt, watch: Stopwatch, before: Context | None = None) -> Context:
+        """Pass a prompt, its images included, through the language model, going on from `before`."""
         manifest, visual = self.bundle.manifest, None
         if prompt.images:
             with watch.measure("vision_encoder"):
@@ -156,7 +181,11 @@ class Pipeline:
                 visual = self.stages.see(pixels)
         with watch.measure("llm_prefill"):
             embeddings = self.prompts.embed_prompt(prompt, visual)
-            return Context(prompt, self.stages.read(embeddings, KvCache.empty(manifest.dimensions)))
+            if before is None:
+                end = self.stages.read(embeddings, KvCache.empty(manifest.dimensions))
+                return Context(prompt.words, end.features, end)
+            end = self.stages.read(embeddings, before.end.cache)
+            return Context(before.words + prompt.words, np.concatenate([before.features, end.features], axis=1), end)
 
     def _write(self, context: Context, request: Request, watch: Stopwatch) -> Iterator[Written]:
         return write_text(
@@ -171,14 +200,14 @@ class Pipeline:
                 return self.phrases.layout(request.boxes)
             if request.boxes is BoxMode.NONE:
                 return Layout.empty(manifest.dimensions)
-            found, threshold = self.stages.ground(context.end.features), manifest.presence_threshold
-            return layout_from_grounder(found, context.prompt.words, self.labels, manifest.dimensions, threshold)
+            found, threshold = self.stages.ground(context.features), manifest.presence_threshold
+            return layout_from_grounder(found, context.words, self.labels, manifest.dimensions, threshold)
 
     def _imagine(self, context: Context, watch: Stopwatch) -> Floats:
         with watch.measure("llm_image_tokens"):
             image_features = self.stages.read(self.prompts.image_token_embeddings, context.end.cache).features
         with watch.measure("refiner"):
-            return self.stages.refine(image_features, context.end.features)
+            return self.stages.refine(image_features, context.features)
 
     def _denoise(
         self, request: Request, noise: Latents, conditioning: Floats, layout: Layout, watch: Stopwatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 from collections.abc import Sequence
@@ -23,9 +24,16 @@ Part: TypeAlias = "str | ImageSource"
 _VISUAL = -1  # stands for one visual token in `Prompt.ids`
 
 
+class Place(enum.Enum):
+    """Where parts stand in a conversation."""
+
+    FIRST = "first"
+    LATER = "later"
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """A whole prompt in the language model's positions."""
+    """A prompt, or a piece of one, in the language model's positions."""
 
     ids: NDArray[np.int64]  # (S,) token ids, -1 where a visual token goes
     images: tuple[Image.Image, ...]  # RGB, in order; k positions of -1 each
@@ -34,6 +42,10 @@ class Prompt:
     @property
     def length(self) -> int:
         return len(self.ids)
+
+    def __add__(self, other: Prompt) -> Prompt:
+        """One prompt after the other."""
+        return Prompt(np.concatenate([self.ids, other.ids]), self.images + other.images, self.words + other.words)
 
 
 class PromptBuilder:
@@ -62,13 +74,22 @@ class PromptBuilder:
         return found
 
     def build(self, parts: Sequence[Part]) -> Prompt:
-        """Check and tokenise the parts; PromptError or ImageError if they cannot be used."""
+        """A whole request. PromptError or ImageError if the parts cannot be used."""
+        return self.body(parts, Place.FIRST) + self.closing
+
+    @cached_property
+    def closing(self) -> Prompt:
+        """What stands between the last part and the answer."""
+        return _Draft(self._pieces["user_close"] + self._pieces["assistant_open"]).prompt()
+
+    def body(self, parts: Sequence[Part], place: Place) -> Prompt:
+        """The parts alone, with what stands before them; PromptError or ImageError if they cannot be used."""
         if isinstance(parts, str | os.PathLike | Image.Image):
             raise PromptError(f"the prompt is one {type(parts).__name__}, expected a list of parts; put it in a list")
         if not parts:
             raise PromptError("the prompt is empty, expected at least one text or image; add a part")
         pieces = self._pieces
-        draft = _Draft(pieces["opening"] + pieces["user_open"])
+        draft = _Draft(pieces["opening"] + pieces["user_open"] if place is Place.FIRST else pieces["separator"])
         for number, part in enumerate(parts, 1):
             if number > 1:
                 draft.template(pieces["separator"])
@@ -84,16 +105,15 @@ class PromptBuilder:
                 raise PromptError(
                     f"part {number} of the prompt is {type(part).__name__}, expected str, Path or PIL image; convert it"
                 )
-        draft.template(pieces["user_close"] + pieces["assistant_open"])
-        return Prompt(np.array(draft.ids, np.int64), tuple(draft.images), tuple(draft.words))
+        return draft.prompt()
 
-    def check_length(self, prompt: Prompt, words: int) -> None:
+    def check_length(self, length: int, words: int) -> None:
         """ContextLimitError, with the excess, unless prompt and [IMG] tokens, or prompt and text, fit the context."""
         room = self._dimensions.context
         after = max(self._dimensions.image_tokens, words)
-        if (excess := prompt.length + after - room) > 0:
+        if (excess := length + after - room) > 0:
             raise ContextLimitError(
-                f"the prompt takes {prompt.length} tokens and the answer at least {after}, {excess} more than the "
+                f"the prompt takes {length} tokens and the answer at least {after}, {excess} more than the "
                 f"context of {room}; shorten the texts, leave out early parts or ask for fewer words"
             )
 
@@ -135,6 +155,9 @@ class _Draft:
     def text(self, text: str, encoding: Encoding) -> None:
         self.ids += encoding.ids
         self.words += [_word_at(text, start, end) for start, end in encoding.offsets]
+
+    def prompt(self) -> Prompt:
+        return Prompt(np.array(self.ids, np.int64), tuple(self.images), tuple(self.words))
 
     def image(self, image: Image.Image, visual_tokens: int) -> None:
         self.images.append(image)

@@ -10,7 +10,6 @@ from typing import TypeAlias
 from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.errors import LayoutError, OptionError
 from mgcc_runtime.layout import Box, BoxMode
-from mgcc_runtime.prompt import Prompt
 
 Boxes: TypeAlias = "BoxMode | str | Sequence[Box | Mapping[str, object]]"
 
@@ -20,9 +19,8 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class Request:
-    """One request with all its defaults filled in."""
+    """How a prompt is to be answered, with all defaults filled in."""
 
-    prompt: Prompt
     seed: int
     steps: int
     guidance: float | None  # None: a distilled UNet has it in its weights

@@ -79,12 +79,12 @@ def test_missing_image_file(prompts, tmp_path):
 def test_context_says_by_how_much(prompts):
     frame = prompts.build(["a"]).length - 1
     fits = DIMENSIONS.context - DIMENSIONS.image_tokens - frame
-    prompts.check_length(prompts.build(["x" * fits]), words=0)
+    prompts.check_length(prompts.build(["x" * fits]).length, words=0)
     prompt = prompts.build(["x" * (fits + 5)])
     with pytest.raises(ContextLimitError, match=r"takes 157 tokens .* at least 8, 5 more than the context of 160"):
-        prompts.check_length(prompt, words=0)
+        prompts.check_length(prompt.length, words=0)
     with pytest.raises(ContextLimitError, match="at least 20, 17 more"):
-        prompts.check_length(prompt, words=20)
+        prompts.check_length(prompt.length, words=20)
 
 
 def test_image_ids_outside_the_vocabulary(own_bundle):

@@ -1,0 +1,143 @@
+"""A conversation: each turn adds texts and images to what was read before, and nothing is read twice.
+
+The language model is causal, so what it made of the parts so far stays valid whatever follows. A turn reads its own
+parts into the kept cache, then the closing pieces of the template into a branch of it, and answers from there; the
+next turn goes on from before the closing. So a turn gives what `Pipeline.generate` gives for all parts so far.
+The model's own texts are not read back: the picture follows what the user said.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mgcc_runtime.decoding import TextOptions
+from mgcc_runtime.errors import ContextLimitError
+from mgcc_runtime.layout import BoxMode
+from mgcc_runtime.prompt import Part, Place, Prompt
+from mgcc_runtime.request import Boxes, Request
+from mgcc_runtime.results import Event, ImageReady, Result, Stopwatch
+
+if TYPE_CHECKING:
+    from mgcc_runtime.pipeline import Context, Pipeline
+
+Turn = tuple[Part, ...]
+
+
+class Overflow(str, enum.Enum):
+    """What happens when a turn no longer fits the language model's context."""
+
+    REFUSE = "refuse"
+    DROP_OLDEST = "drop-oldest"  # forget the oldest turns, and read the others again
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Turns that are read, and what the reading left."""
+
+    turns: tuple[Turn, ...] = ()
+    context: Context | None = None
+
+    @property
+    def length(self) -> int:
+        return self.context.length if self.context else 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One turn to come: what to read, after what, and the turns that are then known."""
+
+    prompt: Prompt
+    before: Context | None
+    turns: tuple[Turn, ...]
+
+
+class Chat:
+    """Made by `Pipeline.chat()`. One turn at a time; a refused, failed or cancelled turn leaves it as it was."""
+
+    def __init__(self, pipeline: Pipeline, overflow: Overflow) -> None:
+        self._pipeline, self._overflow = pipeline, Overflow(overflow)
+        self._memory = _Memory()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns that the next answer will know."""
+        return self._memory.turns
+
+    def send(
+        self,
+        *parts: Part,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        words: int = 0,
+        boxes: Boxes = BoxMode.AUTO,
+        text: TextOptions | None = None,
+    ) -> Result:
+        """Add a turn of texts and images, and draw what stands now. The options are those of `Pipeline.stream`."""
+        options = {"seed": seed, "steps": steps, "guidance": guidance, "words": words, "boxes": boxes, "text": text}
+        *_, last = self.stream(*parts, **options)  # type: ignore[arg-type]
+        assert isinstance(last, ImageReady)
+        return last.result
+
+    def stream(
+        self,
+        *parts: Part,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        words: int = 0,
+        boxes: Boxes = BoxMode.AUTO,
+        text: TextOptions | None = None,
+        preview_every: int = 0,
+    ) -> Iterator[Event]:
+        """`send` as a stream of events. The turn is remembered once its image is there.
+
+        Raises an InputError here, not at the first event; ContextLimitError if the turn does not fit.
+        """
+        watch = Stopwatch()
+        with watch.measure("prompt"):
+            request = self._pipeline.request(
+                seed=seed, steps=steps, guidance=guidance, words=words, boxes=boxes, text=text,
+                preview_every=preview_every,
+            )  # fmt: skip
+            plan = self._plan(parts, words)
+        return self._run(plan, request, watch)
+
+    def _plan(self, parts: Turn, words: int) -> _Plan:
+        prompts, memory = self._pipeline.prompts, self._memory
+        place = Place.LATER if memory.turns else Place.FIRST
+        body = prompts.body(parts, place)
+        try:
+            prompts.check_length(memory.length + body.length + prompts.closing.length, words)
+        except ContextLimitError:
+            if self._overflow is Overflow.REFUSE or not memory.turns:
+                raise
+            return self._forget(parts, words)
+        return _Plan(body, memory.context, (*memory.turns, parts))
+
+    def _forget(self, parts: Turn, words: int) -> _Plan:
+        """Leave out as many of the oldest turns as it takes; ContextLimitError if the new one alone is too long."""
+        prompts = self._pipeline.prompts
+        for first in range(1, len(self._memory.turns) + 1):
+            turns = (*self._memory.turns[first:], parts)
+            body = prompts.body([part for turn in turns for part in turn], Place.FIRST)
+            try:
+                prompts.check_length(body.length + prompts.closing.length, words)
+            except ContextLimitError:
+                if len(turns) == 1:
+                    raise
+                continue
+            return _Plan(body, None, turns)
+        raise AssertionError("the loop ends with the new turn alone")
+
+    def _run(self, plan: _Plan, request: Request, watch: Stopwatch) -> Iterator[Event]:
+        pipeline = self._pipeline
+        context = pipeline.read(plan.prompt, watch, plan.before)
+        asked = pipeline.read(pipeline.prompts.closing, watch, context)
+        for event in pipeline.answer(asked, request, watch):
+            if isinstance(event, ImageReady):
+                self._memory = _Memory(plan.turns, context)
+            yield event
