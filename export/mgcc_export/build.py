@@ -6,7 +6,6 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +14,14 @@ from typing import Literal
 import numpy as np
 
 from mgcc_export.bundle_writer import BundleWriter
+from mgcc_export.device_build import PLAN, build_plan
 from mgcc_export.estimate import estimate_build
-from mgcc_export.golden import request_golden, stage_golden
+from mgcc_export.golden import request_golden
 from mgcc_export.report import BuildReport, StageReport
-from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key, versions
-from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages, value_cases
-from mgcc_export.targets import Recipe
-from mgcc_export.to_onnx import export_stage
-from mgcc_export.validate import FP32_TOLERANCE, validate_stage
+from mgcc_export.stage_build import Progress, StageBuilder
+from mgcc_export.stage_cache import BuiltStage, StageCache, versions
+from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
+from mgcc_export.targets import LADDER, REQUEST_TOLERANCES, TOLERANCES, Form, Precision, Recipe, Target
 from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
@@ -32,9 +31,6 @@ from mgcc_runtime.bundle import SCHEMA, Manifest, StageEntry, Tokens, Vision
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
 REQUIRES = {"runtime": ">=0.1", "onnxruntime": ">=1.20"}
-
-#: Called with (stage or file group, what is being done with it).
-Progress = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ class BuildOptions:
     cache: Path
     weights: Path | Literal["random"] | None = None
     stages: tuple[str, ...] = ()
+    captured: Path | None = None  # calibration data, scanned for what fp16 cannot hold
 
 
 def build(options: BuildOptions, progress: Progress) -> BuildReport:
@@ -58,11 +55,14 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         model = load_model(profile, options.weights)
         chosen = collect_stages(model, options.stages)
         writer.check_replaceable(s.name for s in chosen)
-        maker, cache = ExampleMaker(model), StageCache(options.cache)
+        cache = StageCache(options.cache)
+        builder = StageBuilder(profile, options.recipe, ExampleMaker(model), cache, progress, options.captured)
+        done: dict[str, BuiltStage] = {}
         reports = []
         for stage in chosen:
-            built, cached = _obtain(stage, profile, options.recipe, maker, cache, progress)
+            built, cached = builder.obtain(stage)
             writer.add_stage(built)
+            done[stage.name] = built
             reports.append(_stage_report(stage, built, options.recipe, cached=cached))
             progress(stage.name, "kept from an earlier build" if cached else "done")
         progress("data", "writing tables and tokenizer")
@@ -70,7 +70,10 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         progress("golden", "running one whole request through the reference")
         for name, data in request_golden(model).items():
             writer.add_bytes(name, data)
-        manifest = _manifest(options, model, chosen, writer)
+        if options.recipe.target is Target.JETSON:
+            plan = build_plan(chosen, options.recipe, profile.name)
+            writer.add_bytes(PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+        manifest = _manifest(options, model, chosen, done, writer)
         progress("bundle", "checking all files")
         folder = writer.commit(manifest)
         progress("bundle", "done")
@@ -87,42 +90,6 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         peak_memory_bytes=_peak_memory_bytes(),
         built_with=versions(),
         stages=reports,
-    )
-
-
-def _obtain(
-    stage: Stage, profile: Profile, recipe: Recipe, maker: ExampleMaker, cache: StageCache, progress: Progress
-) -> tuple[BuiltStage, bool]:
-    """The accepted stage, and whether the cache had it."""
-    name = f"{profile.name}-{stage.name}-{recipe.precision}"
-    key = stage_key(stage, profile, recipe.precision)
-    if found := cache.get(name, key):
-        return found, True
-    return cache.put(name, key, lambda folder: _export(stage, maker, folder, progress)), False
-
-
-def _export(stage: Stage, maker: ExampleMaker, folder: Path, progress: Progress) -> BuiltStage:
-    """Export, validate and give golden data; nothing that failed validation reaches the cache."""
-    started = time.monotonic()
-    progress(stage.name, "exporting")
-    path = folder / f"{stage.name}.onnx"
-    graph = export_stage(stage.module, stage.spec, stage.axes, maker.trace_inputs(stage), path)
-    exported = time.monotonic()
-    progress(stage.name, "comparing with PyTorch")
-    parity = validate_stage(
-        path, stage.module, stage.spec, value_cases(stage), lambda lengths: maker.inputs(stage.spec, lengths)
-    )
-    golden = folder / "golden" / f"{stage.name}.npz"
-    golden.parent.mkdir()
-    golden.write_bytes(stage_golden(stage, maker))
-    return BuiltStage(
-        folder=folder,
-        files={},
-        nodes=graph.nodes,
-        weight_bytes=graph.weight_bytes,
-        export_s=round(exported - started, 2),
-        validate_s=round(time.monotonic() - exported, 2),
-        parity=parity,
     )
 
 
@@ -153,15 +120,19 @@ def schedule_json(profile: Profile) -> dict[str, object]:
     }
 
 
-def _manifest(options: BuildOptions, model: MgccModel, chosen: list[Stage], writer: BundleWriter) -> Manifest:
+def _manifest(
+    options: BuildOptions, model: MgccModel, chosen: list[Stage], done: dict[str, BuiltStage], writer: BundleWriter
+) -> Manifest:
     profile, recipe = model.profile, options.recipe
+    precisions = {name: _precision(built) for name, built in done.items()}
+    suffix = "engine" if recipe.form is Form.ENGINE else "onnx"
     random = options.weights == "random" or (options.weights is None and not profile.llm.source)
     mean, std = vision_statistics(model)
     return Manifest(
         schema=SCHEMA,
         profile=profile.name,
         target=recipe.target,
-        precision={s.name: recipe.precision.value for s in chosen},
+        precision={name: precision.value for name, precision in precisions.items()},
         weights="random" if random else "trained",
         dimensions=model.dimensions,
         prompt=model.template,
@@ -170,13 +141,14 @@ def _manifest(options: BuildOptions, model: MgccModel, chosen: list[Stage], writ
         presence_threshold=PRESENCE_THRESHOLD,
         default_steps=profile.sampler.default_steps,
         default_guidance=profile.sampler.default_guidance,
-        stages={s.name: StageEntry(f"{s.name}.onnx", recipe.engine, s.spec.inputs, s.spec.outputs) for s in chosen},
+        stages={s.name: StageEntry(f"{s.name}.{suffix}", recipe.engine, s.spec.inputs, s.spec.outputs) for s in chosen},
         files=dict(writer.files),
         built_with=versions(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        requires=REQUIRES,
+        requires=REQUIRES if recipe.form is Form.ONNX else {"runtime": REQUIRES["runtime"]},
         memory_estimate_bytes=estimate_build(profile, options.stages).device_memory_bytes,
-        tolerances={s.name: FP32_TOLERANCE for s in chosen},
+        tolerances={name: TOLERANCES[precision] for name, precision in precisions.items()},
+        request_tolerance=REQUEST_TOLERANCES[min(precisions.values(), key=LADDER.index)],
     )
 
 
@@ -184,17 +156,23 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
     return StageReport(
         stage=stage.name,
         engine=recipe.engine,
-        precision=recipe.precision.value,
+        precision=_precision(built).value,
         nodes=built.nodes,
         weight_bytes=built.weight_bytes,
         bytes=sum(f.bytes for n, f in built.files.items() if not n.startswith("golden/")),
         export_s=built.export_s,
         validate_s=built.validate_s,
         from_cache=cached,
-        tolerance=FP32_TOLERANCE,
-        note=cases_note(stage),
+        tolerance=TOLERANCES[_precision(built)],
+        note="; ".join(filter(None, (cases_note(stage), built.lowered.note if built.lowered else ""))),
         parity=built.parity,
+        lowered=built.lowered,
     )
+
+
+def _precision(built: BuiltStage) -> Precision:
+    """The precision in effect, which may be higher than the one asked for."""
+    return Precision(built.lowered.precision) if built.lowered else Precision.FP32
 
 
 def _peak_memory_bytes() -> int:

@@ -38,6 +38,8 @@ class RangeScan:
     """What a scan of a stage saw."""
 
     runs: int
+    limit: float
+    outputs: Mapping[str, float]  # largest magnitude of each input and output of the graph
     largest: float  # over all activations, those kept in fp32 by rule included
     largest_value: str
     excesses: tuple[Excess, ...]  # nodes that fp16 would have run
@@ -46,6 +48,10 @@ class RangeScan:
     def keep(self) -> tuple[str, ...]:
         """Names of the nodes that have to stay in fp32."""
         return tuple(e.node for e in self.excesses)
+
+    def largest_of(self, name: str) -> float:
+        """Largest magnitude of an input or output of the graph; 0 where it was empty."""
+        return self.outputs.get(name, 0.0)
 
 
 def scan_ranges(source: Path, inputs: Iterable[Feeds], limit: float = FP16_MAX / MARGIN) -> RangeScan:
@@ -64,7 +70,8 @@ def scan_ranges(source: Path, inputs: Iterable[Feeds], limit: float = FP16_MAX /
         if (peak > limit or math.isnan(peak)) and node not in ruled and node.name:
             excesses.append(Excess(node.name, node.op_type, peak))
     name = max(largest, key=lambda n: largest[n], default="")
-    return RangeScan(runs, largest.get(name, 0.0), name, tuple(excesses))
+    ends = {v.name: largest.get(v.name, 0.0) for v in (*model.graph.inputs, *model.graph.outputs) if v.name}
+    return RangeScan(runs, limit, ends, largest.get(name, 0.0), name, tuple(excesses))
 
 
 def activation_ranges(source: Path, inputs: Iterable[Feeds]) -> tuple[dict[str, float], int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_export.estimate import Estimate
+from mgcc_export.low_report import LowReport
 from mgcc_export.validate import TensorParity
 from mgcc_runtime.bundle import Tolerance
 
@@ -32,6 +33,7 @@ class StageReport:
     tolerance: Tolerance
     note: str
     parity: list[TensorParity]
+    lowered: LowReport | None = None
 
     @property
     def worst(self) -> TensorParity:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgcc_export.low_report import LowReport
 from mgcc_export.stages import Stage
 from mgcc_export.validate import TensorParity
 from mgcc_ref.config import Profile
@@ -48,6 +49,7 @@ class BuiltStage:
     export_s: float
     validate_s: float
     parity: list[TensorParity]
+    lowered: LowReport | None = None  # of a stage that is not the plain fp32 graph
 
 
 def versions() -> dict[str, str]:
@@ -101,7 +103,9 @@ class StageCache:
             entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
             files = {name: FileEntry(**values) for name, values in entry.pop("files").items()}
             parity = [TensorParity(**values) for values in entry.pop("parity")]
-            built = BuiltStage(folder=folder, files=files, parity=parity, **entry)
+            low = entry.pop("lowered")
+            lowered = LowReport.from_json(low) if low else None
+            built = BuiltStage(folder=folder, files=files, parity=parity, lowered=lowered, **entry)
             intact = all(sha256_of(folder / name) == file.sha256 for name, file in files.items())
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -127,6 +131,15 @@ class StageCache:
         found = self.get(stage, key)
         assert found is not None, f"stage {stage} cannot be read back from {folder}"
         return found
+
+    def last_engine_s(self, stage: str) -> float:
+        """Seconds that this stage's engine took the last time, whatever it was built from; 0 if never."""
+        entries = sorted(self.root.glob(f"{stage}-*/{_ENTRY}"), key=lambda p: p.stat().st_mtime)
+        try:
+            entry = json.loads(entries[-1].read_text(encoding="utf-8"))
+            return float(entry["lowered"]["engine"]["seconds"])
+        except (IndexError, OSError, ValueError, TypeError, KeyError):
+            return 0.0
 
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / f"{stage}-{key[:20]}"

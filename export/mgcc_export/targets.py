@@ -1,4 +1,4 @@
-"""What can be built: targets, precisions, and which of them this version has."""
+"""What can be built: targets, precisions, and how far each precision may be from the reference."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from mgcc_export.errors import UnavailableError
+from mgcc_runtime.manifest import RequestTolerance, Tolerance
 
 
 class Target(enum.StrEnum):
@@ -23,33 +24,82 @@ class Precision(enum.StrEnum):
     INT4 = "int4"
 
 
+class Form(enum.Enum):
+    """What a stage is in the bundle."""
+
+    ONNX = "onnx"
+    ENGINE = "engine"  # a TensorRT plan and its record
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a target's stages are built: the precision in effect and the engine that will run them."""
+    """How a target's stages are built: the precision asked for and the engine that will run them."""
 
     target: Target
     precision: Precision
-    engine: str
+    engine: str  # as the runtime calls it
+    form: Form = Form.ONNX
     note: str = ""
 
+    @property
+    def library(self) -> str:
+        """The Python module that builds the engines."""
+        return "tensorrt_rtx" if self.target is Target.RTX else "tensorrt"
 
-_BUILT = {Target.CPU: (Precision.FP32,)}
+
+_LOWER = (Precision.FP16, Precision.INT8, Precision.INT4)
+_BUILT = {
+    Target.CPU: (Precision.FP32,),
+    Target.RTX: _LOWER,
+    Target.JETSON: _LOWER,
+    Target.ORT_GPU: (Precision.FP16,),
+}
+_ENGINES = {
+    Target.CPU: ("onnxruntime", Form.ONNX),
+    Target.RTX: ("tensorrt_rtx", Form.ENGINE),
+    Target.JETSON: ("onnxruntime", Form.ONNX),  # until the device has built the engines: device_build.py
+    Target.ORT_GPU: ("onnxruntime_gpu", Form.ONNX),
+}
+#: What a stage falls back to where a precision is out of its tolerance, in this order.
+LADDER = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)
+
+#: fp32 against fp32 differs by the order of sums. One rounding to fp16 is 5e-4, and a stage has hundreds that
+#: partly cancel; 8 bits a weight are 0.5 % of its channel's largest, 4 bits 7 % of its block's.
+TOLERANCES = {
+    Precision.FP32: Tolerance(cosine=0.99999, relative_l2=1e-3),
+    Precision.FP16: Tolerance(cosine=0.9999, relative_l2=1e-2),
+    Precision.INT8: Tolerance(cosine=0.999, relative_l2=4e-2),
+    Precision.INT4: Tolerance(cosine=0.98, relative_l2=0.2),
+}
+#: Of a whole request. A greedy choice between two words that are equally likely may fall the other way, and the
+#: text after it with it: below fp32 only most of the tokens are asked for, with 4-bit weights none.
+REQUEST_TOLERANCES = {
+    Precision.FP32: RequestTolerance(),
+    Precision.FP16: RequestTolerance(psnr_db=30.0, token_match=0.5),
+    Precision.INT8: RequestTolerance(psnr_db=22.0, token_match=0.25),
+    Precision.INT4: RequestTolerance(psnr_db=12.0, token_match=0.0, boxes_equal=False),
+}
 
 
 def choose_recipe(target: Target, precision: Precision) -> Recipe:
     """The recipe of a target and precision; UnavailableError names what there is instead."""
-    if target not in _BUILT:
-        raise UnavailableError(
-            f"target {target} is not built by this version; available: {available()}; use --target cpu"
-        )
+    engine, form = _ENGINES[target]
     if precision is Precision.AUTO:
-        return Recipe(target, Precision.FP32, "onnxruntime", "precision auto is fp32 for every stage in this version")
+        chosen = _BUILT[target][0]
+        return Recipe(
+            target, chosen, engine, form, f"precision auto is {chosen} for every stage of {target} in this version"
+        )
     if precision not in _BUILT[target]:
         raise UnavailableError(
             f"precision {precision} is not built for target {target} by this version; available: {available()}; "
             f"use --precision {_BUILT[target][0]}"
         )
-    return Recipe(target, precision, "onnxruntime")
+    return Recipe(target, precision, engine, form)
+
+
+def fallbacks(precision: Precision) -> tuple[Precision, ...]:
+    """The precision itself and what a stage may fall back to."""
+    return LADDER[LADDER.index(precision) :]
 
 
 def available() -> str:

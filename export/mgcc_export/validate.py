@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mgcc_export.errors import AxisMismatchError, NameMismatchError, ShapeMismatchError, ValueMismatchError
+from mgcc_export.targets import TOLERANCES, Precision
 from mgcc_export.to_onnx import Positional
 from mgcc_runtime.bundle import Tolerance
 from mgcc_runtime.contract import DType, StageSpec, TensorSpec
 
-#: fp32 against fp32 differs only by the order of sums; the worst seen is 1e-5 relative.
-FP32_TOLERANCE = Tolerance(cosine=0.99999, relative_l2=1e-3)
+FP32_TOLERANCE = TOLERANCES[Precision.FP32]
 
 _ELEMENT_TYPES = {
     DType.FLOAT32: onnx.TensorProto.FLOAT,
@@ -58,18 +58,22 @@ def validate_stage(
     check_axes(graph, spec)
     check_declared_shapes(graph, spec)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    reference = Positional(module).eval()
     found: list[TensorParity] = []
     for lengths in cases:
         inputs = list(make_inputs(lengths))
-        with torch.inference_mode():
-            expected = [t.detach().cpu().numpy() for t in reference(*inputs)]
+        expected = run_reference(module, inputs)
         feeds = {t.name: value.numpy() for t, value in zip(spec.inputs, inputs, strict=True)}
         actual = session.run([t.name for t in spec.outputs], feeds)
         for tensor, theirs, ours in zip(spec.outputs, expected, actual, strict=True):
             check_result_shape(spec.name, tensor, lengths, ours.shape)
             found.append(check_values(spec.name, tensor.name, lengths, theirs, ours, tolerance))
     return found
+
+
+def run_reference(module: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
+    """The module's outputs in the contract's order."""
+    with torch.inference_mode():
+        return [t.detach().cpu().numpy() for t in Positional(module).eval()(*inputs)]
 
 
 def check_names(graph: onnx.GraphProto, spec: StageSpec) -> None:
@@ -105,11 +109,11 @@ def check_axes(graph: onnx.GraphProto, spec: StageSpec) -> None:
                 )
 
 
-def check_declared_shapes(graph: onnx.GraphProto, spec: StageSpec) -> None:
-    """ShapeMismatchError unless fixed lengths and element types are the contract's."""
+def check_declared_shapes(graph: onnx.GraphProto, spec: StageSpec, half: Collection[str] = ()) -> None:
+    """ShapeMismatchError unless fixed lengths and element types are the contract's; those in `half` are fp16."""
     for value, tensor in _pairs(graph, spec):
         kind = value.type.tensor_type.elem_type
-        if kind != _ELEMENT_TYPES[tensor.dtype]:
+        if kind != (onnx.TensorProto.FLOAT16 if tensor.name in half else _ELEMENT_TYPES[tensor.dtype]):
             raise ShapeMismatchError(
                 f"{tensor.name} of stage {spec.name} is {onnx.TensorProto.DataType.Name(kind)} in the graph, "
                 f"expected {tensor.dtype.value}; correct the stage's module"

@@ -123,7 +123,7 @@ def test_some_stages_make_a_bundle_that_says_what_is_missing(tiny_build: Built, 
 def test_a_stage_that_fails_validation_is_neither_cached_nor_bundled(
     tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mgcc_export.build as module
+    import mgcc_export.stage_build as module
 
     def spoiled(stage_module, *rest):
         import copy

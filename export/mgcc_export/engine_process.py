@@ -1,0 +1,52 @@
+"""Runs an engine build as a process of its own, and says what happened when it died."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mgcc_export.errors import ExportError
+from mgcc_export.tensorrt_build import EngineBuild, EngineJob
+
+
+def run_engine_job(job: EngineJob) -> EngineBuild:
+    """Build the engine of `job` in another process; ExportError if it fails, with its own words."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps(job.to_json()), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mgcc_export.tensorrt_build", str(path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        try:
+            output, complaint = process.communicate()
+        except BaseException:  # an interrupted build takes its builder with it
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode:
+        raise ExportError(_failure(job, process.returncode, complaint))
+    return EngineBuild(**json.loads(output.strip().splitlines()[-1]))
+
+
+def _failure(job: EngineJob, code: int, complaint: str) -> str:
+    lines = [line for line in complaint.strip().splitlines() if line.strip()]
+    if code == 1 and lines and lines[-1].startswith("stage "):
+        return lines[-1]
+    if code == -signal.SIGKILL:
+        return (
+            f"stage {job.stage}: the process that built its engine was killed, most often for want of memory; "
+            "see --estimate, close other programs, or build on a larger machine"
+        )
+    if "No module named" in complaint:
+        return (
+            f"stage {job.stage}: the package {job.library} is not installed; "
+            f"install it with `pip install 'mgcc-edge[{'rtx' if job.library == 'tensorrt_rtx' else 'jetson'}]'`"
+        )
+    return f"stage {job.stage}: building its engine ended with code {code} ({lines[-1] if lines else 'no message'})"

@@ -1,0 +1,43 @@
+"""What became of a stage at a lower precision, as its cache entry and the build's report keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mgcc_export.tensorrt_build import EngineBuild
+
+
+@dataclass(frozen=True)
+class LowReport:
+    """One stage below plain fp32."""
+
+    precision: str  # in effect
+    reasons: tuple[str, ...]  # why it is not the one asked for
+    node_types: Mapping[str, int]  # element type -> nodes of the graph
+    scanned: int  # inputs that the scan ran
+    largest: float  # activation, and where it was
+    largest_value: str
+    kept: tuple[str, ...]  # nodes in fp32 because of the scan: name, operator and magnitude
+    half_cache: bool
+    engine: EngineBuild | None = None
+    layers: Mapping[str, Mapping[str, int]] | None = None  # kind of layer -> type -> how many
+    command: str = ""  # the same engine by NVIDIA's tool
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> LowReport:
+        """Rebuild from `dataclasses.asdict`."""
+        engine = EngineBuild(**values["engine"]) if values["engine"] else None
+        lists = {name: tuple(values[name]) for name in ("reasons", "kept")}
+        return cls(**{**values, **lists, "engine": engine})
+
+    @property
+    def note(self) -> str:
+        """In a few words, what a reader should know."""
+        parts = []
+        if self.reasons:
+            parts.append("not lower: " + "; ".join(self.reasons))
+        if self.kept:
+            parts.append(f"{len(self.kept)} nodes in fp32 by scan (largest {self.largest:.3g})")
+        return "; ".join(parts)

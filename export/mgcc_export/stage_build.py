@@ -1,0 +1,200 @@
+"""One stage, finished for a target: exported and checked in fp32, lowered, built; each part kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mgcc_export import (
+    fp16,
+    graph_files,
+    half_emulation,
+    lower,
+    ranges,
+    reference,
+    targets,
+    tensorrt_build,
+    weight_only,
+)
+from mgcc_export.engine_process import run_engine_job
+from mgcc_export.golden import stage_golden
+from mgcc_export.low_report import LowReport
+from mgcc_export.lower import Lowered, between, lower_stage
+from mgcc_export.ranges import Feeds
+from mgcc_export.reference import reference_cases
+from mgcc_export.stage_cache import BuiltStage, StageCache, link_or_copy, stage_key
+from mgcc_export.stages import ExampleMaker, Stage, value_cases
+from mgcc_export.targets import Form, Precision, Recipe
+from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
+from mgcc_export.to_onnx import export_stage
+from mgcc_export.validate import validate_stage
+from mgcc_ref.config import Profile
+from mgcc_runtime.engines import engine_record
+from mgcc_runtime.engines.engine_record import read_record, record_path
+
+#: Called with (stage or file group, what is being done with it).
+Progress = Callable[[str, str], None]
+
+#: Modules whose code decides what a lowered stage's files hold.
+_LOWERING = (
+    fp16, graph_files, half_emulation, lower, ranges, reference, targets, tensorrt_build, weight_only, engine_record,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageBuilder:
+    """Builds the stages of one model for one recipe."""
+
+    profile: Profile
+    recipe: Recipe
+    maker: ExampleMaker
+    cache: StageCache
+    progress: Progress
+    captured: Path | None = None  # calibration data to scan besides the example inputs
+
+    def obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
+        """The accepted stage, and whether the cache had it."""
+        key = stage_key(stage, self.profile, Precision.FP32)
+        name = f"{self.profile.name}-{stage.name}"
+        base = self.cache.get(f"{name}-{Precision.FP32}", key)
+        plain = self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX
+        if plain and base:
+            return base, True
+        low_name, low_key = f"{name}-{self.recipe.target}-{self.recipe.precision}", self._low_key(key)
+        if not plain and (found := self.cache.get(low_name, low_key)):
+            return found, True
+        if base is None:
+            base = self.cache.put(f"{name}-{Precision.FP32}", key, lambda folder: self._export(stage, folder))
+        if plain:
+            return base, False
+        made = base
+        return self.cache.put(low_name, low_key, lambda folder: self._lower(stage, made, folder, low_name)), False
+
+    def _low_key(self, base_key: str) -> str:
+        """The fp32 stage's key with all that decides what is made of it."""
+        digest = hashlib.sha256(f"{base_key} {self.recipe.target} {self.recipe.precision}".encode())
+        if self.recipe.form is Form.ENGINE:
+            digest.update(importlib.metadata.version(distribution(self.recipe.library)).encode())
+        if self.captured:
+            digest.update((self.captured / "calibration.json").read_bytes())
+        for module in _LOWERING:
+            digest.update(Path(str(module.__file__)).read_bytes())
+        return digest.hexdigest()
+
+    def _export(self, stage: Stage, folder: Path) -> BuiltStage:
+        """Export, validate and give golden data; nothing that failed validation reaches the cache."""
+        started = time.monotonic()
+        self.progress(stage.name, "exporting")
+        path = folder / f"{stage.name}.onnx"
+        graph = export_stage(stage.module, stage.spec, stage.axes, self.maker.trace_inputs(stage), path)
+        exported = time.monotonic()
+        self.progress(stage.name, "comparing with PyTorch")
+        parity = validate_stage(
+            path, stage.module, stage.spec, value_cases(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
+        )
+        golden = folder / "golden" / f"{stage.name}.npz"
+        golden.parent.mkdir()
+        golden.write_bytes(stage_golden(stage, self.maker))
+        return BuiltStage(
+            folder=folder,
+            files={},
+            nodes=graph.nodes,
+            weight_bytes=graph.weight_bytes,
+            export_s=round(exported - started, 2),
+            validate_s=round(time.monotonic() - exported, 2),
+            parity=parity,
+        )
+
+    def _lower(self, stage: Stage, base: BuiltStage, folder: Path, name: str) -> BuiltStage:
+        started = time.monotonic()
+        self.progress(stage.name, f"lowering to {self.recipe.precision} and comparing with PyTorch")
+        cases = reference_cases(
+            stage.module, stage.spec, cases_of(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
+        )
+        graph = folder / f"{stage.name}.onnx"
+        source = base.folder / graph.name
+        lowered = lower_stage(source, graph, stage.spec, self.recipe.precision, cases, self._captured(stage))
+        link_or_copy(base.folder / "golden" / f"{stage.name}.npz", folder / "golden" / f"{stage.name}.npz")
+        report = _report(lowered)
+        checked = time.monotonic()
+        weights = graph_files.weight_bytes(graph_files.load_graph(graph))
+        if self.recipe.form is Form.ENGINE:
+            report = self._build_engine(stage, graph, report, name)
+        return replace(
+            base,
+            folder=folder,
+            files={},
+            nodes=sum(lowered.nodes.values()),
+            weight_bytes=weights,
+            export_s=base.export_s,
+            validate_s=round(checked - started, 2),
+            parity=lowered.parity,
+            lowered=report,
+        )
+
+    def _build_engine(self, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:
+        last = self.cache.last_engine_s(name)
+        self.progress(stage.name, "building the engine" + (f" ({last:.0f} s the last time)" if last else ""))
+        engine = graph.with_suffix(".engine")
+        job = engine_job(stage, self.recipe, self.profile.name, graph)
+        done = run_engine_job(job)
+        for path in graph.parent.glob(f"{graph.name}*"):  # the engine holds the weights
+            path.unlink()
+        layers = read_record(engine).precision_by_layer()
+        return replace(report, engine=done, layers=layers, command=" ".join(command_of(job)))
+
+    def _captured(self, stage: Stage) -> Iterator[Feeds]:
+        """Inputs that a calibration captured for this stage."""
+        if self.captured is None:
+            return
+        from mgcc_calibration.data import CalibrationData
+
+        yield from CalibrationData.open(self.captured).samples(stage.name)
+
+
+def engine_job(stage: Stage, recipe: Recipe, profile: str, graph: Path) -> EngineJob:
+    """What the builder has to do for one stage's graph."""
+    engine = graph.with_suffix(".engine")
+    return EngineJob(
+        library=recipe.library,
+        stage=stage.name,
+        onnx=str(graph),
+        engine=str(engine),
+        record=str(record_path(engine)),
+        profiles=profiles_of(stage.spec, stage.axes),
+        rebuild=rebuild_command(profile, recipe),
+    )
+
+
+def rebuild_command(profile: str, recipe: Recipe) -> str:
+    """The command that builds the bundle again."""
+    return f"python export/build_engines.py --profile {profile} --target {recipe.target} --precision {recipe.precision}"
+
+
+def cases_of(stage: Stage) -> list[dict[str, int]]:
+    """Lengths at which a lower precision is compared: those of fp32, and one between the usual and the longest."""
+    cases = value_cases(stage)
+    return cases if len(cases) < 2 else [*cases, between(cases[-2], cases[-1])]
+
+
+def distribution(library: str) -> str:
+    """The package that brings a builder's Python module."""
+    return "tensorrt_rtx_cu13_bindings" if library == "tensorrt_rtx" else "tensorrt"
+
+
+def _report(lowered: Lowered) -> LowReport:
+    scan = lowered.scan
+    return LowReport(
+        precision=lowered.precision.value,
+        reasons=lowered.reasons,
+        node_types=lowered.nodes,
+        scanned=scan.runs,
+        largest=scan.largest,
+        largest_value=scan.largest_value,
+        kept=tuple(f"{e.node} ({e.operator}, {e.largest:.3g})" for e in scan.excesses),
+        half_cache=lowered.half_cache,
+    )

@@ -1,0 +1,206 @@
+"""One ONNX graph to one TensorRT or TensorRT-RTX engine, and a record of what is in it.
+
+Runs as a process of its own (`python -m mgcc_export.tensorrt_build JOB.json`): the builder needs three times the
+weights in memory, which torch in the same process would not leave it, and its crash must not be the build's. Imports
+no torch, so a Jetson can run it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mgcc_export.errors import ExportError
+from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.contract import Axis, StageSpec
+from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, ProfileRecord, TensorRecord
+
+#: (minimum, optimum, maximum) shape of each dynamic input.
+Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+
+#: What a portable TensorRT-RTX engine runs on: from Ampere on, as its documentation says of the default.
+RTX_LEAST_SM = "8.0"
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """What the process has to do; all paths absolute."""
+
+    library: str  # the Python module: tensorrt or tensorrt_rtx
+    stage: str
+    onnx: str
+    engine: str
+    record: str
+    profiles: tuple[Profile, ...]
+    rebuild: str  # the command that makes this bundle again
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> EngineJob:
+        profiles = tuple(
+            {name: (tuple(a), tuple(b), tuple(c)) for name, (a, b, c) in profile.items()}
+            for profile in values["profiles"]
+        )
+        return cls(**{**values, "profiles": profiles})
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """How a build went."""
+
+    bytes: int
+    seconds: float
+    peak_memory_bytes: int
+    layers: int
+
+
+def profiles_of(spec: StageSpec, axes: Mapping[str, Axis]) -> tuple[Profile, ...]:
+    """Optimisation profiles of a stage: the contract's lengths, and for a stage with a cache one for single steps.
+
+    Kernels are chosen for the optimum: one chosen for a prompt of 128 positions is slow for the one position of a
+    decode step.
+    """
+    dynamic = [t for t in spec.inputs if any(isinstance(n, str) for n in t.shape)]
+    if not dynamic:
+        return ()
+    ends = ("minimum", "optimum", "maximum")
+    lengths = [{name: getattr(axis, end) for name, axis in axes.items()} for end in ends]
+    plans = [lengths]
+    if any("P" in t.shape for t in dynamic):
+        plans.append([{**one, "S": 1} for one in lengths])
+
+    def shapes(plan: list[dict[str, int]]) -> Profile:
+        found = {}
+        for tensor in dynamic:
+            low, usual, high = (tuple(n if isinstance(n, int) else at[n] for n in tensor.shape) for at in plan)
+            found[tensor.name] = (low, usual, high)
+        return found
+
+    return tuple(shapes(plan) for plan in plans)
+
+
+def command_of(job: EngineJob) -> list[str]:
+    """The same build with NVIDIA's own command line tool, for those who want to try options of theirs."""
+    tool = "tensorrt_rtx" if job.library == "tensorrt_rtx" else "trtexec"
+    command = [tool, f"--onnx={Path(job.onnx).name}", f"--saveEngine={Path(job.engine).name}"]
+    if tool == "trtexec":
+        command.append("--stronglyTyped")
+    for number, profile in enumerate(job.profiles):
+        if len(job.profiles) > 1:
+            command.append(f"--profile={number}")
+        for option, place in (("min", 0), ("opt", 1), ("max", 2)):
+            shapes = ",".join(f"{name}:{'x'.join(map(str, ends[place]))}" for name, ends in profile.items())
+            command.append(f"--{option}Shapes={shapes}")
+    return command
+
+
+def build_engine(job: EngineJob) -> EngineBuild:
+    """Build the engine here, in this process; ExportError with the parser's or builder's own words if it cannot."""
+    started = time.monotonic()
+    trt = importlib.import_module(job.library)
+    messages: list[str] = []
+    logger = _logger(trt, messages)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(job.onnx):
+        told = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        raise ExportError(f"stage {job.stage}: {job.library} cannot read {job.onnx} ({told}); export it again")
+    config = builder.create_builder_config()
+    for profile in job.profiles:
+        _add_profile(builder, config, profile, job.stage)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        told = "; ".join(messages[-3:]) or "no message"
+        raise ExportError(f"stage {job.stage}: {job.library} cannot build an engine ({told}); see --debug-stage")
+    with Path(job.engine).open("wb") as file:
+        file.write(plan)
+    record = _record(trt, job, network)
+    Path(job.record).write_text(json.dumps(record.to_json()) + "\n", encoding="utf-8")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return EngineBuild(int(plan.nbytes), round(time.monotonic() - started, 2), peak, network.num_layers)
+
+
+def _logger(trt: Any, messages: list[str]) -> Any:
+    """A logger that keeps errors for our own message; what the library says besides, no user can act on."""
+
+    class Keeper(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                messages.append(text.strip().splitlines()[0])
+
+    return Keeper()
+
+
+def _add_profile(builder: Any, config: Any, profile: Profile, stage: str) -> None:
+    made = builder.create_optimization_profile()
+    for name, (low, usual, high) in profile.items():
+        made.set_shape(name, low, usual, high)
+    if config.add_optimization_profile(made) < 0:
+        raise ExportError(f"stage {stage}: the shapes {dict(profile)} are refused as a profile; correct the contract")
+
+
+def _record(trt: Any, job: EngineJob, network: Any) -> EngineRecord:
+    """From the network at build time: without a driver the plan cannot be read back."""
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    return EngineRecord(
+        library=job.library,
+        version=str(trt.__version__),
+        platform=f"{platform.system().lower()}-{platform.machine().lower()}",
+        compute_capability=RTX_LEAST_SM if job.library == "tensorrt_rtx" else _this_device(),
+        sha256=sha256_of(Path(job.engine)),
+        inputs=_tensors([network.get_input(i) for i in range(network.num_inputs)]),
+        outputs=_tensors([network.get_output(i) for i in range(network.num_outputs)]),
+        profiles=tuple(ProfileRecord(dict(profile)) for profile in job.profiles),
+        layers=tuple(
+            LayerRecord(layer.name, layer.type.name, tuple(_types(layer))) for layer in layers
+        ),
+        rebuild=job.rebuild,
+        command=" ".join(command_of(job)),
+    )  # fmt: skip
+
+
+def _this_device() -> str:
+    """Compute capability of this machine's GPU: a TensorRT engine belongs to the kind it was built on."""
+    from mgcc_runtime.engines.cuda import Device
+
+    return Device.first().compute_capability
+
+
+def _tensors(tensors: Sequence[Any]) -> tuple[TensorRecord, ...]:
+    return tuple(TensorRecord(t.name, t.dtype.name.lower(), tuple(int(n) for n in t.shape)) for t in tensors)
+
+
+def _types(layer: Any) -> list[str]:
+    """Type of each result of a layer. Layers that compute sizes have some that cannot be asked for."""
+    outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
+    return [o.dtype.name.lower() for o in outputs if o is not None]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job of one file; the result goes to standard output as JSON, an error's sentence to standard error."""
+    job = EngineJob.from_json(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
+    try:
+        done = build_engine(job)
+    except (ExportError, ImportError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"\n{json.dumps(asdict(done))}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

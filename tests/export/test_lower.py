@@ -1,0 +1,101 @@
+"""A checked stage at lower precision: held against PyTorch, and raised where its outputs do not bear it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from mgcc_export import lower
+from mgcc_export.errors import AxisMismatchError, ValueMismatchError
+from mgcc_export.lower import between, lower_stage
+from mgcc_export.reference import ReferenceCase, compare_graph, reference_cases
+from mgcc_export.targets import TOLERANCES, Precision, fallbacks
+from mgcc_export.weight_only import Bits, write_quantised
+from mgcc_runtime.manifest import Tolerance
+
+from .conftest import Toy
+from .lower_graphs import types
+
+
+@pytest.fixture(scope="module")
+def cases(toy: Toy) -> list[ReferenceCase]:
+    lengths = [*toy.cases, between(toy.cases[1], toy.cases[2])]
+    return reference_cases(toy.module, toy.spec, lengths, toy.inputs)
+
+
+def test_a_case_between_two_has_consistent_lengths() -> None:
+    assert between({"S": 4, "P": 4, "T": 8}, {"S": 16, "P": 0, "T": 16}) == {"S": 10, "P": 2, "T": 12}
+    assert between({"B": 1}, {"B": 4}) == {"B": 2}
+
+
+def test_fp16_holds_at_all_shapes(toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path) -> None:
+    found = lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.FP16, cases)
+    assert (found.precision, found.reasons) == (Precision.FP16, ())
+    assert found.nodes["float16"] > found.nodes.get("float", 0)
+    assert {tuple(p.lengths.items()) for p in found.parity} == {tuple(c.lengths.items()) for c in cases}
+    assert max(p.relative_l2 for p in found.parity) <= TOLERANCES[Precision.FP16].relative_l2
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.onnx"]  # nothing half done is left
+
+
+def test_captured_inputs_are_scanned_too(toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path) -> None:
+    loud = {name: value * 30000 if value.dtype == np.float32 else value for name, value in cases[1].feeds.items()}
+    found = lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.FP16, cases, [loud])
+    assert found.scan.runs == len(cases) + 1
+    assert found.scan.excesses
+    assert found.nodes["float"] > 1
+
+
+def test_a_precision_that_is_out_of_tolerance_is_raised(
+    toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = {**TOLERANCES, Precision.INT8: Tolerance(0.9999999, 1e-6), Precision.INT4: Tolerance(0.9999999, 1e-6)}
+    monkeypatch.setattr(lower, "TOLERANCES", strict)
+    monkeypatch.setattr("mgcc_export.weight_only.LEAST_ELEMENTS", 16)
+    monkeypatch.setattr("mgcc_export.weight_only.LEAST_CHANNELS", 4)
+    found = lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT4, cases)
+    assert found.precision is Precision.FP16
+    assert [r.split(":")[0] for r in found.reasons] == ["int4", "int8"]
+    assert "differs from PyTorch" in found.reasons[0]
+    assert TensorProto.INT8 not in types(tmp_path / "toy.onnx").values()
+
+
+def test_fp32_that_is_out_of_tolerance_is_an_error(
+    toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lower, "TOLERANCES", dict.fromkeys(Precision, Tolerance(1.1, 0.0)))
+    with pytest.raises(ValueMismatchError):
+        lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.FP16, cases)
+
+
+def test_another_quantiser_can_stand_in(toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path) -> None:
+    """The seam for calibrated quantisers: ONNX in, ONNX out."""
+    seen: list[Path] = []
+
+    def quantise(source: Path, target: Path) -> None:
+        seen.append(source)
+        assert TensorProto.FLOAT16 in types(source).values()
+        write_quantised(source, target, Bits.EIGHT)
+
+    lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT8, cases, quantise={Precision.INT8: quantise})
+    assert len(seen) == 1
+
+
+def test_a_lowered_graph_with_another_axis_is_refused(
+    toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path
+) -> None:
+    model = onnx.load(toy_graph)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 5
+    onnx.save(model, tmp_path / "toy.onnx")
+    with pytest.raises(AxisMismatchError):
+        compare_graph(toy_graph, tmp_path / "toy.onnx", toy.spec, cases, TOLERANCES[Precision.FP32])
+
+
+def test_the_ladder_ends_with_fp32() -> None:
+    assert fallbacks(Precision.INT8) == (Precision.INT8, Precision.FP16, Precision.FP32)
+    assert fallbacks(Precision.FP32) == (Precision.FP32,)
+    limits = [TOLERANCES[p].relative_l2 for p in fallbacks(Precision.INT4)]
+    assert limits == sorted(limits, reverse=True)

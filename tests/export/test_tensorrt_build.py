@@ -1,0 +1,148 @@
+"""Real TensorRT-RTX engines, built without a GPU; reading them back needs one, so their records are checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from mgcc_export import engine_process
+from mgcc_export.engine_process import run_engine_job
+from mgcc_export.errors import ExportError
+from mgcc_export.fp16 import write_half
+from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
+from mgcc_export.weight_only import Bits, write_quantised
+from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.contract import stage
+from mgcc_runtime.engines.engine_record import read_record, record_path
+from tests.runtime.tiny_bundle import DIMENSIONS
+
+from .conftest import Toy
+from .lower_graphs import save
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+
+
+def job_of(graph: Path, name: str, profiles=(), library: str = "tensorrt_rtx") -> EngineJob:
+    engine = graph.with_suffix(".engine")
+    return EngineJob(library, name, str(graph), str(engine), str(record_path(engine)), profiles, "rebuild it so")
+
+
+def test_an_engine_with_a_cache_is_built_and_recorded(toy: Toy, toy_graph: Path, tmp_path: Path) -> None:
+    graph = tmp_path / "toy.onnx"
+    write_half(toy_graph, graph, half_boundary=("past", "present"))
+    job = job_of(graph, "toy", profiles_of(toy.spec, toy.axes))
+    done = run_engine_job(job)
+    engine = Path(job.engine)
+    assert done.bytes == engine.stat().st_size > 10_000
+    record = read_record(engine)
+    assert (record.library, record.version, record.sha256) == ("tensorrt_rtx", trt.__version__, sha256_of(engine))
+    assert {t.name: (t.dtype, t.shape) for t in (*record.inputs, *record.outputs)} == {
+        "x": ("float", (1, -1, 8)), "past": ("half", (1, -1, 8)), "mask": ("bool", (1, -1)),
+        "mixed": ("float", (1, -1, 8)), "present": ("half", (1, -1, 8)),
+    }  # fmt: skip
+    assert [p.shapes["x"] for p in record.profiles] == [((1, 1, 8), (1, 4, 8), (1, 16, 8)), ((1, 1, 8),) * 3]
+    assert record.profiles[0].shapes["past"][0] == (1, 0, 8)  # an empty cache
+    assert len(record.layers) == done.layers
+    assert record.precision_by_layer()["MATRIX_MULTIPLY"].keys() == {"half"}
+    assert record.rebuild == "rebuild it so"
+
+
+def test_weights_of_fewer_bits_make_smaller_engines(tmp_path: Path) -> None:
+    """2048 x 2048 weights, so that they outweigh the kernels: the engine holds them in 16, 8 and 4 bits."""
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"], "one"), helper.make_node("MatMul", ["h", "b"], ["y"], "two")]
+    weights = {n: rng.normal(0, 0.02, (2048, 2048)).astype(np.float32) for n in ("a", "b")}
+    full = save(tmp_path / "full.onnx", nodes, weights, shape=(1, 4, 2048))
+    write_half(full, tmp_path / "half.onnx")
+    sizes = {"fp16": run_engine_job(job_of(tmp_path / "half.onnx", "pair")).bytes}
+    for bits in Bits:
+        graph = tmp_path / f"int{int(bits)}.onnx"
+        write_quantised(tmp_path / "half.onnx", graph, bits)
+        sizes[graph.stem] = run_engine_job(job_of(graph, "pair")).bytes
+    assert sizes["int8"] < 0.6 * sizes["fp16"]
+    assert sizes["int4"] < 0.65 * sizes["int8"]
+
+
+def test_a_graph_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(ExportError, match=r"stage broken: tensorrt_rtx cannot read .*broken\.onnx"):
+        run_engine_job(job_of(tmp_path / "broken.onnx", "broken"))
+    assert not (tmp_path / "broken.engine").exists()
+
+
+def test_profiles_of_another_rank_are_refused(toy: Toy, toy_graph: Path, tmp_path: Path) -> None:
+    wrong = {"x": ((1, 1), (1, 2), (1, 3))}
+    with pytest.raises(ExportError, match="stage toy"):
+        run_engine_job(job_of(toy_graph, "toy", (wrong,)))
+
+
+def test_an_absent_library_names_the_extra(toy_graph: Path) -> None:
+    with pytest.raises(ExportError, match=r"no_such_trt is not installed; .*mgcc-edge\[jetson\]"):
+        run_engine_job(job_of(toy_graph, "toy", library="no_such_trt"))
+
+
+def test_a_killed_builder_says_that_memory_may_be_short() -> None:
+    job = job_of(Path("/tmp/a.onnx"), "llm")  # noqa: S108 - never opened
+    assert "most often for want of memory" in engine_process._failure(job, -signal.SIGKILL, "")
+    assert "ended with code -11 (boom)" in engine_process._failure(job, -signal.SIGSEGV, "x\nboom\n")
+
+
+def test_an_interrupted_build_takes_its_builder_with_it(toy: Toy, toy_graph: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(job_of(toy_graph, "toy", profiles_of(toy.spec, toy.axes)).to_json()))
+    script = (
+        "import json, sys\nfrom mgcc_export.engine_process import run_engine_job\n"
+        "from mgcc_export.tensorrt_build import EngineJob\n"
+        f"run_engine_job(EngineJob.from_json(json.load(open({str(job)!r}))))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    end = time.monotonic() + 60
+    while not (found := children.read_text().split() if children.exists() else []):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+
+
+def test_the_builder_imports_no_torch() -> None:
+    """A Jetson without torch builds its engines with it, and a large build has no memory to spare."""
+    code = (
+        "import sys, mgcc_export.device_build; print(*[n for n in ('torch', 'onnx', 'mgcc_ref') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_profiles_come_from_the_contract() -> None:
+    axes = DIMENSIONS.axes
+    assert profiles_of(stage(DIMENSIONS, "unet"), axes) == ()
+    (only,) = profiles_of(stage(DIMENSIONS, "grounder"), axes)
+    ends = (axes["S"].minimum, axes["S"].optimum, axes["S"].maximum)
+    assert only["context_mask"] == tuple((1, n) for n in ends)
+    prefill, decode = profiles_of(stage(DIMENSIONS, "llm"), axes)
+    assert decode["inputs_embeds"] == ((1, 1, DIMENSIONS.hidden),) * 3
+    assert decode["past_key_values.0.key"] == prefill["past_key_values.0.key"]
+
+
+def test_the_equivalent_command_names_all_shapes() -> None:
+    profiles = profiles_of(stage(DIMENSIONS, "grounder"), DIMENSIONS.axes)
+    rtx = command_of(job_of(Path("grounder.onnx"), "grounder", profiles))
+    width, most = DIMENSIONS.features, DIMENSIONS.axes["S"].maximum
+    assert rtx[:3] == ["tensorrt_rtx", "--onnx=grounder.onnx", "--saveEngine=grounder.engine"]
+    assert f"--maxShapes=context_features:1x{most}x{width},context_mask:1x{most}" in rtx
+    jetson = command_of(
+        job_of(Path("llm.onnx"), "llm", profiles_of(stage(DIMENSIONS, "llm"), DIMENSIONS.axes), "tensorrt")
+    )
+    assert jetson[0] == "trtexec" and "--stronglyTyped" in jetson and "--profile=1" in jetson
