@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ def stage_error(found: Graph, exact: Graph, outputs: Sequence[str], samples: Ite
     return max(relative_l2(a, b) for a, b in joined)
 
 
+def signal_to_noise_db(error: float) -> float:
+    """A relative L2 error in decibels: 20 dB is a tenth, 40 dB a hundredth."""
+    return min(-20 * math.log10(error), SAME_IMAGE_DB) if error > 0 else SAME_IMAGE_DB
+
+
 def layer_errors(
     plan: Plan,
     spec: StageSpec,
@@ -71,7 +77,7 @@ def layer_errors(
 
     With `quality` (PSNR of images) the whole image is made with each of the graphs, too.
     """
-    chosen = _spread(samples, count)
+    chosen = spread(samples, count)
     outputs = main_outputs(spec)
     found = []
     for number, layer in enumerate(plan.layers, 1):
@@ -82,7 +88,8 @@ def layer_errors(
     return sorted(found, key=lambda e: (-e.error, e.layer))
 
 
-def _spread(samples: Samples, count: int) -> list[dict[str, Array]]:
+def spread(samples: Samples, count: int) -> list[dict[str, Array]]:
+    """`count` samples, evenly over all of them."""
     total = sum(1 for _ in samples())
     return list(islice(samples(), 0, None, max(1, total // count)))[:count]
 

@@ -1,0 +1,182 @@
+"""The graphs that compete for a stage on the CPU: engine and precision, each made from the fp32 graph."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mgcc_calibration.errors import BudgetError, CalibrationError, DataError
+from mgcc_calibration.graph import Graph
+from mgcc_calibration.layers import Kind, find_layers
+from mgcc_calibration.observe import Samples
+from mgcc_calibration.plan import Placement, Plan, PlanOptions, make_plan
+from mgcc_calibration.qdq import write_qdq
+from mgcc_calibration.sensitivity import keep_worst, layer_errors, main_outputs, signal_to_noise_db, spread, stage_error
+from mgcc_calibration.weight_only import WeightOptions, head_layers, write_weight_only
+from mgcc_runtime.contract import StageSpec
+
+_LOG = logging.getLogger(__name__)
+
+
+class StagePrecision(enum.StrEnum):
+    """How a stage's layers are stored and computed."""
+
+    FP32 = "fp32"
+    INT8_DYNAMIC = "int8-dynamic"  # int8 weights; activations in 8 bits with ranges taken at each call
+    INT8_WEIGHTS = "int8-weights"
+    INT4_WEIGHTS = "int4-weights"
+    INT8 = "int8"  # weights and activations in 8 bits, ranges from calibration
+
+
+class Engine(enum.StrEnum):
+    """Engines of the CPU target, as the runtime calls them."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+
+
+#: What is tried. OpenVINO takes Q/DQ pairs at inputs; ONNX Runtime needs them at outputs too for its integer kernels.
+FORMS: tuple[tuple[Engine, StagePrecision], ...] = (
+    (Engine.ONNXRUNTIME, StagePrecision.FP32),
+    (Engine.OPENVINO, StagePrecision.FP32),
+    (Engine.ONNXRUNTIME, StagePrecision.INT8_DYNAMIC),
+    (Engine.ONNXRUNTIME, StagePrecision.INT8_WEIGHTS),
+    (Engine.ONNXRUNTIME, StagePrecision.INT4_WEIGHTS),
+    (Engine.ONNXRUNTIME, StagePrecision.INT8),
+    (Engine.OPENVINO, StagePrecision.INT8),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One graph that could be the stage. `kept`: layers in higher precision and why; `note`: how it was made."""
+
+    engine: Engine
+    precision: StagePrecision
+    path: Path | None  # None: it could not be made
+    kept: Mapping[str, str] = field(default_factory=dict)
+    quantised: int = 0  # layers
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CandidateOptions:
+    """How candidates are made. `least_db`: signal to noise below which W8A8 gives layers back to fp32."""
+
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    weights: WeightOptions = field(default_factory=WeightOptions)
+    least_db: float = 25.0
+    compared: int = 6  # samples that errors are measured on
+
+
+def make_candidates(
+    spec: StageSpec,
+    source: Path,
+    samples: Samples,
+    folder: Path,
+    precisions: Sequence[StagePrecision],
+    options: CandidateOptions = CandidateOptions(),
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Candidate]:
+    """Every form of `precisions` as a file FOLDER/ENGINE-PRECISION/STAGE.onnx; one that cannot be made says why.
+
+    DataError (unusable calibration data) is raised: it is the caller's to mend, whatever the form.
+    """
+    maker = _Maker(spec, source, samples, folder, options)
+    found = []
+    for engine, precision in FORMS:
+        if precision not in precisions:
+            continue
+        progress(f"{engine} {precision}")
+        try:
+            found.append(maker.make(engine, precision))
+        except DataError:
+            raise
+        except CalibrationError as error:
+            found.append(Candidate(engine, precision, None, note=str(error)))
+    return found
+
+
+class _Maker:
+    """Makes one stage's candidates; the plan of W8A8 is found once for all engines."""
+
+    def __init__(
+        self, spec: StageSpec, source: Path, samples: Samples, folder: Path, options: CandidateOptions
+    ) -> None:
+        self.spec, self.source, self.samples, self.folder, self.options = spec, source, samples, folder, options
+        self._plan: Plan | None = None
+
+    def make(self, engine: Engine, precision: StagePrecision) -> Candidate:
+        if precision is StagePrecision.FP32:
+            return Candidate(engine, precision, self.source, note="as exported")
+        if precision is StagePrecision.INT8:
+            return self._static(engine)
+        path = self.folder / f"{engine}-{precision}" / f"{self.spec.name}.onnx"
+        graph = Graph.load(self.source)
+        linear = [layer for layer in find_layers(graph) if layer.kind is Kind.LINEAR]
+        if not linear:
+            raise CalibrationError(f"stage {self.spec.name} has no linear layers, which {precision} is for")
+        if precision is StagePrecision.INT8_DYNAMIC:
+            write_dynamic(self.source, path)
+            return Candidate(engine, precision, path, quantised=len(linear), note="onnxruntime.quantize_dynamic")
+        return self._weight_only(engine, precision, graph, path)
+
+    def _weight_only(self, engine: Engine, precision: StagePrecision, graph: Graph, path: Path) -> Candidate:
+        asked = self.options.weights
+        bits = 8 if precision is StagePrecision.INT8_WEIGHTS else 4
+        # what gives the logits decides between near words, and nothing after it can make up for an error
+        heads = {name: replace(asked.grid, bits=8) for name in head_layers(graph)} if bits == 4 else {}
+        options = replace(asked, grid=replace(asked.grid, bits=bits), overrides={**heads, **asked.overrides})
+        result = write_weight_only(graph, options, self.samples)
+        result.graph.save(path)
+        note = f"{options.correction}, blocks of {options.grid.block}"
+        if heads:
+            note += f", 8 bits in {', '.join(heads)}"
+        return Candidate(engine, precision, path, result.kept, len(result.layers), note)
+
+    def _static(self, engine: Engine) -> Candidate:
+        placement = Placement.INPUTS if engine is Engine.OPENVINO else Placement.INPUTS_OUTPUTS
+        plan = self._found_plan()
+        path = self.folder / f"{engine}-int8" / f"{self.spec.name}.onnx"
+        write_qdq(plan, placement).save(path)
+        settings = self.options.plan
+        note = f"ranges by {settings.method}, smoothing {settings.smoothing}, Q/DQ at {placement}"
+        return Candidate(engine, StagePrecision.INT8, path, plan.kept, len(plan.layers), note)
+
+    def _found_plan(self) -> Plan:
+        """The plan, with the most sensitive layers given back until the output is near enough."""
+        if self._plan is None:
+            plan = make_plan(Graph.load(self.source), self.samples, self.options.plan)
+            outputs, chosen = main_outputs(self.spec), spread(self.samples, self.options.compared)
+
+            def quality(graph: Graph) -> float:
+                return signal_to_noise_db(stage_error(graph, plan.graph, outputs, chosen))
+
+            if quality(write_qdq(plan)) < self.options.least_db:
+                _LOG.info("stage %s is below %g dB in int8: looking for the layers to spare", self.spec.name,
+                          self.options.least_db)  # fmt: skip
+                errors = layer_errors(plan, self.spec, self.samples, count=self.options.compared)
+                plan = keep_worst(plan, errors, quality, self.options.least_db).plan
+                if not plan.layers:
+                    raise BudgetError(
+                        f"stage {self.spec.name} reaches {self.options.least_db:g} dB only with all layers in higher "
+                        "precision, expected some in int8; lower the budget or leave this stage as it is"
+                    )
+            self._plan = plan
+        return self._plan
+
+
+def write_dynamic(source: Path, path: Path) -> Path:
+    """int8 weights a channel, activations in 8 bits with ranges of the moment; linear layers alone."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quantize_dynamic(
+        source, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )  # fmt: skip
+    # written again with sorted maps, so that the same graph gives the same bytes
+    return Graph.load(path).save(path)

@@ -1,0 +1,212 @@
+"""Which engine and precision is fastest for a stage on this machine, within a quality budget: measured, then chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from mgcc_calibration.candidates import Candidate, Engine, StagePrecision
+from mgcc_calibration.data import Feeds
+from mgcc_calibration.errors import BudgetError, DataError
+from mgcc_calibration.observe import Samples
+from mgcc_calibration.sensitivity import main_outputs, signal_to_noise_db, spread
+from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines import Array, EngineOptions, Session, open_session
+from mgcc_runtime.errors import EngineError
+from mgcc_runtime.verify import relative_l2
+
+#: Tokens of text in the turn that a language model's calls are weighted by; it has one prefill, one [IMG] pass.
+DECODE_STEPS = 24
+
+#: Quality of a candidate, higher is better, besides its own stage's error: a StoryBench score, PSNR of images.
+Judge = Callable[[Candidate], float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs that a stage meets, and how often in a request."""
+
+    name: str
+    feeds: Feeds
+    calls: int
+
+
+def workload(spec: StageSpec, samples: Samples) -> list[Case]:
+    """What is timed: for the language model a prefill, the [IMG] tokens and decode steps; else one call."""
+    if spec.name != "llm":
+        chosen = spread(samples, 1)
+        if not chosen:
+            raise DataError(f"there is no calibration data of stage {spec.name} to time it on; capture some")
+        return [Case("call", chosen[0], 1)]
+    found: dict[str, list[Feeds]] = {"prefill": [], "image_tokens": [], "decode": []}
+    for feeds in samples():
+        past = feeds["past_key_values.0.key"].shape[2]
+        kind = "prefill" if past == 0 else "decode" if feeds["inputs_embeds"].shape[1] == 1 else "image_tokens"
+        found[kind].append(feeds)
+    calls = {"decode": DECODE_STEPS}
+    return [Case(k, _middle(entries), calls.get(k, 1)) for k, entries in found.items() if entries]
+
+
+def _middle(entries: list[Feeds]) -> Feeds:
+    """The one of middle length."""
+    return sorted(entries, key=lambda f: f["inputs_embeds"].shape[1] + f["past_key_values.0.key"].shape[2])[
+        len(entries) // 2
+    ]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate on this machine. `refused`: why it cannot be chosen; empty if it can."""
+
+    engine: Engine
+    precision: StagePrecision
+    bytes: int
+    total_ms: float | None  # of the workload's calls
+    calls_ms: dict[str, float]  # median of one call, by case
+    error: float | None  # relative L2 of the worst output against fp32
+    signal_to_noise_db: float | None
+    quality: float | None
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was measured for a stage and what was chosen."""
+
+    stage: str
+    chosen: Measurement
+    measurements: tuple[Measurement, ...]
+    least_db: float
+    least_quality: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a candidate has to keep to. `least_quality` is of the judge, if there is one."""
+
+    least_db: float = 25.0
+    least_quality: float | None = None
+
+
+def measure(
+    spec: StageSpec,
+    candidates: Sequence[Candidate],
+    samples: Samples,
+    *,
+    budget: Budget = Budget(),
+    judge: Judge | None = None,
+    rounds: int = 5,
+    threads: int = 0,
+) -> list[Measurement]:
+    """Time and compare the candidates; the first must be fp32 on ONNX Runtime, which the others are compared with.
+
+    Rounds go over all candidates in turn, so that a machine that is busy for a while is so for all of them.
+    """
+    cases, options = workload(spec, samples), EngineOptions(threads)
+    sessions: list[Session | None] = []
+    refused: list[str] = []
+    for candidate in candidates:
+        session, reason = _opened(spec, candidate, options)
+        sessions.append(session)
+        refused.append(reason)
+    try:
+        exact, compared = sessions[0], spread(samples, 4)
+        assert exact is not None, refused[0]
+        expected = [_outputs(exact, feeds) for feeds in compared]
+        errors = [_error(spec, session, compared, expected) if session else None for session in sessions]
+        times = _times(sessions, cases, rounds)
+    finally:
+        for session in sessions:
+            if session is not None:
+                session.close()
+    return [
+        _measurement(candidate, error, calls, cases, reason, budget, judge)
+        for candidate, error, calls, reason in zip(candidates, errors, times, refused, strict=True)
+    ]
+
+
+def choose(stage: str, measurements: Sequence[Measurement], budget: Budget = Budget()) -> Choice:
+    """The fastest that keeps to the budget; BudgetError if none does."""
+    fit = [m for m in measurements if not m.refused and m.total_ms is not None]
+    if not fit:
+        reasons = "; ".join(f"{m.engine} {m.precision}: {m.refused}" for m in measurements)
+        raise BudgetError(f"no candidate for stage {stage} keeps to the budget ({reasons}); loosen it")
+    fastest = min(fit, key=lambda m: (m.total_ms or 0.0, m.bytes))
+    return Choice(stage, fastest, tuple(measurements), budget.least_db, budget.least_quality)
+
+
+def _opened(spec: StageSpec, candidate: Candidate, options: EngineOptions) -> tuple[Session | None, str]:
+    if candidate.path is None:
+        return None, candidate.note
+    try:
+        return open_session(candidate.engine.value, candidate.path, spec, options), ""
+    except EngineError as error:
+        return None, str(error)
+
+
+def _outputs(session: Session, feeds: Feeds) -> dict[str, Array]:
+    return dict(session.run(feeds).arrays)
+
+
+def _error(spec: StageSpec, session: Session, compared: Sequence[Feeds], expected: Sequence[dict[str, Array]]) -> float:
+    """Relative L2 of the worst output that counts, all samples together; infinite where the engine fails."""
+    names = main_outputs(spec)
+    try:
+        found = [_outputs(session, feeds) for feeds in compared]
+    except EngineError:
+        return float("inf")
+    return max(
+        relative_l2(*(np.concatenate([values[name].ravel() for values in side]) for side in (found, expected)))
+        for name in names
+    )
+
+
+def _times(sessions: Sequence[Session | None], cases: Sequence[Case], rounds: int) -> list[dict[str, list[float]]]:
+    """Milliseconds of each round, by case; the first round warms up and does not count."""
+    found: list[dict[str, list[float]]] = [{case.name: [] for case in cases} for _ in sessions]
+    for turn in range(rounds + 1):
+        for session, times in zip(sessions, found, strict=True):
+            if session is None:
+                continue
+            for case in cases:
+                started = time.perf_counter()
+                try:
+                    session.run(case.feeds)
+                except EngineError:
+                    continue  # its error is infinite already, so it is refused
+                if turn:
+                    times[case.name].append((time.perf_counter() - started) * 1e3)
+    return found
+
+
+def _measurement(
+    candidate: Candidate, error: float | None, times: dict[str, list[float]], cases: Sequence[Case],
+    reason: str, budget: Budget, judge: Judge | None,
+) -> Measurement:  # fmt: skip
+    calls = {name: round(median(values), 4) for name, values in times.items() if values}
+    total = round(sum(case.calls * calls[case.name] for case in cases), 4) if len(calls) == len(cases) else None
+    decibels = None if error is None else signal_to_noise_db(error)
+    quality = None
+    if not reason and decibels is not None and decibels < budget.least_db:
+        reason = f"signal to noise of {decibels:.1f} dB, at least {budget.least_db:g} is asked for"
+    if not reason and judge is not None and budget.least_quality is not None:
+        quality = judge(candidate)
+        if quality < budget.least_quality:
+            reason = f"quality of {quality:.4g}, at least {budget.least_quality:g} is asked for"
+    size = stage_bytes(candidate.path) if candidate.path else 0
+    return Measurement(candidate.engine, candidate.precision, size, total, calls, error, decibels, quality, reason)
+
+
+def stage_bytes(path: Path) -> int:
+    """Size of a graph with the file of its weights, if that is another."""
+    data = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)

@@ -1,0 +1,124 @@
+"""Candidates for a stage on the CPU: made, run by the runtime's engines, measured, and chosen within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mgcc_calibration.candidates import (
+    FORMS,
+    CandidateOptions,
+    Engine,
+    StagePrecision,
+    make_candidates,
+    write_dynamic,
+)
+from mgcc_calibration.choose import Budget, Measurement, choose, measure, workload
+from mgcc_calibration.errors import BudgetError
+from mgcc_calibration.grid import Grid
+from mgcc_calibration.weight_only import Correction, WeightOptions
+from mgcc_runtime.contract import stage
+
+from .small_stage import SPEC, make_graph, samples
+
+EVERY = list(StagePrecision)
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory):
+    """Of the convolutional stage, in every form, at a budget that W8A8 reaches with all its layers."""
+    folder = tmp_path_factory.mktemp("candidates")
+    source = make_graph().save(folder / "fp32" / "unet.onnx")
+    weights = WeightOptions(Grid(4, 16), Correction.AWQ_GPTQ)
+    return make_candidates(SPEC, source, samples(), folder, EVERY, CandidateOptions(weights=weights, least_db=20.0))
+
+
+@pytest.fixture(scope="module")
+def measurements(candidates):
+    return measure(SPEC, candidates, samples(), budget=Budget(least_db=20.0), rounds=2, threads=1)
+
+
+def test_every_form_is_made(candidates):
+    assert [(c.engine, c.precision) for c in candidates] == list(FORMS)
+    assert all(c.path is not None and c.path.is_file() for c in candidates)
+
+
+def test_every_form_runs_in_its_engine_and_is_compared(measurements):
+    assert [(m.engine, m.precision) for m in measurements] == list(FORMS)
+    for m in measurements:
+        assert m.total_ms is not None and m.total_ms > 0 and set(m.calls_ms) == {"call"}
+    by_form = {(m.engine, m.precision): m for m in measurements}
+    assert by_form[Engine.OPENVINO, StagePrecision.FP32].error < 1e-5
+    for engine in Engine:
+        assert 20 < by_form[engine, StagePrecision.INT8].signal_to_noise_db < 60
+    sizes = {m.precision: m.bytes for m in measurements}
+    assert sizes[StagePrecision.INT4_WEIGHTS] < sizes[StagePrecision.FP32]
+
+
+def test_the_fastest_within_the_budget_is_chosen(measurements):
+    def with_time(m: Measurement, total_ms: float, decibels: float, refused: str = "") -> Measurement:
+        return replace(m, total_ms=total_ms, signal_to_noise_db=decibels, refused=refused)
+
+    slow, fast, wrong = (
+        with_time(measurements[0], 9.0, 99.0),
+        with_time(measurements[1], 4.0, 30.0),
+        with_time(measurements[2], 1.0, 3.0, "too far off"),
+    )
+    found = choose("unet", [slow, fast, wrong])
+    assert found.chosen is fast and found.measurements == (slow, fast, wrong)
+    with pytest.raises(BudgetError, match="too far off"):
+        choose("unet", [wrong])
+
+
+def test_the_budget_refuses_with_the_reason(candidates):
+    found = measure(SPEC, candidates, samples(), budget=Budget(least_db=70.0), rounds=1, threads=1)
+    refused = {(m.engine, m.precision): m.refused for m in found}
+    assert not refused[Engine.ONNXRUNTIME, StagePrecision.FP32]
+    assert "at least 70 is asked for" in refused[Engine.OPENVINO, StagePrecision.INT8]
+
+
+def test_a_judge_has_its_say(candidates):
+    def judge(candidate):
+        return 0.0 if candidate.precision is StagePrecision.INT4_WEIGHTS else 1.0
+
+    budget = Budget(least_db=-10.0, least_quality=0.5)
+    found = measure(SPEC, candidates, samples(), budget=budget, judge=judge, rounds=1, threads=1)
+    assert [m.precision for m in found if m.refused] == [StagePrecision.INT4_WEIGHTS]
+
+
+def test_layers_are_given_back_until_the_budget_holds(candidates, tmp_path):
+    source = candidates[0].path
+    options = CandidateOptions(least_db=38.0)
+    (found,) = [
+        c
+        for c in make_candidates(SPEC, source, samples(), tmp_path, [StagePrecision.INT8], options)
+        if c.engine is Engine.OPENVINO
+    ]
+    spared = [name for name, reason in found.kept.items() if "most sensitive" in reason]
+    assert spared and found.quantised + len(spared) == 5
+    fp32 = candidates[0]
+    (exact, measured) = measure(SPEC, [fp32, found], samples(), budget=Budget(least_db=36.0), rounds=1, threads=1)
+    assert not measured.refused and not exact.refused
+
+
+def test_a_form_that_cannot_be_made_says_why(tmp_path, candidates):
+    (int8, other) = make_candidates(
+        SPEC, candidates[0].path, samples(), tmp_path, [StagePrecision.INT8], CandidateOptions(least_db=98.0)
+    )
+    assert int8.path is None and other.path is None and "98 dB only with all layers" in int8.note
+    found = measure(SPEC, [candidates[0], int8], samples(), rounds=1, threads=1)
+    assert found[1].refused == int8.note and found[1].total_ms is None
+
+
+def test_dynamic_graphs_are_the_same_each_time(candidates, tmp_path):
+    files = [write_dynamic(candidates[0].path, tmp_path / name / "unet.onnx") for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_language_model_is_timed_as_a_turn_uses_it(bundle, data):
+    spec = stage(bundle.manifest.dimensions, "llm")
+    cases = {case.name: case for case in workload(spec, lambda: data.samples("llm"))}
+    assert set(cases) == {"prefill", "image_tokens", "decode"}
+    assert cases["decode"].calls > cases["prefill"].calls == 1
+    assert cases["decode"].feeds["inputs_embeds"].shape[1] == 1
