@@ -13,7 +13,7 @@ READY := $(VENV)/.ready-$(KEY)
 WHEELHOUSE := $(VENV)/wheelhouse
 
 BUNDLE := build/story-cpu-fp32
-SOURCES := mgcc_ref runtime export calibration examples tests tools
+SOURCES := mgcc_ref runtime export calibration benchmarks examples tests tools
 export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PYTHONUNBUFFERED := 1

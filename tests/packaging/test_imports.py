@@ -16,6 +16,7 @@ FOLDERS = {
     "mgcc_runtime": ROOT / "runtime" / "mgcc_runtime",
     "mgcc_export": ROOT / "export" / "mgcc_export",
     "mgcc_calibration": ROOT / "calibration" / "mgcc_calibration",
+    "mgcc_benchmarks": ROOT / "benchmarks" / "mgcc_benchmarks",
 }
 
 #: package -> what of ours it may import besides itself.
@@ -24,6 +25,7 @@ ARROWS = {
     "mgcc_ref": {"mgcc_runtime.contract"},
     "mgcc_calibration": {"mgcc_ref", "mgcc_runtime"},
     "mgcc_export": {"mgcc_calibration", "mgcc_ref", "mgcc_runtime"},
+    "mgcc_benchmarks": {"mgcc_ref", "mgcc_runtime"},
 }
 RUNTIME_ANYWHERE = {"numpy", "PIL", "tokenizers"}
 RUNTIME_ENGINES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda"}  # in engines/ alone

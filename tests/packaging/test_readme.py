@@ -23,6 +23,8 @@ NOT_RUN = {
     f"python export/build_engines.py --profile story --target cpu --precision fp32 --out {BUNDLE}": (
         "the fixture tiny_bundle runs it with --profile tiny"
     ),
+    f"python benchmarks/quality.py --bundle {BUNDLE}": "500 pictures; the next command runs, and draws a few",
+    "python benchmarks/quality.py --ceiling": "500 pictures in nine forms; tests/benchmarks runs it on a few",
 }
 
 
@@ -40,7 +42,7 @@ def workplace(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A folder that looks like the repository with its bundle built; what the commands write lands in it."""
     (tmp_path / "build").mkdir()
     (tmp_path / BUNDLE).symlink_to(tiny_bundle, target_is_directory=True)
-    for name in ("examples", "export", "mgcc_ref", "runtime", "docs"):
+    for name in ("benchmarks", "examples", "export", "mgcc_ref", "runtime", "docs"):
         (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
     return tmp_path
 

@@ -1,0 +1,106 @@
+"""Who draws StoryBench's pictures: a bundle through the runtime, the PyTorch reference, or the truth itself."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from PIL import Image
+
+from mgcc_benchmarks.crispness import LabelledBox
+from mgcc_ref.story.bench import BenchItem
+from mgcc_ref.story.scene import Scene, render
+from mgcc_runtime import Box, BoxMode, Pipeline
+
+
+class Oracle(enum.Enum):
+    """What a painter is told beside the item's parts."""
+
+    NOTHING = "nothing"
+    BOXES = "boxes"  # the true scene's labels and boxes
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One item's picture; `boxes` in [0, 1] are those that it was drawn from."""
+
+    image: Image.Image
+    boxes: tuple[LabelledBox, ...]
+    text: str | None  # None: no text was asked for
+
+
+class Painter(Protocol):
+    @property
+    def identity(self) -> str:
+        """Names what draws, so that scores of another one are never continued."""
+
+    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn: ...
+
+
+def true_boxes(scene: Scene) -> tuple[LabelledBox, ...]:
+    return tuple((thing.label, thing.box) for thing in scene.objects)
+
+
+class BundlePainter:
+    """A bundle, through the public API as a user would run it."""
+
+    def __init__(self, pipeline: Pipeline, oracle: Oracle) -> None:
+        self.pipeline, self.oracle = pipeline, oracle
+        manifest = (pipeline.bundle.root / "manifest.json").read_bytes()
+        self.identity = f"bundle {hashlib.sha256(manifest).hexdigest()[:16]}, oracle {oracle.value}"
+
+    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+        side = self.pipeline.bundle.manifest.dimensions.image_px
+        boxes: BoxMode | list[Box] = BoxMode.AUTO
+        if self.oracle is Oracle.BOXES:
+            boxes = [
+                Box(label, (x1 * side, y1 * side, x2 * side, y2 * side))
+                for label, (x1, y1, x2, y2) in true_boxes(item.target)
+            ]
+        result = self.pipeline.generate(item.inputs(), seed=seed, words=words, boxes=boxes)
+        found = []
+        for box in result.boxes:
+            x1, y1, x2, y2 = (v / side for v in box.xyxy)
+            found.append((box.label, (x1, y1, x2, y2)))
+        return Drawn(result.image, tuple(found), result.text if words else None)
+
+
+class ReferencePainter:
+    """`mgcc_ref` in eager PyTorch, of a profile and a folder of weights."""
+
+    def __init__(self, profile: str, weights: Path | str | None, oracle: Oracle) -> None:
+        from mgcc_ref.model import load_model
+        from mgcc_ref.pipeline import ReferencePipeline
+
+        self.oracle = oracle
+        folder: Path | Literal["random"] | None = None
+        if weights is not None:
+            folder = "random" if weights == "random" else Path(weights)
+        model = load_model(profile, folder)
+        self.pipeline = ReferencePipeline(model)
+        digest = hashlib.sha256()
+        for parameter in model.parameters():
+            digest.update(parameter.detach().float().sum().numpy().tobytes())
+        self.identity = f"reference {profile} {digest.hexdigest()[:16]}, oracle {oracle.value}"
+
+    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+        from mgcc_ref.pipeline import GroundedObject
+
+        boxes = None
+        if self.oracle is Oracle.BOXES:
+            boxes = [GroundedObject(label, box, 1.0) for label, box in true_boxes(item.target)]
+        result = self.pipeline.generate(item.inputs(), seed=seed, words=words, boxes=boxes)
+        found = tuple((thing.label, thing.box) for thing in result.layout.objects)
+        return Drawn(result.image, found, result.text.text if words else None)
+
+
+class TruthPainter:
+    """The true picture: what the reader and the scores give at best."""
+
+    identity = "truth"
+
+    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+        return Drawn(Image.fromarray(render(item.target)), true_boxes(item.target), None)

@@ -1,0 +1,174 @@
+"""`python benchmarks/quality.py`: how right the pictures are. The only module of StoryBench that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mgcc_benchmarks.ceiling import measure_ceiling, spoilings
+from mgcc_benchmarks.evaluator import find_likeness
+from mgcc_benchmarks.painters import BundlePainter, Oracle, Painter, ReferencePainter, TruthPainter
+from mgcc_benchmarks.sheet import contact_sheet
+from mgcc_benchmarks.storybench import Plan, counts, redraw, run_plan, summarise, worst
+from mgcc_ref.config import PROFILE_NAMES, get_profile
+from mgcc_ref.story.bench import SETTINGS, Suite, setting_of
+from mgcc_ref.weights import WeightsError
+from mgcc_runtime import MgccError, Pipeline
+from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
+from mgcc_runtime.files import check_output, write_atomically
+from mgcc_runtime.machine import describe_machine
+
+RESULTS = Path(__file__).parents[1] / "results"
+_LONGEST_SHEET = 40  # rows: an image of some 12,000 pixels' height
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_INPUT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        for path, suffix in ((options.sheet, ".png"), (options.out, ".json")):
+            if path is not None:
+                check_output(path, suffix)
+        result = _ceiling(options) if options.ceiling else _measure(options)
+        path = options.out or RESULTS / _default_name(options)
+        _store(path, result)
+    except MgccError as error:
+        print(f"quality.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except WeightsError as error:
+        print(f"quality.py: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("quality.py: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    shown = {name: value for name, value in result.items() if name in _SHOWN}
+    print(json.dumps(shown)) if options.json else _print_table(shown, path)
+    return EXIT_DONE
+
+
+_SHOWN = ("suite", "setting", "items", "scores", "ceiling")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="quality.py", description="StoryBench: draws held-back stories and reads the pictures.")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--suite", type=Suite, choices=list(Suite), default=Suite.STORIES, metavar="|".join(Suite))
+    parser.add_argument("--setting", help="how much is shown (default: all of it): 1, 5, 5+4, or 1, 5, 10 rounds")
+    parser.add_argument("--items", type=int, default=500, metavar="N", help="pictures (default: 500)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of items and noise (default: 0)")
+    parser.add_argument("--words", type=int, default=16, metavar="N", help="of text to score; 0: none (default: 16)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    parser.add_argument("--reference", action="store_true", help="draw with mgcc_ref instead of a bundle")
+    parser.add_argument("--profile", default="story", choices=PROFILE_NAMES, help="of --reference (default: story)")
+    parser.add_argument("--weights", metavar="DIR|random", help="of --reference and --ceiling (default: the profile's)")
+    parser.add_argument("--oracle", type=Oracle, choices=[Oracle.BOXES], metavar="boxes", help="give the true boxes")
+    parser.add_argument("--ceiling", action="store_true", help="draw nothing: measure the reader on true pictures")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of the first items")
+    parser.add_argument("--worst", type=int, metavar="N", help="the sheet shows the worst N instead")
+    parser.add_argument("--resume", type=Path, metavar="FILE.jsonl", help="keep records there; go on from them")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="where the result goes (default: results/)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    if not options.ceiling and options.reference == (options.bundle is not None):
+        parser.error("give either --bundle DIR or --reference (or --ceiling)")
+    if options.items < 1 or options.seed < 0 or options.words < 0:
+        parser.error("--items must be at least 1, --seed and --words at least 0")
+    if options.worst is not None and (options.sheet is None or not 1 <= options.worst <= _LONGEST_SHEET):
+        parser.error(f"--worst takes 1 to {_LONGEST_SHEET} and needs --sheet FILE.png")
+    try:
+        options.setting = setting_of(options.suite, options.setting or SETTINGS[options.suite][-1].value)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    return Plan(options.suite, options.setting, options.items, options.seed, options.words)
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    plan, oracle = _plan(options), options.oracle or Oracle.NOTHING
+    with ExitStack() as stack:
+        painter: Painter
+        if options.reference:
+            painter = ReferencePainter(options.profile, options.weights, oracle)
+        else:
+            pipeline = stack.enter_context(Pipeline.load(options.bundle, threads=options.threads))
+            painter = BundlePainter(pipeline, oracle)
+        records = run_plan(plan, painter, find_likeness(), kept=options.resume, progress=_Progress().show)
+        if options.sheet is not None:
+            numbers = worst(records, options.worst) if options.worst else range(min(options.items, 10))
+            contact_sheet(redraw(plan, painter, numbers)).save(options.sheet)
+        identity = plan.identity(painter)
+    return {**summarise(plan, records), "counted": counts(records), "run": identity, "machine": describe_machine()}
+
+
+def _ceiling(options: argparse.Namespace) -> dict[str, Any]:
+    plan = _plan(options)
+    folder = Path(options.weights) if options.weights else get_profile("story").weights_folder
+    scenes = [plan.item(number).target for number in range(plan.items)]
+    found = measure_ceiling(scenes, spoilings(folder), seed=plan.seed, progress=_Progress().show)
+    if options.sheet is not None:
+        contact_sheet(redraw(plan, TruthPainter(), range(min(options.items, 10)))).save(options.sheet)
+    told = {"suite": plan.suite.value, "setting": plan.setting.value, "items": plan.items}
+    return {**told, "ceiling": found, "machine": describe_machine()}
+
+
+def _default_name(options: argparse.Namespace) -> str:
+    if options.ceiling:
+        return "quality-ceiling.json"
+    drawn_by = f"reference-{options.profile}" if options.reference else options.bundle.resolve().name
+    oracle = "-oracle-boxes" if options.oracle else ""
+    name = f"quality-{drawn_by}-{options.suite.value}-{options.setting.value}{oracle}"
+    return re.sub(r"[^A-Za-z0-9.+_-]", "_", name) + ".json"
+
+
+def _store(path: Path, result: dict[str, Any]) -> None:
+    """Machine and run beside the scores: figures without them mean little."""
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def _print_table(result: dict[str, Any], path: Path) -> None:
+    print(f"{result['suite']}, setting {result['setting']}, {result['items']} items; whole result: {path}")
+    tables = result.get("ceiling") or {"": result["scores"]}
+    for heading, scores in tables.items():
+        print(heading or "score")
+        for name, score in scores.items():
+            low, high = score["ci95"]
+            value = "not measured" if score["value"] is None else f"{score['value']:8.4f}  [{low:.4f}, {high:.4f}]"
+            print(f"  {name:20} {value}")
+
+
+class _Progress:
+    """Items done and time left, on standard error: rewritten on a terminal, every half minute elsewhere."""
+
+    _QUIET_S = 30.0
+
+    def __init__(self) -> None:
+        self._started_s = self._said_s = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        left_min = (now_s - self._started_s) / done * (total - done) / 60
+        text = f"{done} of {total} pictures, {left_min:.1f} min left"
+        if self._terminal:
+            print(f"\r\033[K{text}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        elif now_s - self._said_s > self._QUIET_S:
+            self._said_s = now_s
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,165 @@
+"""StoryBench: draws items, scores each picture, and adds the scores up."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from mgcc_benchmarks.bootstrap import NOTHING, Tally, bootstrap
+from mgcc_benchmarks.crispness import score_crispness
+from mgcc_benchmarks.painters import Drawn, Painter
+from mgcc_benchmarks.reader import read_picture, to_picture
+from mgcc_benchmarks.scores import SCORES, TEXT_SCORES, score_scene, score_text
+from mgcc_ref.story.bench import BenchItem, BenchSetting, Suite, bench_item
+from mgcc_ref.story.scene import render
+from mgcc_runtime.errors import InputError
+
+log = logging.getLogger("mgcc.benchmarks")
+
+
+class Likeness(Protocol):
+    """How alike two pictures are to an evaluator."""
+
+    def __call__(self, drawn: Image.Image, truth: Image.Image) -> float: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which items are drawn, and how."""
+
+    suite: Suite
+    setting: BenchSetting
+    items: int
+    seed: int
+    words: int
+
+    def item(self, number: int) -> BenchItem:
+        return bench_item(self.suite, self.setting, number, self.seed)
+
+    def identity(self, painter: Painter) -> dict[str, Any]:
+        """What records belong to; the number of items is left out, so that a longer run goes on from a shorter one."""
+        return {
+            "painter": painter.identity,
+            "suite": self.suite.value,
+            "setting": self.setting.value,
+            "seed": self.seed,
+            "words": self.words,
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """One item's tallies by score."""
+
+    number: int
+    tallies: dict[str, Tally]
+
+    @property
+    def faults(self) -> float:
+        """How much is wrong: what orders the worst items. Missing, extra and misplaced objects and the background."""
+        names = ("object_recall", "object_precision", "position_accuracy", "background_accuracy")
+        return sum(self.tallies[n].counted - self.tallies[n].right for n in names)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"number": self.number, "tallies": {n: [t.right, t.counted] for n, t in self.tallies.items()}}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        return cls(int(value["number"]), {n: Tally(*pair) for n, pair in value["tallies"].items()})
+
+
+def score_drawn(item: BenchItem, drawn: Drawn, likeness: Likeness | None) -> dict[str, Tally]:
+    """All SCORES of one picture; those that were not asked for, or have no evaluator, count nothing."""
+    picture = to_picture(drawn.image)
+    reading = read_picture(picture)
+    tallies = score_scene(item, reading) | score_crispness(picture, drawn.boxes, reading.background)
+    tallies |= score_text(item, drawn.text) if drawn.text is not None else dict.fromkeys(TEXT_SCORES, NOTHING)
+    tallies["clip_similarity"] = NOTHING
+    if likeness is not None:
+        tallies["clip_similarity"] = Tally(likeness(drawn.image, Image.fromarray(render(item.target))), 1.0)
+    return {name: tallies[name] for name in SCORES}
+
+
+def run_plan(
+    plan: Plan,
+    painter: Painter,
+    likeness: Likeness | None,
+    *,
+    kept: Path | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Record]:
+    """Draw and score every item. `kept`: a file of records that a stopped run goes on from.
+
+    `progress(done, total)` is called after each item. InputError if the records are of another run.
+    """
+    records = _read_kept(kept, plan.identity(painter)) if kept is not None and kept.exists() else {}
+    if kept is not None and not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(plan.identity(painter)) + "\n", encoding="utf-8")
+    for number in range(plan.items):
+        if number not in records:
+            item = plan.item(number)
+            drawn = painter.draw(item, seed=noise_seed(plan, number), words=plan.words)
+            records[number] = Record(number, score_drawn(item, drawn, likeness))
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(records[number].to_json()) + "\n")
+        progress(number + 1, plan.items)
+    return [records[number] for number in range(plan.items)]
+
+
+def noise_seed(plan: Plan, number: int) -> int:
+    """Each item has noise of its own, the same in every run."""
+    return plan.seed * 1_000_003 + number
+
+
+def _read_kept(path: Path, identity: dict[str, Any]) -> dict[int, Record]:
+    first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    try:
+        told = json.loads(first)
+        # a killed run may leave half a line at the end: that item is drawn again
+        whole = [json.loads(line) for line in lines if line.endswith("}}")]
+        records = [Record.from_json(value) for value in whole]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"records {path} cannot be read ({error}); give another --resume file") from None
+    if told != identity:
+        changed = [name for name in identity if not isinstance(told, dict) or told.get(name) != identity[name]]
+        raise InputError(
+            f"records {path} are of a run with another {' and '.join(changed)}; give another --resume file"
+        )
+    return {record.number: record for record in records}
+
+
+def summarise(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
+    """The object that `quality.py --json` prints."""
+    scores = {name: bootstrap([r.tallies[name] for r in records], seed=plan.seed).to_json() for name in SCORES}
+    return {"suite": plan.suite.value, "setting": plan.setting.value, "items": len(records), "scores": scores}
+
+
+def counts(records: Sequence[Record]) -> dict[str, float]:
+    """What each score was counted over: objects, boxes, names or items."""
+    return {name: float(np.sum([r.tallies[name].counted for r in records])) for name in SCORES}
+
+
+def worst(records: Sequence[Record], count: int) -> list[int]:
+    """Numbers of the items with most faults, the worst first; of equals, those whose sprites are least crisp."""
+
+    def order(record: Record) -> tuple[float, float]:
+        crisp = record.tallies["sprite_psnr_db"]
+        return -record.faults, crisp.right / crisp.counted if crisp.counted else 0.0
+
+    return [record.number for record in sorted(records, key=order)[:count]]
+
+
+def redraw(plan: Plan, painter: Painter, numbers: Sequence[int]) -> Iterator[tuple[BenchItem, Drawn]]:
+    """Items with their pictures, drawn again: the same seed gives the same picture."""
+    for number in numbers:
+        item = plan.item(number)
+        yield item, painter.draw(item, seed=noise_seed(plan, number), words=plan.words)

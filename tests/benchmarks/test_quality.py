@@ -1,0 +1,157 @@
+"""`python benchmarks/quality.py` on the tiny bundle: the object it prints, records, sheets and errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mgcc_benchmarks import evaluator as likeness
+from mgcc_benchmarks.painters import TruthPainter
+from mgcc_benchmarks.quality_cli import main
+from mgcc_benchmarks.scores import SCORES
+from mgcc_benchmarks.storybench import Plan, Record, run_plan, summarise, worst
+from mgcc_ref.story.bench import Suite, bench_item
+from mgcc_ref.story.bench_evaluator import Evaluator
+from mgcc_ref.story.dialogues import DialogueSetting
+from mgcc_ref.story.scene import render
+from mgcc_ref.story.stories import Setting
+from mgcc_ref.weights import save_module
+from mgcc_runtime.errors import InputError
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality.py"
+PLAN = Plan(Suite.STORIES, Setting.CAPTIONS_5_IMAGES_4, 3, 0, 0)
+
+
+def check_form(found: dict[str, Any], *, items: int) -> None:
+    """The design's form, exactly."""
+    assert list(found) == ["suite", "setting", "items", "scores"]
+    assert found["items"] == items
+    assert set(found["scores"]) == set(SCORES)
+    for score in found["scores"].values():
+        assert set(score) == {"value", "ci95"}
+        low, high = score["ci95"]
+        if score["value"] is not None:
+            assert low <= score["value"] <= high
+
+
+@pytest.mark.slow
+def test_script_prints_one_object_and_stores_the_machine(tiny_bundle: Path, tmp_path: Path) -> None:
+    options = ["--items", "3", "--words", "4", "--out", tmp_path / "r.json", "--sheet", tmp_path / "s.png", "--json"]
+    command = [sys.executable, SCRIPT, "--bundle", tiny_bundle, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    check_form(found, items=3)
+    assert (found["suite"], found["setting"]) == ("stories", "5+4")
+    stored = json.loads((tmp_path / "r.json").read_text())
+    assert stored["machine"]["cpu"] and stored["scores"] == found["scores"]
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.height > 3 * 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [["--oracle", "boxes"], ["--suite", "dialogues", "--setting", "5"]])
+def test_options(tiny_bundle: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--bundle", str(tiny_bundle), "--items", "2", "--words", "0", "--out", str(tmp_path / "r.json")]
+    sheet = ["--sheet", str(tmp_path / "worst.png"), "--worst", "1"]
+    assert main([*arguments, *more, *sheet, "--json"]) == 0
+    check_form(json.loads(capsys.readouterr().out), items=2)
+    assert (tmp_path / "worst.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_reference_and_bundle_draw_the_same(tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    """Same weights, same noise: what is read from the pictures agrees."""
+    shared = ["--items", "2", "--words", "0", "--out", str(tmp_path / "r.json"), "--json"]
+    assert main(["--bundle", str(tiny_bundle), *shared]) == 0
+    ours = json.loads(capsys.readouterr().out)["scores"]
+    assert main(["--reference", "--profile", "tiny", *shared]) == 0
+    theirs = json.loads(capsys.readouterr().out)["scores"]
+    for name in ("object_recall", "background_accuracy", "sprite_psnr_db"):
+        assert ours[name]["value"] == pytest.approx(theirs[name]["value"], abs=0.02)
+
+
+def test_truth_scores_full_marks() -> None:
+    scores = summarise(PLAN, run_plan(PLAN, TruthPainter(), None))["scores"]
+    for name in ("object_recall", "object_precision", "position_accuracy", "background_accuracy", "whole_scene"):
+        assert scores[name]["value"] == 1, name
+    assert scores["clip_similarity"] == {"value": None, "ci95": [None, None]}
+
+
+class Dying(TruthPainter):
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def draw(self, item, *, seed, words):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().draw(item, seed=seed, words=words)
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    kept = tmp_path / "records.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(PLAN, Dying(2), None, kept=kept)
+    with kept.open("a") as file:
+        file.write('{"number": 2, "tall')  # killed in the middle of a line
+    resumed = run_plan(PLAN, Dying(1), None, kept=kept)
+    assert resumed == run_plan(PLAN, TruthPainter(), None)
+    other = Plan(Suite.DIALOGUES, DialogueSetting.ROUNDS_10, 3, 1, 0)
+    with pytest.raises(InputError, match="another suite and setting and seed"):
+        run_plan(other, TruthPainter(), None, kept=kept)
+
+
+def test_worst_come_first() -> None:
+    records = run_plan(PLAN, TruthPainter(), None)
+    spoiled = Record(7, {n: type(t)(0.0, t.counted) for n, t in records[1].tallies.items()})
+    assert worst([records[0], spoiled, records[2]], 1) == [7]
+
+
+def test_ceiling_needs_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ceiling.json"
+    assert main(["--ceiling", "--items", "2", "--weights", str(tmp_path), "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ceiling"]["truth"]["objects_right"]["value"] == 1
+    assert {"blur_1_px", "noise_10"} <= found["ceiling"].keys()
+
+
+def test_likeness_is_a_cosine_and_its_absence_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "evaluator.safetensors"
+    assert likeness.find_likeness(path) is None
+    assert "clip_similarity is null" in caplog.text and "--step evaluator" in caplog.text
+    torch.manual_seed(0)
+    save_module(Evaluator(), path)
+    measure = likeness.find_likeness(path)
+    assert measure is not None
+    pictures = [Image.fromarray(render(bench_item(PLAN.suite, PLAN.setting, n).target)) for n in range(2)]
+    assert measure(pictures[0], pictures[0]) == pytest.approx(1, abs=1e-5)
+    assert measure(*pictures) < 0.99999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --bundle DIR or --reference"),
+        (["--bundle", "x", "--reference"], "give either --bundle DIR or --reference"),
+        (["--bundle", "x", "--setting", "10"], "setting '10' is none of suite stories"),
+        (["--bundle", "x", "--items", "0"], "--items must be at least 1"),
+        (["--bundle", "x", "--worst", "3"], "needs --sheet FILE.png"),
+        (["--bundle", "/no/such/bundle"], "/no/such/bundle"),
+        (["--bundle", "x", "--out", "r.txt"], "r.txt does not end in .json"),
+    ],
+)
+def test_bad_arguments_exit_with_two(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
