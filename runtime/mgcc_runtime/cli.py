@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(commands, "info", _info, "say what a bundle is and what it needs")
     verify = _add_command(commands, "verify", _verify, "compare this device with the bundle's reference data")
     verify.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    verify.add_argument("--out", type=Path, metavar="FILE.json", help="also write the findings, to send them back")
     bench = _add_command(commands, "bench", _bench, "measure how long requests take on this machine")
     bench.add_argument("--runs", type=int, default=10, metavar="N", help="timed requests (default: 10)")
     bench.add_argument("--warm-up", type=int, default=2, metavar="N", help="requests before them (default: 2)")
@@ -284,8 +285,11 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from mgcc_runtime.files import check_output, write_atomically
     from mgcc_runtime.verify import Finding, Report, verify
 
+    if options.out:
+        check_output(options.out, ".json")
     findings: list[Finding] = []
     for finding in verify(options.bundle, _threads(options)):
         findings.append(finding)
@@ -293,6 +297,8 @@ def _verify(options: argparse.Namespace) -> int:
             word = "PASS" if finding.passed else "FAIL"
             print(f"{word}  {finding.name:22} {finding.seconds:6.2f} s  {finding.detail}", flush=True)
     report = Report(str(options.bundle), tuple(findings))
+    if options.out:
+        write_atomically(options.out, (json.dumps(report.for_sending(), indent=1) + "\n").encode())
     if options.json:
         print(json.dumps(report.to_json()))
     else:

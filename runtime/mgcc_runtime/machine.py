@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime")
+_PACKAGES = (
+    "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "tensorrt",
+    "tensorrt_rtx_cu13_bindings",
+)  # fmt: skip
 
 
 def describe_machine() -> dict[str, Any]:

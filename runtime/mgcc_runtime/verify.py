@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bundle import Bundle, read_manifest
 from mgcc_runtime.contract import StageSpec, stages
-from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.golden import request_golden, stage_golden
+from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.manifest import Tolerance
 from mgcc_runtime.pipeline import Pipeline
 
 STRICT = Tolerance(cosine=0.99999, relative_l2=1e-3)  # where the manifest names none: fp32 against PyTorch
 MAX_BOX_ERROR = 0.01  # of the image's side
+LATENCY_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,23 @@ class Finding:
 class Report:
     bundle: str
     findings: tuple[Finding, ...]
+
+    def for_sending(self) -> dict[str, Any]:
+        """What someone elsewhere needs to judge this device: the findings, the machine and what the bundle is."""
+        try:
+            manifest = read_manifest(Path(self.bundle))
+            built = {
+                "profile": manifest.profile,
+                "target": manifest.target,
+                "weights": manifest.weights,
+                "precision": dict(manifest.precision),
+                "engines": {name: entry.engine for name, entry in manifest.stages.items()},
+                "built_at": manifest.built_at,
+                "built_with": dict(manifest.built_with),
+            }
+        except MgccError:
+            built = {}  # the finding about its files says why
+        return {"schema": 1, "machine": describe_machine(), "built": built, **self.to_json()}
 
     @property
     def passed(self) -> bool:
@@ -90,7 +109,10 @@ def _compare_stage(bundle: Bundle, spec: StageSpec, options: EngineOptions) -> _
     entry = bundle.manifest.stages[spec.name]
     session = open_session(entry.engine, bundle.file(entry.file), spec, options)
     try:
+        start_s = time.perf_counter()
         outputs = session.run(golden.inputs).arrays
+        first_ms = (time.perf_counter() - start_s) * 1e3
+        usual_ms = _latency_ms(session, golden.inputs)
     finally:
         session.close()
     tolerance = bundle.manifest.tolerances.get(spec.name, STRICT)
@@ -106,9 +128,20 @@ def _compare_stage(bundle: Bundle, spec: StageSpec, options: EngineOptions) -> _
     passed = least_cosine >= tolerance.cosine and most_l2 <= tolerance.relative_l2
     detail = (
         f"cosine {least_cosine:.7f} (at least {tolerance.cosine}), relative L2 {most_l2:.1e} "
-        f"(at most {tolerance.relative_l2:g}), worst output {worst}"
+        f"(at most {tolerance.relative_l2:g}), worst output {worst}; {usual_ms:.2f} ms (first run {first_ms:.2f})"
     )
-    return passed, detail, {"cosine": least_cosine, "relative_l2": most_l2}
+    values = {"cosine": least_cosine, "relative_l2": most_l2, "ms": usual_ms, "first_ms": first_ms}
+    return passed, detail, {name: round(value, 9) for name, value in values.items()}
+
+
+def _latency_ms(session: Session, inputs: dict[str, NDArray[Any]]) -> float:
+    """Median of a few runs on the golden inputs, which are short: for the cost of requests there is `mgcc bench`."""
+    found = []
+    for _ in range(LATENCY_RUNS):
+        start_s = time.perf_counter()
+        session.run(inputs)
+        found.append((time.perf_counter() - start_s) * 1e3)
+    return float(np.median(found))
 
 
 def _compare_request(bundle: Bundle, threads: int) -> _Measured:

@@ -152,6 +152,10 @@ def test_verify(run, bundle_path, own_bundle):
     code, text, _ = run("verify", "--bundle", bundle_path)
     assert code == 0
     assert text.splitlines()[-1] == "8 passed, 0 failed"
+    out = own_bundle.parent / "sent" / "verify.json"
+    assert run("verify", "--bundle", bundle_path, "--out", out)[0] == 0
+    assert json.loads(out.read_text())["machine"]["cores"] >= 1
+    assert run("verify", "--bundle", bundle_path, "--out", out.with_suffix(".txt"))[0] == 2
     found = json.loads(run("verify", "--bundle", bundle_path, "--json")[1])
     assert found["passed"]
     assert len(found["checks"]) == 8

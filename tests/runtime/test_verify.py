@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from mgcc_runtime.contract import stage
-from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2, verify
+from mgcc_runtime.verify import Report, common_prefix, cosine, psnr_db, relative_l2, verify
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage, reseal
 
 
@@ -22,6 +22,25 @@ def test_sound_bundle(bundle_path):
         "stage vae_decoder", "request",
     ]  # fmt: skip
     assert all(f.passed for f in findings)
+
+
+def test_stages_have_latencies(bundle_path):
+    stages = [f for f in verify(bundle_path) if f.name.startswith("stage ")]
+    assert all(f.values["ms"] > 0 and f.values["first_ms"] > 0 for f in stages)
+    assert all("ms (first run" in f.detail for f in stages)
+
+
+def test_what_is_sent_back_names_machine_and_bundle(bundle_path):
+    findings = tuple(verify(bundle_path))
+    sent = json.loads(json.dumps(Report(str(bundle_path), findings).for_sending()))
+    assert sent["passed"] is True and len(sent["checks"]) == len(findings)
+    assert sent["machine"]["packages"]["numpy"] == np.__version__
+    assert sent["built"]["target"] == "cpu" and sent["built"]["engines"]["llm"] == "onnxruntime"
+
+
+def test_a_bundle_that_cannot_be_read_can_be_sent_too(tmp_path):
+    sent = Report(str(tmp_path), tuple(verify(tmp_path))).for_sending()
+    assert sent["passed"] is False and sent["built"] == {}
 
 
 def test_altered_bundle_is_not_run(own_bundle):
