@@ -29,6 +29,8 @@ Quality = Callable[[Graph], float]
 #: Called with (layers done, layers in all).
 Progress = Callable[[int, int], None]
 
+#: Seeds of the stories drawn for comparison are this far from those that ranges were captured from.
+OTHER_STORIES = 1_000_000
 SAME_IMAGE_DB = 99.0  # stands for an infinite PSNR in figures and averages
 
 
@@ -142,6 +144,19 @@ def keep_worst(plan: Plan, errors: Collection[LayerError], quality: Quality, lea
     return SearchResult(kept, tuple(Trial(k, q) for k, q in sorted(trials.items())), least)
 
 
+def draw(pipeline: Pipeline, requests: Sequence[Request], steps: int | None) -> list[Array]:
+    """What the requests give: (H, W, 3) uint8 each."""
+    return [
+        np.asarray(pipeline.generate(fitting_parts(pipeline, r.parts, 0), seed=r.seed, steps=steps).image)
+        for r in requests
+    ]
+
+
+def mean_psnr_db(found: Sequence[Array], exact: Sequence[Array]) -> float:
+    """Mean PSNR of pairs of images, SAME_IMAGE_DB where they are equal."""
+    return float(np.mean([min(psnr_db(a, b), SAME_IMAGE_DB) for a, b in zip(found, exact, strict=True)]))
+
+
 class ImageQuality:
     """PSNR of whole images against the bundle's own, with one stage's graph in its place. Use as a context manager.
 
@@ -159,12 +174,7 @@ class ImageQuality:
 
     def images(self) -> list[Array]:
         """What the requests give with the stage as it is now: (H, W, 3) uint8 each."""
-        return [
-            np.asarray(
-                self._pipeline.generate(fitting_parts(self._pipeline, r.parts, 0), seed=r.seed, steps=self.steps).image
-            )
-            for r in self.requests
-        ]
+        return draw(self._pipeline, self.requests, self.steps)
 
     def images_with(self, graph: Graph) -> list[Array]:
         """What the requests give with `graph` as the stage."""
@@ -179,13 +189,15 @@ class ImageQuality:
                 session.close()
 
     def __call__(self, graph: Graph) -> float:
-        pairs = zip(self.images_with(graph), self._exact, strict=True)
-        return float(np.mean([min(psnr_db(found, exact), SAME_IMAGE_DB) for found, exact in pairs]))
+        return mean_psnr_db(self.images_with(graph), self._exact)
 
     @property
     def exact(self) -> list[Array]:
         """The bundle's own images."""
         return self._exact
+
+    def close(self) -> None:
+        self._pipeline.close()
 
     def __enter__(self) -> ImageQuality:
         return self
@@ -193,4 +205,4 @@ class ImageQuality:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pipeline.close()
+        self.close()

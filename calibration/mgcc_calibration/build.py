@@ -1,0 +1,199 @@
+"""From an fp32 bundle and calibration data to a bundle of lower precision and its report; reads top-down."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mgcc_calibration.candidates import Candidate, CandidateOptions, StagePrecision, make_candidates
+from mgcc_calibration.choose import Budget, Choice, Judge, choose, measure, stage_bytes
+from mgcc_calibration.data import CalibrationData, Feeds
+from mgcc_calibration.errors import DataError, MethodError
+from mgcc_calibration.low_bundle import StageChange, write_low_bundle
+from mgcc_calibration.perplexity import score_texts, story_texts
+from mgcc_calibration.report import Report, StageOutcome, report_paths, write_report
+from mgcc_calibration.requests import storyworld_requests
+from mgcc_calibration.sensitivity import OTHER_STORIES, draw, mean_psnr_db
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import StageSpec, stages
+from mgcc_runtime.engines import EngineOptions
+from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.pipeline import Pipeline
+
+_BUILT_WITH = ("mgcc-edge", "numpy", "onnx", "onnxruntime", "openvino")
+
+#: Asked-for precision -> what competes for the language model, and for the other stages.
+LEVELS: dict[str, tuple[tuple[StagePrecision, ...], tuple[StagePrecision, ...]]] = {
+    "auto": (tuple(StagePrecision), tuple(StagePrecision)),
+    "int8": ((StagePrecision.INT8_WEIGHTS, StagePrecision.INT8_DYNAMIC), (StagePrecision.INT8,)),
+    "int8-weights": ((StagePrecision.INT8_WEIGHTS,), (StagePrecision.INT8_WEIGHTS,)),
+    "int4-weights": ((StagePrecision.INT4_WEIGHTS,), (StagePrecision.INT4_WEIGHTS,)),
+}
+
+#: Called with (stage, what is being done).
+Progress = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What is asked for. `stages` empty: all; the others stay as they are."""
+
+    asked: str = "auto"
+    stages: tuple[str, ...] = ()
+    candidates: CandidateOptions = field(default_factory=CandidateOptions)
+    budget: Budget = field(default_factory=Budget)
+    rounds: int = 5
+    threads: int = 0
+    images: int = 2  # stories drawn with both bundles for the report; 0: none
+    tokens: int = 256  # predicted with both language models for the report; 0: none
+    seed: int = 0  # of those stories
+
+    def __post_init__(self) -> None:
+        if self.asked not in LEVELS:
+            raise MethodError(f"precision {self.asked!r} is unknown, expected one of {', '.join(LEVELS)}; choose one")
+
+
+def build_low(
+    bundle: Bundle,
+    data: CalibrationData,
+    out: Path,
+    options: BuildOptions,
+    judges: Callable[[StageSpec], Judge | None] = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> Report:
+    """Build `out` from the fp32 `bundle`; the report is written beside it.
+
+    Stage by stage: make the graphs, measure them on this machine, take the fastest within the budget, which is fp32
+    where nothing lower keeps to it. `judges` may give a stage a measure of quality besides its own error.
+    """
+    started = time.monotonic()
+    chosen = _chosen(bundle, data, options)
+    work = out.parent / f".{out.name}.candidates"
+    shutil.rmtree(work, ignore_errors=True)
+    outcomes: dict[str, StageOutcome] = {}
+    changes: dict[str, StageChange] = {}
+    try:
+        for spec in chosen:
+            source = bundle.file(bundle.manifest.stages[spec.name].file)
+            choice, candidate = _choose_stage(spec, source, data, work / spec.name, options, judges(spec), progress)
+            outcomes[spec.name] = _outcome(choice, candidate, source)
+            assert candidate.path is not None
+            changes[spec.name] = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
+        progress("bundle", "writing and comparing with golden data")
+        made = write_low_bundle(bundle, changes, out, options.threads)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    progress("quality", "comparing images and text with fp32")
+    report = Report(
+        bundle=str(out),
+        source=str(bundle.root),
+        profile=bundle.manifest.profile,
+        asked=options.asked,
+        data=_data_summary(data),
+        machine=describe_machine(),
+        built_with={n: importlib.metadata.version(n) for n in _BUILT_WITH},
+        bytes_before=sum(f.bytes for f in bundle.manifest.files.values()),
+        bytes_after=sum(f.bytes for f in made.manifest.files.values()),
+        elapsed_s=round(time.monotonic() - started, 1),
+        stages=outcomes,
+        image_psnr_db=_image_psnr(bundle, made, options) if options.images else None,
+        perplexity=_perplexity(bundle, made, options) if options.tokens and "llm" in changes else {},
+    )
+    write_report(report.to_json(), out)
+    progress("report", str(report_paths(out)[1]))
+    return report
+
+
+def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> list[StageSpec]:
+    """The stages to work on, their data and source checked before anything is begun."""
+    every = {spec.name: spec for spec in stages(bundle.manifest.dimensions)}
+    if unknown := [name for name in options.stages if name not in every]:
+        raise MethodError(f"the bundle has no stage {', '.join(unknown)}; choose from {', '.join(every)}")
+    chosen = [spec for name, spec in every.items() if not options.stages or name in options.stages]
+    for spec in chosen:
+        precision = bundle.manifest.precision.get(spec.name)
+        if precision != "fp32":
+            raise MethodError(
+                f"stage {spec.name} of {bundle.root} is in {precision}, expected fp32 to start from; "
+                "give the bundle that `python export/build_engines.py --precision fp32` makes"
+            )
+        ran = data.manifest.graphs.get(spec.name)
+        if ran != bundle.manifest.files[bundle.manifest.stages[spec.name].file].sha256:
+            raise DataError(
+                f"the calibration data of stage {spec.name} was captured from another graph than {bundle.root}'s; "
+                "capture it again with `python -m mgcc_calibration capture`"
+            )
+        data.check(spec)
+    return chosen
+
+
+def _choose_stage(
+    spec: StageSpec, source: Path, data: CalibrationData, folder: Path,
+    options: BuildOptions, judge: Judge | None, progress: Progress,
+) -> tuple[Choice, Candidate]:  # fmt: skip
+    lower = LEVELS[options.asked][0 if spec.name == "llm" else 1]
+    precisions = tuple(dict.fromkeys((StagePrecision.FP32, *lower)))  # fp32 is the yardstick and the way back
+
+    def samples() -> Iterator[Feeds]:
+        return data.samples(spec.name)
+
+    candidates = make_candidates(
+        spec, source, samples, folder, precisions, options.candidates, lambda text: progress(spec.name, text)
+    )
+    progress(spec.name, "measuring")
+    measured = measure(
+        spec, candidates, samples, budget=options.budget, judge=judge, rounds=options.rounds, threads=options.threads
+    )
+    fit = [m for m in measured if not m.refused and m.precision is not StagePrecision.FP32]
+    pool = fit if fit and options.asked != "auto" else measured
+    choice = replace(choose(spec.name, pool, options.budget), measurements=tuple(measured))
+    by_form = {(c.engine, c.precision): c for c in candidates}
+    return choice, by_form[choice.chosen.engine, choice.chosen.precision]
+
+
+def _outcome(choice: Choice, candidate: Candidate, source: Path) -> StageOutcome:
+    assert candidate.path is not None
+    return StageOutcome(
+        choice=choice,
+        method=candidate.note,
+        quantised=candidate.quantised,
+        kept=dict(candidate.kept),
+        bytes_before=stage_bytes(source),
+        bytes_after=stage_bytes(candidate.path),
+    )
+
+
+def _data_summary(data: CalibrationData) -> dict[str, Any]:
+    """The data's manifest without its list of files, and its size."""
+    manifest = data.manifest
+    values = {k: v for k, v in manifest.to_json().items() if k not in ("stages", "graphs", "schema")}
+    samples = {stage: len(entries) for stage, entries in manifest.stages.items()}
+    return values | {"bytes": sum(map(manifest.bytes_of, manifest.stages)), "samples": samples}
+
+
+def _image_psnr(before: Bundle, after: Bundle, options: BuildOptions) -> float:
+    """Mean PSNR in dB of whole images, the new bundle's against the old one's; stories that ranges did not see."""
+    requests = storyworld_requests(options.images, options.seed + OTHER_STORIES).requests
+    images = []
+    for bundle in (before, after):
+        with Pipeline(bundle, EngineOptions(options.threads)) as pipeline:
+            images.append(draw(pipeline, requests, None))
+    return mean_psnr_db(images[1], images[0])
+
+
+def _perplexity(before: Bundle, after: Bundle, options: BuildOptions) -> dict[str, float]:
+    """Of held-back stories, with both bundles' language models."""
+    texts = story_texts(8, options.seed)
+    entries = [(bundle, bundle.manifest.stages["llm"]) for bundle in (before, after)]
+    old, new = (
+        score_texts(b, b.file(e.file), texts, engine=e.engine, most=options.tokens, threads=options.threads)
+        for b, e in entries
+    )
+    return {
+        "before": old.perplexity, "after": new.perplexity, "agreement": old.agreement(new), "tokens": float(old.tokens),
+    }  # fmt: skip

@@ -1,0 +1,219 @@
+"""Command line of the calibration; the only module of the package that prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgcc_calibration.build import LEVELS
+from mgcc_calibration.grid import Grid
+from mgcc_calibration.plan import PlanOptions, Smoothing
+from mgcc_calibration.ranges import Method
+from mgcc_calibration.weight_only import Correction, WeightOptions
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed help (0) or its complaint (2)
+        return int(stop.code or 0)
+    try:
+        code: int = options.command(options)
+        return code
+    except MgccError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; nothing half done was left", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mgcc_calibration", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_capture(_command(commands, "capture", _capture, "record what the stages of a bundle are given"))
+    _add_build(_command(commands, "build", _build, "a bundle of lower precision for the CPU, and its report"))
+    _add_sensitivity(_command(commands, "sensitivity", _sensitivity, "what each layer in int8 costs, and a picture"))
+    text = _command(
+        commands, "perplexity", _perplexity, "how well a bundle's language model predicts held-back stories"
+    )
+    text.add_argument("--against", type=Path, metavar="DIR", help="another bundle: share of equal likeliest tokens")
+    text.add_argument("--stories", type=int, default=8, help="how many")
+    text.add_argument("--tokens", type=int, default=512, help="at most, over all stories")
+    scores = _command(commands, "report", _report, "enter StoryBench's scores into a bundle's report")
+    scores.add_argument("--before", type=Path, required=True, metavar="FILE.json", help="of the fp32 bundle")
+    scores.add_argument("--after", type=Path, required=True, metavar="FILE.json", help="of this bundle")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle")
+    parser.add_argument("--threads", type=int, default=0, help="of one stage; 0: one for each core")
+    parser.add_argument("--seed", type=int, default=0, help="of stories and noise")
+    parser.set_defaults(command=run)
+    return parser
+
+
+def _add_capture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the data")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="your own NAME.json stories or NAME.txt texts")
+    parser.add_argument("--requests", type=int, default=8, help="StoryWorld stories, where no folder is given")
+    parser.add_argument("--steps", type=int, help="denoising steps; unset: the bundle's default")
+    parser.add_argument("--words", type=int, default=12, help="of text a request, for the decode steps")
+    parser.add_argument("--stages", default="", metavar="A,B", help="only these stages; empty: all")
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `capture` wrote")
+    parser.add_argument("--method", type=Method, choices=list(Method), default=Method.MSE, help="of ranges")
+    parser.add_argument("--percentile", type=float, default=99.99, help="of the method of that name")
+    parser.add_argument("--smoothing", type=Smoothing, choices=list(Smoothing), default=Smoothing.SEARCH,
+                        help="SmoothQuant for linear layers")  # fmt: skip
+    parser.add_argument("--timestep-groups", type=int, default=5, help="of denoising steps, each counting alike")
+    parser.add_argument("--least-db", type=float, default=25.0, help="signal to noise of a stage's output, at least")
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    _add_method(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
+    parser.add_argument("--precision", choices=list(LEVELS), default="auto", help="auto: what is fastest here")
+    parser.add_argument("--stages", default="", metavar="A,B", help="only these, the others as they are; empty: all")
+    parser.add_argument("--correction", type=Correction, choices=list(Correction), default=Correction.GPTQ,
+                        help="of rounded weights")  # fmt: skip
+    parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
+    parser.add_argument("--rounds", type=int, default=5, help="of timing, all candidates in each")
+    parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
+    parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
+
+
+def _add_sensitivity(parser: argparse.ArgumentParser) -> None:
+    _add_method(parser)
+    parser.add_argument("--stage", required=True, help="which stage")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the JSON and the pictures")
+    parser.add_argument("--images", type=int, default=1, help="stories drawn for the comparison side by side")
+    parser.add_argument("--each-image", action="store_true", help="also draw them with each layer alone in int8")
+
+
+def _plan_options(options: argparse.Namespace) -> PlanOptions:
+    return PlanOptions(
+        options.method, options.percentile, options.smoothing, options.timestep_groups, max(options.threads, 1)
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _capture(options: argparse.Namespace) -> int:
+    from mgcc_calibration.capture import CaptureOptions, capture
+    from mgcc_calibration.requests import folder_requests, storyworld_requests
+
+    bundle = Bundle.open(options.bundle)
+    folder = options.folder
+    source = folder_requests(folder, options.seed) if folder else storyworld_requests(options.requests, options.seed)
+    settings = CaptureOptions(
+        seed=options.seed, steps=options.steps, words=options.words, stages=_names(options.stages),
+        threads=options.threads,
+    )  # fmt: skip
+    progress = _Progress()
+    data = capture(bundle, source, settings, options.out, lambda i, n: progress.show(f"request {i} of {n}"))
+    for stage, entries in data.manifest.stages.items():
+        print(f"{stage:15} {len(entries):5} samples {data.manifest.bytes_of(stage) / 1e6:9.1f} MB")
+    print(f"{options.out}: {data.manifest.requests} requests in {data.manifest.elapsed_s:.0f} s ({source.description})")
+    return EXIT_DONE
+
+
+def _build(options: argparse.Namespace) -> int:
+    from mgcc_calibration.build import BuildOptions, build_low
+    from mgcc_calibration.candidates import CandidateOptions
+    from mgcc_calibration.choose import Budget
+    from mgcc_calibration.data import CalibrationData
+    from mgcc_calibration.report import report_paths
+
+    weights = WeightOptions(Grid(4, options.block), options.correction, threads=max(options.threads, 1))
+    settings = BuildOptions(
+        asked=options.precision,
+        stages=_names(options.stages),
+        candidates=CandidateOptions(_plan_options(options), weights, options.least_db),
+        budget=Budget(options.least_db),
+        rounds=options.rounds,
+        threads=options.threads,
+        images=options.images,
+        tokens=options.tokens,
+        seed=options.seed,
+    )
+    progress = _Progress()
+    data = CalibrationData.open(options.data)
+    report = build_low(
+        Bundle.open(options.bundle), data, options.out, settings,
+        progress=lambda stage, text: progress.show(f"{stage}: {text}"),
+    )  # fmt: skip
+    for name, stage in report.stages.items():
+        chosen = stage.choice.chosen
+        print(f"{name:15} {chosen.engine:12} {chosen.precision:13} {chosen.signal_to_noise_db or 0:6.1f} dB "
+              f"{stage.bytes_before / 1e6:8.1f} to {stage.bytes_after / 1e6:8.1f} MB")  # fmt: skip
+    print(f"{options.out}: {report.bytes_before / 1e6:.1f} to {report.bytes_after / 1e6:.1f} MB")
+    print(f"report: {report_paths(options.out)[1]}")
+    return EXIT_DONE
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    from mgcc_calibration.data import CalibrationData
+    from mgcc_calibration.study import study_stage
+
+    progress = _Progress()
+    found = study_stage(
+        Bundle.open(options.bundle), CalibrationData.open(options.data), options.stage, options.out,
+        plan_options=_plan_options(options), least_db=options.least_db, images=options.images, seed=options.seed,
+        each_image=options.each_image, progress=progress.show,
+    )  # fmt: skip
+    for entry in found.errors[:10]:
+        print(f"{entry.error:9.2e}  {entry.layer}")
+    print(f"{found.quantised} layers in int8 at {found.signal_to_noise_db:.1f} dB, {len(found.kept)} kept")
+    print(f"{options.out}: {options.stage}.json and pictures")
+    return EXIT_DONE
+
+
+def _perplexity(options: argparse.Namespace) -> int:
+    from mgcc_calibration.perplexity import score_texts, story_texts
+
+    texts = story_texts(options.stories, options.seed)
+    scores = []
+    for folder in filter(None, (options.bundle, options.against)):
+        bundle = Bundle.open(folder)
+        entry = bundle.manifest.stages["llm"]
+        scores.append(
+            score_texts(bundle, bundle.file(entry.file), texts, engine=entry.engine, most=options.tokens,
+                        threads=options.threads)
+        )  # fmt: skip
+        print(f"{folder}: perplexity {scores[-1].perplexity:.3f} on {scores[-1].tokens} tokens")
+    if len(scores) == 2:
+        print(f"the same likeliest token at {scores[0].agreement(scores[1]):.1%}")
+    return EXIT_DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from mgcc_calibration.report import add_storybench
+
+    print(*add_storybench(options.bundle, options.before, options.after), sep="\n")
+    return EXIT_DONE
+
+
+class _Progress:
+    """A line for each step, with the elapsed time, on standard error."""
+
+    def __init__(self) -> None:
+        self._start_s = time.monotonic()
+
+    def show(self, doing: str) -> None:
+        print(f"[{time.monotonic() - self._start_s:6.1f} s] {doing}", file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""A bundle of lower precision from an fp32 one: other graphs for some stages, everything else as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mgcc_calibration.errors import CalibrationError
+from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, StageEntry, sha256_of, write_manifest
+from mgcc_runtime.contract import stages
+from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.golden import request_golden, stage_golden
+from mgcc_runtime.manifest import RequestTolerance, Tolerance
+from mgcc_runtime.pipeline import Pipeline
+from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
+
+#: Another machine sums in another order, and one code more or less goes through the whole stage: half as much again.
+_SLACK = 1.5
+_REQUEST_SLACK_DB = 3.0
+_LOWEST_OPENVINO = ">=2025.0"
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """The graph that a stage gets, and what runs it."""
+
+    path: Path
+    engine: str
+    precision: str
+
+
+def write_low_bundle(source: Bundle, changes: Mapping[str, StageChange], out: Path, threads: int = 0) -> Bundle:
+    """Write `out`, check it as a device would, and state in its manifest how near it comes to the golden data.
+
+    CalibrationError if `out` holds anything. A killed run leaves a hidden folder that nothing loads.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise CalibrationError(f"{out} is not empty, expected a new folder for the bundle; give another or remove it")
+    staging = out.parent / f".{out.name}.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        manifest = _copy(source, changes, staging)
+        write_manifest(staging, manifest)
+        manifest = replace(manifest, tolerances=_stage_tolerances(Bundle.open(staging), changes, threads))
+        write_manifest(staging, manifest)
+        if source.has("golden/request.json"):
+            manifest = replace(manifest, request_tolerance=_request_tolerance(Bundle.open(staging), threads))
+            write_manifest(staging, manifest)
+        if out.exists():
+            out.rmdir()
+        staging.rename(out)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return Bundle.open(out)
+
+
+def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> Manifest:
+    """All files in place, and the manifest that lists them."""
+    manifest = source.manifest
+    replaced = {manifest.stages[name].file for name in changes}
+    replaced |= {f"{name}.data" for name in replaced}
+    files: dict[str, FileEntry] = {}
+    for name, entry in manifest.files.items():
+        if name not in replaced and name != MANIFEST:
+            _link(source.root / name, staging / name)
+            files[name] = entry
+    entries, precision = dict(manifest.stages), dict(manifest.precision)
+    for stage, change in changes.items():
+        for path in (change.path, change.path.with_name(f"{change.path.name}.data")):
+            if path.is_file():
+                _link(path, staging / path.name)
+                files[path.name] = FileEntry(path.stat().st_size, sha256_of(path))
+        old = entries[stage]
+        entries[stage] = StageEntry(change.path.name, change.engine, old.inputs, old.outputs)
+        precision[stage] = change.precision
+    requires = dict(manifest.requires)
+    if any(change.engine == "openvino" for change in changes.values()):
+        requires["openvino"] = _LOWEST_OPENVINO
+    return replace(manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _stage_tolerances(bundle: Bundle, changes: Mapping[str, StageChange], threads: int) -> dict[str, Tolerance]:
+    """For changed stages what they reach on the golden data, with slack; for the others what was promised before."""
+    found = dict(bundle.manifest.tolerances)
+    for spec in stages(bundle.manifest.dimensions):
+        if spec.name not in changes or not bundle.has(f"golden/{spec.name}.npz"):
+            continue
+        entry, golden = bundle.manifest.stages[spec.name], stage_golden(bundle, spec.name)
+        session = open_session(entry.engine, bundle.file(entry.file), spec, EngineOptions(threads))
+        try:
+            outputs = session.run(golden.inputs)
+        finally:
+            session.close()
+        pairs = [(outputs[t.name], golden.outputs[t.name]) for t in spec.outputs]
+        distance = _SLACK * max(relative_l2(*pair) for pair in pairs)
+        angle = _SLACK**2 * max(1 - cosine(*pair) for pair in pairs)
+        before = found.get(spec.name, Tolerance(1.0, 0.0))
+        least = min(before.cosine, 1 - angle)
+        found[spec.name] = Tolerance(least, max(before.relative_l2, distance))
+    return found
+
+
+def _request_tolerance(bundle: Bundle, threads: int) -> RequestTolerance:
+    """What one whole request reaches, with slack. A text that takes another turn early says nothing of later words."""
+    golden = request_golden(bundle)
+    with Pipeline(bundle, EngineOptions(threads)) as pipeline:
+        result = pipeline.generate(
+            golden.parts, seed=golden.seed, steps=golden.steps, guidance=golden.guidance, words=golden.words
+        )
+    before = bundle.manifest.request_tolerance
+    decibels = psnr_db(np.asarray(result.image), golden.image) - _REQUEST_SLACK_DB
+    tokens = common_prefix(result.text_tokens, golden.token_ids)
+    same_boxes = tuple(box.label for box in result.boxes) == golden.labels
+    return RequestTolerance(
+        psnr_db=min(before.psnr_db, decibels),
+        token_match=min(before.token_match, tokens / 2),
+        boxes_equal=before.boxes_equal and same_boxes and decibels > before.psnr_db,
+    )

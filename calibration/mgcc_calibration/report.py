@@ -1,0 +1,173 @@
+"""The report of a bundle of lower precision: data, method, what each stage lost and gained. Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mgcc_calibration.choose import Choice
+from mgcc_runtime.errors import InputError
+from mgcc_runtime.files import read_json, write_atomically
+
+_MIB = 2**20
+_NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """One stage: what was tried, what was taken, and what of it stayed in higher precision."""
+
+    choice: Choice
+    method: str
+    quantised: int  # layers
+    kept: Mapping[str, str]
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished build of lower precision."""
+
+    bundle: str
+    source: str
+    profile: str
+    asked: str
+    data: Mapping[str, Any]  # the calibration data's manifest, without its list of files
+    machine: Mapping[str, Any]
+    built_with: Mapping[str, str]
+    bytes_before: int
+    bytes_after: int
+    elapsed_s: float
+    stages: Mapping[str, StageOutcome]
+    image_psnr_db: float | None = None  # against the fp32 bundle, mean over the requests
+    perplexity: Mapping[str, float] = field(default_factory=dict)  # "before", "after", "agreement", "tokens"
+    storybench: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # "before", "after": as quality.py prints
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def report_paths(bundle: Path) -> tuple[Path, Path]:
+    """The JSON and the Markdown file beside a bundle: inside, they would have to be sealed before all is measured."""
+    return (bundle.with_name(f"{bundle.name}.calibration.json"), bundle.with_name(f"{bundle.name}.calibration.md"))
+
+
+def write_report(values: Mapping[str, Any], bundle: Path) -> tuple[Path, Path]:
+    """Write both files from a report's JSON values."""
+    as_json, as_text = report_paths(bundle)
+    write_atomically(as_json, (json.dumps(values, indent=1) + "\n").encode())
+    write_atomically(as_text, markdown(values).encode())
+    return as_json, as_text
+
+
+def add_storybench(bundle: Path, before: Path, after: Path) -> tuple[Path, Path]:
+    """Enter StoryBench's scores before and after (JSON of benchmarks/quality.py) into the report beside `bundle`."""
+    values = read_json(report_paths(bundle)[0], "calibration report")
+    scores = {"before": read_json(before, "StoryBench result"), "after": read_json(after, "StoryBench result")}
+    for name, result in scores.items():
+        if not isinstance(result, dict) or not isinstance(result.get("scores"), dict):
+            raise InputError(
+                f"the StoryBench result {name} has no scores; give what benchmarks/quality.py --json prints"
+            )
+    values["storybench"] = scores
+    return write_report(values, bundle)
+
+
+def markdown(values: Mapping[str, Any]) -> str:
+    """The report for a reader."""
+    data = values["data"]
+    before, after = (values[f"bytes_{when}"] / _MIB for when in ("before", "after"))
+    made = (
+        f"Profile {values['profile']}, asked for: {values['asked']}. Made from {Path(values['source']).name} "
+        f"in {values['elapsed_s']:.0f} s: {before:.1f} MiB before, {after:.1f} MiB after."
+    )
+    captured = (
+        f"Calibration data: {data['source']}, {data['requests']} requests of {data['steps']} denoising steps and up "
+        f"to {data['words']} words; {data['bytes'] / _MIB:.1f} MiB, captured in {data['elapsed_s']:.0f} s."
+    )
+    machine = f"Machine: {values['machine'].get('cpu', '?')}, {values['machine'].get('cores', '?')} cores."
+    lines = [f"# Lower precision: {Path(values['bundle']).name}", "", made, "", captured, "", machine, ""]
+    lines += [
+        "## Stages",
+        "| stage | engine | precision | signal to noise | relative L2 | size | layers quantised | kept | method |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [_stage_row(name, stage) for name, stage in values["stages"].items()]
+    lines += ["", "## What was measured", *_measurement_table(values["stages"])]
+    lines += ["", "## What stayed in higher precision, and why", *_kept_list(values["stages"])]
+    lines += ["", "## Quality", *_quality(values)]
+    return "\n".join(lines) + "\n"
+
+
+def _stage_row(name: str, stage: Mapping[str, Any]) -> str:
+    chosen = stage["choice"]["chosen"]
+    size = f"{stage['bytes_before'] / _MIB:.2f} to {stage['bytes_after'] / _MIB:.2f} MiB"
+    return (
+        f"| `{name}` | {chosen['engine']} | {chosen['precision']} | {chosen['signal_to_noise_db']:.1f} dB | "
+        f"{chosen['error']:.1e} | {size} | {stage['quantised']} | {len(stage['kept'])} | {stage['method']} |"
+    )
+
+
+def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "Times are of this machine while it did this, the workload of one request; they choose, they are no benchmark.",
+        "",
+        "| stage | engine | precision | time | signal to noise | size | refused because |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, stage in stages.items():
+        for m in stage["choice"]["measurements"]:
+            took = f"{m['total_ms']:.2f} ms" if m["total_ms"] is not None else _NOT_MEASURED
+            noise = m["signal_to_noise_db"]
+            noise = f"{noise:.1f} dB" if noise is not None else _NOT_MEASURED
+            lines.append(
+                f"| `{name}` | {m['engine']} | {m['precision']} | {took} | {noise} | "
+                f"{m['bytes'] / _MIB:.2f} MiB | {m['refused']} |"
+            )
+    return lines
+
+
+def _kept_list(stages: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, stage in stages.items():
+        by_reason: dict[str, list[str]] = {}
+        for layer, reason in stage["kept"].items():
+            by_reason.setdefault(reason, []).append(layer)
+        lines += [f"- `{name}`: {', '.join(layers)}: {reason}" for reason, layers in by_reason.items()]
+        if stage["choice"]["chosen"]["precision"] == "fp32":
+            others = [m for m in stage["choice"]["measurements"] if m["precision"] != "fp32"]
+            lower = all(m["refused"] for m in others)
+            why = "nothing lower kept to the budget" if lower else "nothing lower was faster"
+            lines.append(
+                f"- `{name}`: the whole stage stays in fp32: {why if others else 'nothing else was asked for'}"
+            )
+    return lines or ["Nothing."]
+
+
+def _quality(values: Mapping[str, Any]) -> list[str]:
+    image, text, bench = values["image_psnr_db"], values["perplexity"], values["storybench"]
+    lines = [f"- image against fp32, same noise: {f'{image:.1f} dB' if image is not None else _NOT_MEASURED}"]
+    if text:
+        lines.append(
+            f"- perplexity on {text['tokens']:.0f} tokens: {text['before']:.3f} before, {text['after']:.3f} after; "
+            f"the same likeliest token at {text['agreement']:.1%} of them"
+        )
+    else:
+        lines.append(f"- perplexity: {_NOT_MEASURED}")
+    if not bench:
+        return [*lines, f"- StoryBench: {_NOT_MEASURED}"]
+    lines += ["", "| StoryBench | before | after |", "| --- | --- | --- |"]
+    before, after = bench["before"]["scores"], bench["after"]["scores"]
+    lines += [f"| {name} | {_score(before[name])} | {_score(after.get(name))} |" for name in before]
+    return lines
+
+
+def _score(score: Mapping[str, Any] | None) -> str:
+    if not score or score.get("value") is None:
+        return _NOT_MEASURED
+    low, high = score.get("ci95") or (None, None)
+    return f"{score['value']:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")

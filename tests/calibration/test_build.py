@@ -1,0 +1,145 @@
+"""The whole way by the command line: capture, build, report, sensitivity, perplexity; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mgcc_calibration.cli import main
+from mgcc_calibration.report import report_paths
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
+from mgcc_runtime.verify import verify
+
+QUICK = ["--rounds", "1", "--images", "1", "--tokens", "20", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def auto(bundle, data, tmp_path_factory):
+    """Read only: a bundle of what is fastest here."""
+    out = tmp_path_factory.mktemp("auto") / "low"
+    command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--least-db", "15", *QUICK]
+    assert main([str(c) for c in command]) == EXIT_DONE
+    return out
+
+
+def test_capture(bundle, tmp_path, capsys):
+    out = tmp_path / "data"
+    command = ["capture", "--bundle", bundle.root, "--out", out, "--requests", "1", "--words", "0", "--stages", "unet"]
+    assert main([str(c) for c in command]) == EXIT_DONE
+    assert "1 requests" in capsys.readouterr().out and (out / "calibration.json").is_file()
+
+
+def test_a_built_bundle_loads_verifies_and_draws(auto):
+    made = Bundle.open(auto)
+    failed = [f.detail for f in verify(auto, threads=1) if not f.passed]
+    assert not failed
+    assert set(made.manifest.precision) == set(made.manifest.stages)
+
+
+def test_the_report_says_what_was_measured_and_chosen(auto, bundle):
+    as_json, as_text = report_paths(auto)
+    values, text = json.loads(as_json.read_text()), as_text.read_text()
+    made = Bundle.open(auto).manifest
+    for name, stage in values["stages"].items():
+        assert made.precision[name] == stage["choice"]["chosen"]["precision"]
+        assert made.stages[name].engine == stage["choice"]["chosen"]["engine"]
+        fit = [m for m in stage["choice"]["measurements"] if not m["refused"]]
+        assert stage["choice"]["chosen"]["total_ms"] == min(m["total_ms"] for m in fit)
+        assert len(stage["choice"]["measurements"]) == 7 and f"| `{name}` |" in text
+    assert values["data"]["source"].startswith("StoryWorld") and values["image_psnr_db"] > 5
+    assert values["perplexity"]["tokens"] == 20 and "StoryBench: not measured" in text
+    assert values["bytes_before"] == sum(f.bytes for f in bundle.manifest.files.values())
+
+
+def test_storybench_goes_into_the_report(auto, tmp_path):
+    own = tmp_path / "low"
+    for path in report_paths(auto):
+        shutil.copy(path, own.with_name(path.name))
+    scores = {"whole_scene": {"value": 0.75, "ci95": [0.7, 0.8]}, "clip_similarity": {"value": None}}
+    for name, value in (("before", 0.75), ("after", 0.742)):
+        scores["whole_scene"]["value"] = value
+        (tmp_path / f"{name}.json").write_text(json.dumps({"scores": scores}), encoding="utf-8")
+    paths = [str(tmp_path / f"{n}.json") for n in ("before", "after")]
+    command = ["report", "--bundle", str(own), "--before", paths[0], "--after", paths[1]]
+    assert main(command) == EXIT_DONE
+    text = report_paths(own)[1].read_text()
+    assert "| whole_scene | 0.750 (0.700 to 0.800) | 0.742 (0.700 to 0.800) |" in text
+    assert "| clip_similarity | not measured | not measured |" in text
+    (tmp_path / "after.json").write_text("[]", encoding="utf-8")
+    assert main(command) == EXIT_BAD_INPUT
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("int4-weights", "int4-weights"), ("int8", "int8-")])
+def test_an_asked_precision_is_taken_where_it_keeps_to_the_budget(bundle, data, tmp_path, asked, expected):
+    out = tmp_path / "low"
+    command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--precision", asked]
+    command += ["--stages", "llm", "--least-db", "-20", *QUICK]
+    assert main([str(c) for c in command]) == EXIT_DONE
+    made = Bundle.open(out).manifest
+    assert made.precision["llm"].startswith(expected)
+    assert made.precision["unet"] == "fp32" and made.files["unet.onnx"] == bundle.manifest.files["unet.onnx"]
+
+
+def test_a_stage_stays_in_fp32_where_nothing_lower_keeps_to_the_budget(bundle, data, tmp_path):
+    out = tmp_path / "low"
+    command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--precision", "int4-weights"]
+    command += ["--stages", "llm", "--least-db", "90", *QUICK]
+    assert main([str(c) for c in command]) == EXIT_DONE
+    assert Bundle.open(out).manifest.precision["llm"] == "fp32"
+    assert "nothing lower kept to the budget" in report_paths(out)[1].read_text()
+
+
+def test_sensitivity_writes_figures_and_pictures(bundle, data, tmp_path, capsys):
+    command = ["sensitivity", "--bundle", bundle.root, "--data", data.root, "--stage", "refiner", "--out", tmp_path]
+    assert main([str(c) for c in [*command, "--least-db", "10", "--threads", "1"]]) == EXIT_DONE
+    values = json.loads((tmp_path / "refiner.json").read_text())
+    assert values["errors"] and values["signal_to_noise_db"] >= 10
+    for name in ("refiner-layers.png", "refiner-images.png"):
+        assert np.asarray(Image.open(tmp_path / name)).std() > 1
+    assert "layers in int8" in capsys.readouterr().out
+
+
+def test_perplexity_of_two_bundles(bundle, auto, capsys):
+    command = ["perplexity", "--bundle", bundle.root, "--against", auto, "--stories", "1", "--tokens", "12"]
+    assert main([str(c) for c in command]) == EXIT_DONE
+    assert "likeliest token at" in capsys.readouterr().out
+
+
+def test_what_is_refused(bundle, data, auto, tmp_path, capsys):
+    def refused(*command: object) -> str:
+        assert main([str(c) for c in command]) != EXIT_DONE
+        return capsys.readouterr().err
+
+    build = ["build", "--bundle", bundle.root, "--data", data.root, "--out"]
+    assert "is not empty" in refused(*build, auto, "--stages", "refiner", *QUICK)
+    assert "no stage nonsense" in refused(*build, tmp_path / "a", "--stages", "nonsense")
+    assert "no calibration data" in refused(
+        "build", "--bundle", bundle.root, "--data", tmp_path, "--out", tmp_path / "a"
+    )
+    assert "expected fp32 to start from" in refused(
+        "build", "--bundle", lower(auto), "--data", data.root, "--out", tmp_path / "a"
+    )
+    other = Path(shutil.copytree(data.root, tmp_path / "other"))
+    values = json.loads((other / "calibration.json").read_text())
+    values["graphs"]["unet"] = "0" * 64
+    (other / "calibration.json").write_text(json.dumps(values), encoding="utf-8")
+    assert "captured from another graph" in refused(
+        "build", "--bundle", bundle.root, "--data", other, "--out", tmp_path / "a", "--stages", "unet"
+    )
+    assert not (tmp_path / "a").exists()
+    assert main(["build"]) == EXIT_BAD_INPUT
+
+
+def lower(auto: Path) -> Path:
+    """A bundle that says of its stages that they are in int8."""
+    own = Path(shutil.copytree(auto, auto.parent / "marked"))
+    values = json.loads((own / "manifest.json").read_text())
+    values["precision"] = dict.fromkeys(values["precision"], "int8")
+    (own / "manifest.json").write_text(json.dumps(values), encoding="utf-8")
+    return own
