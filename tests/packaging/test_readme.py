@@ -24,6 +24,12 @@ NOT_RUN = {
         "the fixture tiny_bundle runs it with --profile tiny"
     ),
     f"python benchmarks/quality.py --bundle {BUNDLE}": "500 pictures; the next command runs, and draws a few",
+    f"python -m mgcc_calibration build --bundle {BUNDLE} --data build/calibration --out build/story-cpu-auto": (
+        "needs the data of the command before it; tests/calibration/test_build.py runs both on a smaller bundle"
+    ),
+    f"python -m mgcc_calibration sensitivity --bundle {BUNDLE} --data build/calibration --stage unet --out out/unet": (
+        "needs that data, too; tests/calibration/test_build.py runs it"
+    ),
     "python benchmarks/quality.py --ceiling": "500 pictures in nine forms; tests/benchmarks runs it on a few",
 }
 
