@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mgcc_calibration.build import BuildOptions
+from mgcc_calibration.candidates import CandidateOptions
+from mgcc_calibration.choose import Budget
 from mgcc_calibration.cli import main
+from mgcc_calibration.errors import DataError
+from mgcc_calibration.one_step import LowerOptions, lower_bundle
 from mgcc_calibration.report import report_paths
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
@@ -143,3 +149,25 @@ def lower(auto: Path) -> Path:
     values["precision"] = dict.fromkeys(values["precision"], "int8")
     (own / "manifest.json").write_text(json.dumps(values), encoding="utf-8")
     return own
+
+
+def test_one_step_captures_once_and_uses_it_again(bundle, tmp_path):
+    options = LowerOptions(
+        BuildOptions("int8", ("unet",), CandidateOptions(least_db=10.0), Budget(10.0), 1, 1, images=0, tokens=0),
+        requests=1, words=2,
+    )  # fmt: skip
+    data, steps = tmp_path / "data", []
+    for name in ("a", "b"):
+        report = lower_bundle(bundle.root, tmp_path / name, data, options, lambda stage, text: steps.append(stage))
+        assert Bundle.open(tmp_path / name).manifest.precision["unet"] == report.stages["unet"].choice.chosen.precision
+    assert steps.count("calibration") == 1
+    first, second = (Bundle.open(tmp_path / n) for n in ("a", "b"))
+    if first.manifest.stages["unet"].engine == second.manifest.stages["unet"].engine:  # timing decides between engines
+        assert first.manifest.files["unet.onnx"] == second.manifest.files["unet.onnx"]
+    lower_bundle(bundle.root, tmp_path / "c", data, replace(options, seed=1), lambda stage, text: steps.append(stage))
+    assert steps.count("calibration") == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(DataError, match="holds no calibration data"):
+        lower_bundle(bundle.root, tmp_path / "d", tmp_path / "mine", options)
+    assert (tmp_path / "mine" / "thesis.txt").is_file()
