@@ -146,7 +146,7 @@ def _manifest(
         built_with=versions(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         requires=REQUIRES if recipe.form is Form.ONNX else {"runtime": REQUIRES["runtime"]},
-        memory_estimate_bytes=estimate_build(profile, options.stages).device_memory_bytes,
+        memory_estimate_bytes=estimate_build(profile, options.stages, recipe).device_memory_bytes,
         tolerances={name: TOLERANCES[precision] for name, precision in precisions.items()},
         request_tolerance=REQUEST_TOLERANCES[min(precisions.values(), key=LADDER.index)],
     )

@@ -8,14 +8,18 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from mgcc_export.errors import UnavailableError
 from mgcc_export.targets import Precision, Target, available, choose_recipe
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, InputError, MgccError
 from mgcc_runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from mgcc_export.build import BuildOptions
 
 PROFILES = ("tiny", "story", "paper")
 _TICK_S = 10.0
@@ -62,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, metavar="DIR", default=Path("build/.cache"), help="finished stages")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report as JSON")
     parser.add_argument("--estimate", action="store_true", help="print disk, memory and time needed, and stop")
+    parser.add_argument("--ignore-estimate", action="store_true", help="build even where the estimate does not fit")
+    parser.add_argument("--scan", type=Path, metavar="DIR", help="calibration data to scan for what fp16 cannot hold")
+    parser.add_argument("--debug-stage", metavar="NAME", help="write this stage with inputs to reproduce a mismatch")
     return parser
 
 
@@ -77,29 +84,46 @@ def _run(args: argparse.Namespace) -> int:
     from mgcc_export.build import BuildOptions, build
     from mgcc_export.estimate import estimate_build
     from mgcc_export.report import build_table, estimate_line, estimate_table, shortages
+    from mgcc_export.report_text import report_markdown
     from mgcc_ref.config import get_profile
     from mgcc_ref.weights import WeightsError
 
-    estimate = estimate_build(get_profile(args.profile), stages)
+    estimate = estimate_build(get_profile(args.profile), stages, recipe)
     if args.estimate:
         print(estimate_table(estimate))
         return EXIT_DONE
     print(estimate_line(estimate))
-    for warning in shortages(estimate, args.cache):
-        print(f"warning: {warning}", file=sys.stderr)
+    for shortage in shortages(estimate, args.cache):
+        if not args.ignore_estimate:
+            raise UnavailableError(f"{shortage}; --ignore-estimate builds all the same")
+        print(f"warning: {shortage}", file=sys.stderr)
     out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}"
     try:
         with _ProgressPrinter(started) as progress:
-            options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages)
+            options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan)
+            if args.debug_stage:
+                return _debug(options, args.debug_stage, progress.report)
             report = build(options, progress.report)
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(build_table(report))
+    for command in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
+        print(f"equivalent: {command}")
     if args.report:
         write_atomically(args.report, (json.dumps(report.to_json(), indent=1) + "\n").encode())
-        print(f"report: {args.report}")
+        text = args.report.with_suffix(".md")
+        write_atomically(text, report_markdown(report).encode())
+        print(f"report: {args.report} and {text}")
     print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
+    return EXIT_DONE
+
+
+def _debug(options: BuildOptions, name: str, progress: Callable[[str, str], None]) -> int:
+    from mgcc_export.debug_stage import write_debug
+
+    folder, command = write_debug(options, name, progress)
+    print(f"debug: {folder} holds the stage's graphs, inputs and PyTorch's outputs; compare engines with\n{command}")
     return EXIT_DONE
 
 

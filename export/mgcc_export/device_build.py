@@ -132,10 +132,10 @@ def _version(library: str) -> str:
 
 
 def _check_version(library: str) -> None:
-    """ExportError for a TensorRT outside of `VERSIONS`; TensorRT-RTX counts for itself."""
+    """ExportError if it is absent, or a TensorRT outside of `VERSIONS`; TensorRT-RTX counts for itself."""
+    text = _version(library)
     if library != ENGINE:
         return
-    text = _version(library)
     number = tuple(int(part) for part in text.split(".")[:2])
     if not VERSIONS[0] <= number < VERSIONS[1]:
         raise ExportError(f"TensorRT here is {text}, expected 10.3 to 11.4; use a JetPack that has one of these")

@@ -9,10 +9,20 @@ import torch
 from tokenizers import Tokenizer, models
 
 from mgcc_export.stages import choose_specs
+from mgcc_export.targets import Form, Precision, Recipe, Target, choose_recipe
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, build_llm
 
 _FP32_BYTES = 4
+#: Bytes of a weight with its share of scales; what stays wider (norms, small and edge weights) is a few per cent.
+_WEIGHT_BYTES = {Precision.FP32: 4.0, Precision.FP16: 2.0, Precision.INT8: 1.05, Precision.INT4: 0.6}
+#: Of an engine beside its weights: the kernels that stand ready (the tiny profile's engines are little else).
+_KERNEL_BYTES = 6 * 2**20
+#: An engine's builder holds three copies of the weights (measured: 3.1 x in fp16, 3.2 x in int4), as fp16 at least.
+_BUILDER_COPIES = 3.2
+_BUILDER_BYTES = 260 * 2**20
+_LOWER_SECONDS, _LOWER_SECONDS_PER_MILLION = 4.0, 0.3
+_ENGINE_SECONDS, _ENGINE_SECONDS_PER_MILLION = 5.0, 0.1
 #: Measured on two cores: what a stage costs whatever its size, and what tracing, checking and comparing its
 #: parameters cost on top.
 _SECONDS_PER_STAGE = 7.0
@@ -36,24 +46,47 @@ class Estimate:
     peak_memory_bytes: int
     seconds: float
     device_memory_bytes: int
+    cache_bytes: int = 0  # on disk beside the bundle
 
 
-def estimate_build(profile: Profile, stage_names: Sequence[str] = ()) -> Estimate:
-    """Disk, memory and time of exporting a profile in fp32; UnavailableError for an unknown stage."""
+def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Recipe | None = None) -> Estimate:
+    """Disk, memory and time of building a profile, in fp32 for the CPU if no recipe is given.
+
+    UnavailableError for an unknown stage.
+    """
+    recipe = recipe or choose_recipe(Target.CPU, Precision.FP32)
     model = _without_weights(profile)
     specs = choose_specs(profile.name, model.dimensions, stage_names)
     counts = {s.name: _parameters(model.stage(s.name)) for s in specs}
     d = model.dimensions
     table = d.vocabulary * d.hidden * _FP32_BYTES
-    weights = sum(counts.values()) * _FP32_BYTES
+    weights = int(sum(counts.values()) * _WEIGHT_BYTES[recipe.precision])
+    if recipe.form is Form.ENGINE:
+        weights += len(specs) * _KERNEL_BYTES
     bundle = weights + table + len(specs) * _GRAPH_BYTES + _GOLDEN_BYTES
     whole_model = _parameters(model) * _FP32_BYTES
-    peak = _BASE_BYTES + whole_model + table + _COPIES_OF_LARGEST_STAGE * max(counts.values()) * _FP32_BYTES
-    seconds = _START_SECONDS + sum(
-        _SECONDS_PER_STAGE + count / 1e6 * _SECONDS_PER_MILLION_PARAMETERS for count in counts.values()
-    )
+    largest = max(counts.values())
+    step = _COPIES_OF_LARGEST_STAGE * largest * _FP32_BYTES
+    if recipe.form is Form.ENGINE:  # a process of its own, while this one holds the model
+        step = max(step, int(_BUILDER_BYTES + _BUILDER_COPIES * largest * _WEIGHT_BYTES[recipe.precision]))
+    peak = _BASE_BYTES + whole_model + table + step
+    seconds = _START_SECONDS + sum(_stage_seconds(count / 1e6, recipe) for count in counts.values())
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context * _FP32_BYTES
-    return Estimate(counts, bundle, peak, seconds, weights + cache + _RUNTIME_BYTES)
+    if recipe.precision is not Precision.FP32:
+        cache //= 2
+        kept = sum(counts.values()) * _FP32_BYTES  # the fp32 stages, in the cache
+    else:
+        kept = 0
+    return Estimate(counts, bundle, peak, seconds, weights + cache + _RUNTIME_BYTES, kept)
+
+
+def _stage_seconds(millions: float, recipe: Recipe) -> float:
+    seconds = _SECONDS_PER_STAGE + millions * _SECONDS_PER_MILLION_PARAMETERS
+    if recipe.precision is not Precision.FP32:
+        seconds += _LOWER_SECONDS + millions * _LOWER_SECONDS_PER_MILLION
+    if recipe.form is Form.ENGINE:
+        seconds += _ENGINE_SECONDS + millions * _ENGINE_SECONDS_PER_MILLION
+    return seconds
 
 
 def _without_weights(profile: Profile) -> MgccModel:

@@ -103,20 +103,21 @@ def estimate_line(estimate: Estimate) -> str:
 
 
 def shortages(estimate: Estimate, folder: Path) -> list[str]:
-    """What this machine has less of than the estimate, one sentence each. Only warnings: an estimate may be wrong."""
+    """What this machine has less of than the estimate, one sentence each with the way out."""
     existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     found = []
-    if free < estimate.bundle_bytes:
+    needed = estimate.bundle_bytes + estimate.cache_bytes
+    if free < needed:
         found.append(
-            f"{existing} has {free / _MIB:.0f} MiB free, the build may need {estimate.bundle_bytes / _MIB:.0f}; "
+            f"{existing} has {free / _MIB:.0f} MiB free, the build may need {needed / _MIB:.0f}; "
             "free some, or give another place with --out and --cache"
         )
     memory = _memory_bytes()
     if memory and memory < estimate.peak_memory_bytes:
         found.append(
             f"this machine has {memory / _MIB:.0f} MiB of memory, the build may need "
-            f"{estimate.peak_memory_bytes / _MIB:.0f}; use a larger machine, or build fewer --stages"
+            f"{estimate.peak_memory_bytes / _MIB:.0f}; use a larger machine, a lower --precision or fewer --stages"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,15 +28,20 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> cpu.Ort
     """Open an fp16 ONNX file on the GPU; where there is none, on the CPU, with a warning in the log."""
     providers = choose_providers(ort.get_available_providers())
     if providers == (CPU,):
-        _LOG.warning(
-            "stage %s was built for a GPU, but ONNX Runtime has no GPU provider here and runs it on the CPU, which is "
-            "slow in fp16; `pip install 'mgcc-edge[gpu]'`, or use a bundle that was built with --target cpu", spec.name,
-        )  # fmt: skip
+        _warn(
+            "this bundle was built for a GPU, but ONNX Runtime has no GPU provider here and runs it on the CPU, which is "
+            "slow in fp16; `pip install 'mgcc-edge[gpu]'`, or use a bundle that was built with --target cpu"
+        )
     session = cpu.open_session(path, spec, options, providers)
-    used = session.providers
-    if len(providers) > 1 and used == (CPU,):
-        _LOG.warning(
-            "stage %s fell back to the CPU: %s could not be started; check the GPU's driver with `nvidia-smi`",
-            spec.name, ", ".join(providers[:-1]),
-        )  # fmt: skip
+    if len(providers) > 1 and session.providers == (CPU,):
+        _warn(
+            f"stage {spec.name} fell back to the CPU: {', '.join(providers[:-1])} could not be started; check the "
+            "GPU's driver with `nvidia-smi`"
+        )
     return session
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once for the whole bundle, not for each of its stages."""
+    _LOG.warning(text)

@@ -1,0 +1,82 @@
+"""A stage's graphs with inputs, PyTorch's outputs and the Polygraphy command that compares engines on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mgcc_export.build import BuildOptions
+from mgcc_export.lower import lower_stage
+from mgcc_export.reference import reference_cases
+from mgcc_export.stage_build import Progress, StageBuilder, cases_of
+from mgcc_export.stage_cache import StageCache, link_or_copy
+from mgcc_export.stages import ExampleMaker, collect_stages
+from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
+from mgcc_export.tensorrt_build import Profile, profiles_of
+from mgcc_ref.config import get_profile
+from mgcc_ref.model import load_model
+
+_LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
+from pathlib import Path
+
+import numpy as np
+
+
+def load_data():
+    for path in sorted(Path(__file__).parent.glob("case-*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            yield {name[3:]: file[name] for name in file.files if name.startswith("in.")}
+'''
+
+
+def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[Path, str]:
+    """Write `options.out`/debug-NAME: fp32.onnx, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
+
+    Returns the folder and the command. Values out of tolerance do not stop it: that is when it is needed.
+    """
+    profile = get_profile(options.profile)
+    progress("model", "loading weights")
+    model = load_model(profile, options.weights)
+    (stage,) = collect_stages(model, (name,))
+    maker = ExampleMaker(model)
+    plain = choose_recipe(Target.CPU, Precision.FP32)
+    built, _ = StageBuilder(profile, plain, maker, StageCache(options.cache), progress).obtain(stage)
+    folder = options.out.resolve().parent / f"{options.out.name}-debug-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    for path in built.folder.glob(f"{name}.onnx*"):
+        link_or_copy(path, folder / path.name.replace(f"{name}.onnx", "fp32.onnx", 1))
+    progress(name, f"lowering to {options.recipe.precision}")
+    cases = reference_cases(
+        stage.module, stage.spec, cases_of(stage), lambda lengths: maker.inputs(stage.spec, lengths)
+    )
+    source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
+    lowered = lower_stage(source, target, stage.spec, options.recipe.precision, cases)
+    half = {t.name for t in stage.spec.inputs if lowered.half_cache and t.name.startswith("past_key_values.")}
+    for number, case in enumerate(cases):
+        arrays = {f"in.{n}": v.astype(np.float16) if n in half else v for n, v in case.feeds.items()}
+        arrays |= {f"out.{n}": v for n, v in case.outputs.items()}
+        np.savez(folder / f"case-{number}.npz", allow_pickle=False, **arrays)
+    (folder / "data_loader.py").write_text(_LOADER, encoding="utf-8")
+    return folder, polygraphy_command(
+        folder, options.recipe.target, profiles_of(stage.spec, stage.axes), lowered.precision
+    )
+
+
+def polygraphy_command(folder: Path, target: Target, profiles: tuple[Profile, ...], precision: Precision) -> str:
+    """ONNX Runtime against the engine that the target uses; only ONNX Runtime for targets without one."""
+    words = ["polygraphy", "run", str(folder / "lowered.onnx"), "--onnxrt"]
+    if target in (Target.RTX, Target.JETSON):
+        words += ["--trt", "--strongly-typed"]
+        for profile in profiles[:1]:
+            for option, place in (("min", 0), ("opt", 1), ("max", 2)):
+                words += [
+                    f"--trt-{option}-shapes",
+                    *(f"{n}:[{','.join(map(str, e[place]))}]" for n, e in profile.items()),
+                ]
+    words += ["--data-loader-script", str(folder / "data_loader.py"), "--check-error-stat", "median"]
+    words += ["--rtol", f"{TOLERANCES[precision].relative_l2:g}", "--atol", "1e-3"]
+    prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if target is Target.RTX else ""
+    return prefix + " ".join(words)
