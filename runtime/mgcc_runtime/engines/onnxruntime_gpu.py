@@ -29,7 +29,7 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> cpu.Ort
     providers = choose_providers(ort.get_available_providers())
     if providers == (CPU,):
         _warn(
-            "this bundle was built for a GPU, but ONNX Runtime has no GPU provider here and runs it on the CPU, which is "
+            "this bundle was built for a GPU; ONNX Runtime has no GPU provider here and runs it on the CPU, which is "
             "slow in fp16; `pip install 'mgcc-edge[gpu]'`, or use a bundle that was built with --target cpu"
         )
     session = cpu.open_session(path, spec, options, providers)
