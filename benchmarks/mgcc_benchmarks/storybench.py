@@ -20,6 +20,7 @@ from mgcc_benchmarks.scores import SCORES, TEXT_SCORES, score_scene, score_text
 from mgcc_ref.story.bench import BenchItem, BenchSetting, Suite, bench_item
 from mgcc_ref.story.scene import render
 from mgcc_runtime.errors import InputError
+from mgcc_runtime.files import write_atomically
 
 log = logging.getLogger("mgcc.benchmarks")
 
@@ -99,10 +100,10 @@ def run_plan(
 
     `progress(done, total)` is called after each item. InputError if the records are of another run.
     """
-    records = _read_kept(kept, plan.identity(painter)) if kept is not None and kept.exists() else {}
-    if kept is not None and not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(plan.identity(painter)) + "\n", encoding="utf-8")
+    records: dict[int, Record] = {}
+    if kept is not None:
+        records = _read_kept(kept, plan.identity(painter)) if kept.exists() else {}
+        _write_kept(kept, plan.identity(painter), records)
     for number in range(plan.items):
         if number not in records:
             item = plan.item(number)
@@ -135,6 +136,12 @@ def _read_kept(path: Path, identity: dict[str, Any]) -> dict[int, Record]:
             f"records {path} are of a run with another {' and '.join(changed)}; give another --resume file"
         )
     return {record.number: record for record in records}
+
+
+def _write_kept(path: Path, identity: dict[str, Any], records: dict[int, Record]) -> None:
+    """The records so far, without the half line that a kill may have left: the next one is appended to it."""
+    lines = [json.dumps(value) for value in (identity, *(record.to_json() for record in records.values()))]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
 def summarise(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
