@@ -7,13 +7,13 @@ per-channel weights and its rule of one pair a tensor are what is done here too,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mgcc_calibration.errors import MethodError
-from mgcc_calibration.graph import Graph
+from mgcc_calibration.graph import Array, Graph
 from mgcc_calibration.layers import Kind, Layer
 from mgcc_calibration.plan import Placement, Plan, weight_scales
 from mgcc_calibration.ranges import LEVELS
@@ -34,24 +34,30 @@ def write_qdq(plan: Plan, placement: Placement = Placement.INPUTS) -> Graph:
         )
     graph = plan.graph.copy()
     writer = _Writer(graph, plan)
-    names = {layer.name for layer in plan.layers}
+    by_name = {layer.name: layer for layer in plan.layers}
     for layer in plan.layers:
         writer.quantise_weight(layer)
-        writer.redirect(layer.data, [layer.name], input_index=0)
+        writer.redirect(layer.data, [layer.name], writer.type_of(layer), input_index=0)
     for residual in plan.residuals:
-        if residual.layer in names and residual.operand in plan.bounds:
-            writer.redirect(residual.operand, [residual.node])
+        if residual.layer in by_name and residual.operand in plan.bounds:
+            writer.redirect(residual.operand, [residual.node], writer.type_of(by_name[residual.layer]))
     if placement is Placement.INPUTS_OUTPUTS:
         for layer in plan.layers:
             if layer.kind is Kind.CONV and layer.output in plan.bounds and layer.output not in graph.outputs:
                 readers = graph.consumers.get(layer.output, [])
-                writer.redirect(layer.output, [_name(node) for node in readers])
+                writer.redirect(layer.output, [_name(node) for node in readers], writer.type_of(layer))
     writer.finish()
     return graph
 
 
 def _name(node: NodeProto) -> str:
     return node.name or node.output[0]
+
+
+def _stored(scales: Array, kind: int) -> Array:
+    """Scales in a layer's own type, never 0."""
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    return np.maximum(scales.astype(dtype), np.finfo(dtype).smallest_subnormal)
 
 
 class _Writer:
@@ -63,42 +69,48 @@ class _Writer:
         self.pairs: dict[str, str] = {}  # tensor -> its dequantised copy
         self.weights: dict[str, str] = {}
         self.new: dict[str, list[NodeProto]] = {}  # by the tensor behind whose producer they stand
-        self.float_type: int = TensorProto.FLOAT
-        if plan.layers:
-            self.float_type = graph.weights[plan.layers[0].weight].data_type
+        self.types = {layer.name: graph.weights[layer.weight].data_type for layer in plan.layers}
+
+    def type_of(self, layer: Layer) -> int:
+        """The element type that a layer computes in: that of its weight before."""
+        return self.types[layer.name]
 
     def quantise_weight(self, layer: Layer) -> None:
         """int8 codes with one scale for each output channel."""
         node = self.nodes[layer.name]
         if layer.weight not in self.weights:
             values = self.graph.weight(layer.weight)
-            scales = weight_scales(values, layer.output_axis, LEVELS)
+            kind = self.type_of(layer)
+            # codes are made with the scale as it is stored, in fp16 where the layer is
+            scales = _stored(weight_scales(values, layer.output_axis, LEVELS), kind)
             shape = [1] * values.ndim
             shape[layer.output_axis] = -1
-            codes = np.clip(np.round(values.astype(np.float32) / scales.reshape(shape)), -LEVELS, LEVELS)
-            self.weights[layer.weight] = self._dequantised(
-                layer.weight, codes.astype(np.int8), scales, layer.output_axis
-            )
+            steps = values.astype(np.float32) / scales.astype(np.float32).reshape(shape)
+            codes = np.clip(np.round(steps), -LEVELS, LEVELS).astype(np.int8)
+            self.weights[layer.weight] = self._dequantised(layer.weight, codes, scales, layer.output_axis, kind)
         node.input[1] = self.weights[layer.weight]
 
-    def _dequantised(self, weight: str, codes: np.ndarray, scales: np.ndarray, axis: int) -> str:
+    def _dequantised(self, weight: str, codes: Array, scales: Array, axis: int, kind: int) -> str:
         names = [f"{weight}_int8", f"{weight}_scale", f"{weight}_zero"]
-        self._constants(names, codes, scales, np.zeros(scales.shape, np.int8))
+        self._constants(dict(zip(names, (codes, scales, np.zeros(scales.shape, np.int8)), strict=True)))
         out = f"{weight}_dequantised"
         node = helper.make_node("DequantizeLinear", names, [out], name=f"{weight}_dq", axis=axis)
         self.new.setdefault("", []).append(node)
+        self._declare(out, kind, codes.shape)
         return out
 
-    def _constants(self, names: Iterable[str], codes: np.ndarray | None, scales: np.ndarray, zero: np.ndarray) -> None:
-        kind = helper.tensor_dtype_to_np_dtype(self.float_type)
-        values = [codes] if codes is not None else []
-        for name, value in zip(names, [*values, scales.astype(kind), zero], strict=True):
+    def _constants(self, values: Mapping[str, Array]) -> None:
+        for name, value in values.items():
             self.graph.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
-    def redirect(self, tensor: str, readers: Iterable[str], input_index: int | None = None) -> None:
+    def _declare(self, tensor: str, kind: int, shape: Sequence[int] | None = None) -> None:
+        """State a new tensor's type, which strongly typed readers of the graph go by."""
+        self.graph.model.graph.value_info.append(helper.make_tensor_value_info(tensor, kind, shape))
+
+    def redirect(self, tensor: str, readers: Iterable[str], kind: int, input_index: int | None = None) -> None:
         """Let the nodes `readers` read `tensor` quantised; only at `input_index` if one is given."""
         if tensor not in self.pairs:
-            self.pairs[tensor] = self._pair(tensor)
+            self.pairs[tensor] = self._pair(tensor, kind)
         for reader in readers:
             inputs = self.nodes[reader].input
             places = range(len(inputs)) if input_index is None else [input_index]
@@ -106,9 +118,10 @@ class _Writer:
                 if inputs[place] == tensor:
                     inputs[place] = self.pairs[tensor]
 
-    def _pair(self, tensor: str) -> str:
+    def _pair(self, tensor: str, kind: int) -> str:
         scale, zero = f"{tensor}_scale", f"{tensor}_zero"
-        self._constants([scale, zero], None, np.array(self.plan.bounds[tensor] / LEVELS), np.array(0, np.int8))
+        step = _stored(np.array(self.plan.bounds[tensor] / LEVELS), kind)
+        self._constants({scale: step, zero: np.array(0, np.int8)})
         codes, out = f"{tensor}_codes", f"{tensor}_dequantised"
         self.new.setdefault(tensor, []).extend(
             [
@@ -116,6 +129,8 @@ class _Writer:
                 helper.make_node("DequantizeLinear", [codes, scale, zero], [out], name=f"{tensor}_dq"),
             ]
         )
+        self._declare(codes, TensorProto.INT8)
+        self._declare(out, kind)
         return out
 
     def finish(self) -> None:

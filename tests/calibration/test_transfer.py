@@ -1,0 +1,82 @@
+"""A plan of the fp32 graph on its fp16 twin, as the targets with TensorRT get it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from mgcc_calibration.capture import CaptureOptions, capture
+from mgcc_calibration.errors import DataError
+from mgcc_calibration.graph import Graph
+from mgcc_calibration.plan import PlanOptions, Smoothing, make_plan
+from mgcc_calibration.qdq import write_qdq
+from mgcc_calibration.transfer import HALF_OPSET, raise_opset, static_quantiser, transfer
+from mgcc_export.fp16 import write_half
+from mgcc_runtime.contract import stage
+from mgcc_runtime.verify import relative_l2
+
+from .small_stage import make_graph, run, samples
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    """The small stage in fp16, its norms in fp32."""
+    folder = tmp_path_factory.mktemp("half")
+    model = onnx.shape_inference.infer_shapes(make_graph().model)
+    onnx.save(model, folder / "fp32.onnx")
+    write_half(folder / "fp32.onnx", folder / "half.onnx")
+    return raise_opset(Graph.load(folder / "half.onnx"), HALF_OPSET)
+
+
+@pytest.mark.parametrize("smoothing", list(Smoothing))
+def test_all_layers_are_quantised_over_fp16_and_near(twin, smoothing):
+    plan = make_plan(make_graph(), samples(), PlanOptions(smoothing=smoothing))
+    found = transfer(plan, twin)
+    assert [x.name for x in found.layers] == [x.name for x in plan.layers] and found.kept == plan.kept
+    assert len(found.residuals) == len(plan.residuals) == 1
+    quantised = write_qdq(found)
+    onnx.checker.check_model(quantised.model, full_check=True)
+    scales = {quantised.weight(n.input[1]).dtype for n in quantised.nodes if n.op_type == "QuantizeLinear"}
+    assert scales == {np.dtype(np.float16)}
+    exact = make_graph()
+    plain = write_qdq(plan)
+    for feeds in samples(3, seed=9)():
+        error, alone = (relative_l2(run(g, feeds), run(exact, feeds)) for g in (quantised, plain))
+        assert error < 1.5 * alone + 5e-3  # fp16 itself is at 1e-3
+
+
+def test_a_layer_that_the_twin_lacks_is_kept(twin):
+    plan = make_plan(make_graph(), samples())
+    other = twin.copy()
+    for node in other.nodes:
+        if node.name == "conv1":
+            node.name = "renamed"
+    found = transfer(plan, other)
+    assert "conv1" not in {x.name for x in found.layers}
+    assert found.kept["conv1"] == "not the same layer in the converted graph"
+    onnx.checker.check_model(write_qdq(found).model, full_check=True)
+
+
+def test_the_exporters_seam_is_a_function_of_two_paths(bundle, data, tmp_path):
+    name = "refiner"
+    source, spec = bundle.file(f"{name}.onnx"), stage(bundle.manifest.dimensions, name)
+    inferred = tmp_path / "fp32.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(source)), inferred)
+    write_half(inferred, tmp_path / "half.onnx")
+    quantise = static_quantiser(source, spec, data)
+    plan = quantise(tmp_path / "half.onnx", tmp_path / "a.onnx")
+    quantise(tmp_path / "half.onnx", tmp_path / "b.onnx")
+    assert plan.layers and (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    feeds = next(data.samples(name))
+    names = [t.name for t in spec.outputs]
+    found = Graph.load(tmp_path / "a.onnx").session().run(names, feeds)
+    exact = Graph.load(source).session().run(names, feeds)
+    assert 1e-5 < relative_l2(found[0].astype(np.float32), exact[0]) < 0.1
+
+
+def test_unusable_data_is_refused_at_once(bundle, source, tmp_path):
+    little = capture(bundle, source, CaptureOptions(stages=("unet",), words=0), tmp_path / "data")
+    spec = stage(bundle.manifest.dimensions, "refiner")
+    with pytest.raises(DataError, match="no calibration data of stage refiner"):
+        static_quantiser(bundle.file("refiner.onnx"), spec, little)
