@@ -31,7 +31,7 @@ def load_data():
 
 
 def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[Path, str]:
-    """Write `options.out`/debug-NAME: fp32.onnx, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
+    """Write `options.out`/debug-NAME: NAME.onnx in fp32, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
 
     Returns the folder and the command. Values out of tolerance do not stop it: that is when it is needed.
     """
@@ -47,7 +47,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     for path in folder.iterdir():
         path.unlink()
     for path in built.folder.glob(f"{name}.onnx*"):
-        link_or_copy(path, folder / path.name.replace(f"{name}.onnx", "fp32.onnx", 1))
+        link_or_copy(path, folder / path.name)
     progress(name, f"lowering to {options.recipe.precision}")
     cases = reference_cases(
         stage.module, stage.spec, cases_of(stage), lambda lengths: maker.inputs(stage.spec, lengths)

@@ -15,10 +15,13 @@ def load_graph(path: Path) -> ir.Model:
     return ir.load(path)
 
 
-def save_graph(model: ir.Model, path: Path, external_data_bytes: int = EXTERNAL_DATA_BYTES) -> tuple[Path, ...]:
-    """Write a graph; returns its file, and that of its weights if they are above `external_data_bytes`."""
+def save_graph(model: ir.Model, path: Path, external_data_bytes: int | None = None) -> tuple[Path, ...]:
+    """Write a graph; returns its file, and that of its weights if they are above `external_data_bytes`.
+
+    None stands for EXTERNAL_DATA_BYTES.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if weight_bytes(model) <= external_data_bytes:
+    if weight_bytes(model) <= (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes):
         ir.save(model, path)
         return (path,)
     ir.save(model, path, external_data=f"{path.name}.data")

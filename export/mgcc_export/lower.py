@@ -58,7 +58,9 @@ def lower_stage(
     half = _half_boundary(spec, scan)
     folder, reasons = target.parent, []
     for precision in fallbacks(wanted):
-        _write(source, target, precision, scan, half, quantise or {})
+        if not _write(source, target, precision, scan, half, quantise or {}):
+            reasons.append(f"{precision}: no weight is of a form that takes it")
+            continue
         emulated = folder / f".{target.stem}.emulated.onnx"
         boundary: tuple[str, ...] = half if precision is not Precision.FP32 else ()
         try:
@@ -83,21 +85,23 @@ def _write(
     scan: RangeScan,
     half: tuple[str, ...],
     quantise: Mapping[Precision, Quantise],
-) -> None:
+) -> bool:
+    """Write the stage at one precision; False if the graph has no weight for it."""
     target.with_name(f"{target.name}.data").unlink(missing_ok=True)
     if precision is Precision.FP32:
         save_graph(load_graph(source), target)
-        return
+        return True
     if precision is Precision.FP16:
         write_half(source, target, scan.keep, half)
-        return
+        return True
     between = target.with_name(f".{target.stem}.half.onnx")
     try:
         write_half(source, between, scan.keep, half)
         if precision in quantise:
             quantise[precision](between, target)
-        else:
-            write_quantised(between, target, _BITS[precision])
+            return True
+        found = write_quantised(between, target, _BITS[precision])
+        return bool(found.four if precision is Precision.INT4 else found.eight)
     finally:
         for path in target.parent.glob(f"{between.name}*"):
             path.unlink()

@@ -15,12 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mgcc_export.errors import ExportError
+from mgcc_export.graph_files import save_graph, weight_bytes
 from mgcc_runtime.contract import Axis, StageSpec, TensorSpec
 
 OPSET = 18
-#: Protocol buffers end at 2 GB; weights above this go to a file of their own beside the graph.
-EXTERNAL_DATA_BYTES = 1_500_000_000
-
 #: torch.export takes lengths 0 and 1 for constants, so stages are traced at lengths from 2 up. They are
 #: different primes, so that no two axes, nor an axis and a sum, happen to be equal and get merged.
 TRACE_LENGTHS = (5, 3, 7, 11, 13)
@@ -67,7 +65,7 @@ def export_stage(
     axes: Mapping[str, Axis],
     example: Sequence[Tensor],
     path: Path,
-    external_data_bytes: int = EXTERNAL_DATA_BYTES,
+    external_data_bytes: int | None = None,
 ) -> ExportedGraph:
     """Export `module`, traced with `example` (see `trace_lengths`), to `path`; ExportError if torch cannot."""
     stage = Positional(module).eval()
@@ -92,14 +90,8 @@ def export_stage(
     model = program.model
     _name_output_axes(model, spec, axes)
     _strip(model)
-    weight_bytes = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if weight_bytes > external_data_bytes:
-        ir.save(model, path, external_data=f"{path.name}.data")
-    else:
-        ir.save(model, path)
-    files = (path, *(p for p in [path.with_name(f"{path.name}.data")] if p.exists()))
-    return ExportedGraph(files, len(model.graph), weight_bytes)
+    files = save_graph(model, path, external_data_bytes)
+    return ExportedGraph(files, len(model.graph), weight_bytes(model))
 
 
 def _name_output_axes(model: ir.Model, spec: StageSpec, axes: Mapping[str, Axis]) -> None:

@@ -59,7 +59,7 @@ def test_a_precision_that_is_out_of_tolerance_is_raised(
     found = lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT4, cases)
     assert found.precision is Precision.FP16
     assert [r.split(":")[0] for r in found.reasons] == ["int4", "int8"]
-    assert "differs from PyTorch" in found.reasons[0]
+    assert "no weight is of a form" in found.reasons[0] and "differs from PyTorch" in found.reasons[1]
     assert TensorProto.INT8 not in types(tmp_path / "toy.onnx").values()
 
 
@@ -99,3 +99,29 @@ def test_the_ladder_ends_with_fp32() -> None:
     assert fallbacks(Precision.FP32) == (Precision.FP32,)
     limits = [TOLERANCES[p].relative_l2 for p in fallbacks(Precision.INT4)]
     assert limits == sorted(limits, reverse=True)
+
+
+def test_a_stage_without_a_weight_for_the_precision_takes_the_next(
+    toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path
+) -> None:
+    """8 x 8 weights have no blocks of 64 inputs, and are too small for 8 bits: no stage is called int4 that is not."""
+    found = lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT4, cases)
+    assert found.precision is Precision.FP16
+    assert found.reasons == tuple(f"{p}: no weight is of a form that takes it" for p in ("int4", "int8"))
+
+
+def test_weights_beyond_a_file_of_protocol_buffers(
+    toy: Toy, toy_graph: Path, cases: list[ReferenceCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that a stage of many gigabytes goes through, with the limit at a hundred bytes."""
+    monkeypatch.setattr("mgcc_export.graph_files.EXTERNAL_DATA_BYTES", 100)
+    monkeypatch.setattr("mgcc_export.weight_only.LEAST_ELEMENTS", 16)
+    monkeypatch.setattr("mgcc_export.weight_only.LEAST_CHANNELS", 4)
+    source = toy.export(tmp_path / "source" / "toy.onnx")
+    assert (tmp_path / "source" / "toy.onnx.data").is_file()
+    target = tmp_path / "low" / "toy.onnx"
+    found = lower_stage(source, target, toy.spec, Precision.INT8, cases)
+    assert found.precision is Precision.INT8
+    assert {p.name for p in target.parent.iterdir()} == {"toy.onnx", "toy.onnx.data"}
+    assert target.stat().st_size < toy_graph.stat().st_size
+    onnx.checker.check_model(target, full_check=True)

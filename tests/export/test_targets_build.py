@@ -195,7 +195,7 @@ def test_what_cannot_fit_is_refused_with_the_way_out(
 def test_a_debugged_stage_can_be_run_by_polygraphy(tiny_build: Built, tmp_path: Path) -> None:
     options = options_for(tiny_build, tmp_path / "b", Target.ORT_GPU, Precision.FP16)
     folder, command = write_debug(options, "refiner", silent)
-    assert {p.name for p in folder.iterdir()} >= {"fp32.onnx", "lowered.onnx", "case-0.npz", "data_loader.py"}
+    assert {p.name for p in folder.iterdir()} >= {"refiner.onnx", "lowered.onnx", "case-0.npz", "data_loader.py"}
     with np.load(folder / "case-0.npz", allow_pickle=False) as case:
         assert {"in.image_features", "out.conditioning"} <= set(case.files)
     pytest.importorskip("polygraphy", reason="a tool of the extra rtx")
