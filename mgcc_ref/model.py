@@ -171,9 +171,8 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
     return model
 
 
-def load_untrained(profile: Profile, seed: int = 0) -> MgccModel:
-    """The profile's own language model with everything else fresh: where training starts."""
-    torch.manual_seed(seed)
+def load_untrained(profile: Profile) -> MgccModel:
+    """The profile's own language model with everything else fresh, from PyTorch's generator: where training starts."""
     llm = build_llm(profile, filled=True)
     model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
     return model.eval().requires_grad_(False)

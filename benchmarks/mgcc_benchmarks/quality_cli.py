@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 _LONGEST_SHEET = 40  # rows: an image of some 12,000 pixels' height
 
 
-class _Parser(argparse.ArgumentParser):
+class QuietParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
@@ -65,7 +65,7 @@ _SHOWN = ("suite", "setting", "items", "scores", "ceiling")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="quality.py", description="StoryBench: draws held-back stories and reads the pictures.")
+    parser = QuietParser(prog="quality.py", description="StoryBench: draws held-back stories and reads the pictures.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--suite", type=Suite, choices=list(Suite), default=Suite.STORIES, metavar="|".join(Suite))
     parser.add_argument("--setting", help="how much is shown (default: all of it): 1, 5, 5+4, or 1, 5, 10 rounds")
@@ -110,7 +110,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         else:
             pipeline = stack.enter_context(Pipeline.load(options.bundle, threads=options.threads))
             painter = BundlePainter(pipeline, oracle)
-        records = run_plan(plan, painter, find_likeness(), kept=options.resume, progress=_Progress().show)
+        records = run_plan(plan, painter, find_likeness(), kept=options.resume, progress=Progress().show)
         if options.sheet is not None:
             numbers = worst(records, options.worst) if options.worst else range(min(options.items, 10))
             contact_sheet(redraw(plan, painter, numbers)).save(options.sheet)
@@ -122,7 +122,7 @@ def _ceiling(options: argparse.Namespace) -> dict[str, Any]:
     plan = _plan(options)
     folder = Path(options.weights) if options.weights else get_profile("story").weights_folder
     scenes = [plan.item(number).target for number in range(plan.items)]
-    found = measure_ceiling(scenes, spoilings(folder), seed=plan.seed, progress=_Progress().show)
+    found = measure_ceiling(scenes, spoilings(folder), seed=plan.seed, progress=Progress().show)
     if options.sheet is not None:
         contact_sheet(redraw(plan, TruthPainter(), range(min(options.items, 10)))).save(options.sheet)
     told = {"suite": plan.suite.value, "setting": plan.setting.value, "items": plan.items}
@@ -154,7 +154,7 @@ def _print_table(result: dict[str, Any], path: Path) -> None:
             print(f"  {name:20} {value}")
 
 
-class _Progress:
+class Progress:
     """Items done and time left, on standard error: rewritten on a terminal, every half minute elsewhere."""
 
     _QUIET_S = 30.0

@@ -90,6 +90,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/PROFILE/STEP)")
     parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")
+    parser.add_argument("--cmrm-blocks", type=int, metavar="N", help="blocks of the cross-modal refinement; 0 is GILL")
+    parser.add_argument(
+        "--go-on", action="store_true", help="with no checkpoint in the run's folder, start from the step's own weights"
+    )
     parser.add_argument(
         "--precision", type=TrainingPrecision, choices=list(TrainingPrecision), default=TrainingPrecision.FP32,
         metavar="{fp32,bf16}", help="bf16 is twice as fast on a device with bf16 arithmetic (default: fp32)",
@@ -99,13 +103,22 @@ def main(arguments: list[str] | None = None) -> int:
 
     profile = get_profile(args.profile)
     own_folder = EVALUATOR_FILE.parent if args.step == "evaluator" else profile.weights_folder
+    if args.cmrm_blocks is not None:
+        profile = replace(profile, refiner=replace(profile.refiner, cmrm_blocks=args.cmrm_blocks))
     weights = args.weights or own_folder
     run_folder = args.run or Path("runs") / profile.name / args.step
     torch.manual_seed(args.seed)
     build, options = STEPS[args.step]
-    options = replace(options, seed=args.seed, total_steps=args.steps or options.total_steps, precision=args.precision)
+    options = replace(
+        options,
+        seed=args.seed,
+        total_steps=options.total_steps if args.steps is None else args.steps,
+        precision=args.precision,
+    )
     with PartialState().main_process_first():  # one process fills the caches that all of them read
         step = build(profile, weights, run_folder, args.precision)
+    if args.go_on and not (run_folder / "checkpoint.pt").exists():
+        step.load_weights(weights)
     trainer = Trainer(step, options, run_folder)
     trainer.run()
     if trainer.accelerator.is_main_process:

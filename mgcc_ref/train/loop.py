@@ -54,6 +54,9 @@ class TrainingStep(Protocol):
     def save_weights(self, folder: Path) -> list[Path]:
         """Write the trained modules as fp16 safetensors; return the files."""
 
+    def load_weights(self, folder: Path) -> None:
+        """Start from what `save_weights` wrote into `folder`, instead of fresh weights."""
+
 
 class TrainingPrecision(Enum):
     """Number format of the forward and backward pass; weights, optimiser and average stay fp32 either way.

@@ -85,6 +85,26 @@ def test_the_decoder_step_leaves_the_latents_alone_in_bf16(trained: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step", ["vae", "clip", "unet", "student", "align", "grounder"])
+def test_going_on_starts_from_the_weights_that_are_there(
+    trained: Path, step: str, small_sets: pytest.MonkeyPatch
+) -> None:
+    """After no step at all, the weights are those that it started from."""
+    folder, beside = trained / f"weights-on-{step}", trained / f"weights-on-{step}-fast"
+    shutil.copytree(trained / "weights", folder)
+    shutil.copytree(trained / "weights-fast", beside)
+    arguments = ["--profile", "tiny", "--step", step, "--go-on", "--steps", "0"]
+    run = trained / f"runs-{step}" / step
+    if step == "grounder":
+        shutil.copytree(trained / "runs" / "features", run.parent / "features")
+    assert main([*arguments, "--run", str(run), "--weights", str(folder)]) == 0
+    for before in [*(trained / "weights").iterdir(), *(trained / "weights-fast").iterdir()]:
+        after = (beside if "fast" in before.parent.name else folder) / before.name
+        for name, value in load_file(before).items():
+            torch.testing.assert_close(load_file(after)[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.slow
 def test_a_finished_step_is_not_trained_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained / "runs" / "clip"
     before = len((run / "metrics.jsonl").read_text().splitlines())

@@ -176,6 +176,9 @@ class AlignStep:
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.objective.alignment, folder / "alignment.safetensors")]
 
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.objective.alignment, folder / "alignment.safetensors")
+
 
 def load_frozen(profile: Profile, weights: Path) -> MgccModel:
     """What `align` and `grounder` build on: the language model, the trained CLIP and the projection between them."""

@@ -23,7 +23,7 @@ from mgcc_ref.story.sprites import LABELS
 from mgcc_ref.tokens import caption_tokenizer, encode_captions
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.steps.vae import scene_pixels
-from mgcc_ref.weights import save_module
+from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 64
 PARAPHRASE_CHANCE = 0.4
@@ -123,3 +123,6 @@ class ClipStep:
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.objective.clip, folder / "clip.safetensors")]
+
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.objective.clip, folder / "clip.safetensors")

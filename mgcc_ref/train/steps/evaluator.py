@@ -25,7 +25,7 @@ from mgcc_ref.tokens import caption_tokenizer, encode_captions
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.steps.clip import PHRASES, patch_phrases
 from mgcc_ref.train.steps.vae import to_model_range
-from mgcc_ref.weights import save_module
+from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 64
 EVALUATOR_SEED = 77_003  # of its weights and data, whatever --seed is: no other step may see the same
@@ -186,6 +186,9 @@ class EvaluatorStep:
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.objective.evaluator, folder / "evaluator.safetensors")]
+
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.objective.evaluator, folder / "evaluator.safetensors")
 
 
 def renamed_in_place(scene: Scene, rng: np.random.Generator) -> Scene:

@@ -24,7 +24,7 @@ from mgcc_ref.train.loop import Batch, TrainingPrecision, on_device_of
 from mgcc_ref.train.mentions import mention_positions
 from mgcc_ref.train.requests import Conversation, Request, training_conversation
 from mgcc_ref.train.steps.align import load_frozen
-from mgcc_ref.weights import save_module
+from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
@@ -157,8 +157,9 @@ class GrounderStep:
         self.model = load_frozen(profile, weights)
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
-        self.examples = self._read(run_folder / "train", SEED, TRAINING_CONVERSATIONS, Split.TRAIN)
-        held_back = self._read(run_folder / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT)
+        features = run_folder.parent / "features"  # beside the run: runs of other seeds read the same ones
+        self.examples = self._read(features / "train", SEED, TRAINING_CONVERSATIONS, Split.TRAIN)
+        held_back = self._read(features / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT)
         self.held_back = [points[-1] for points in held_back]
 
     def _read(self, folder: Path, seed: int, count: int, split: Split) -> list[list[Example]]:
@@ -231,3 +232,6 @@ class GrounderStep:
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.head, folder / "grounder.safetensors")]
+
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.head, folder / "grounder.safetensors")

@@ -180,3 +180,6 @@ class StudentStep:
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.objective.unet, student_folder(folder) / "unet.safetensors")]
+
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.objective.unet, student_folder(folder) / "unet.safetensors")

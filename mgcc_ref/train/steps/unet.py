@@ -22,7 +22,7 @@ from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
 from mgcc_ref.unet import GroundedUNet
-from mgcc_ref.weights import save_module
+from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
@@ -126,3 +126,6 @@ class UNetStep:
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.objective.unet, folder / "unet.safetensors")]
+
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.objective.unet, folder / "unet.safetensors")

@@ -126,6 +126,9 @@ class VaeStep:
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.vae, folder / "vae.safetensors")]
 
+    def load_weights(self, folder: Path) -> None:
+        load_module(self.vae, folder / "vae.safetensors")
+
 
 class DecoderStep(VaeStep):
     """Starts from `vae.safetensors` of the weights folder, and writes it again with a better decoder."""

@@ -1,0 +1,186 @@
+"""The arms of the ablation: GILL, with CMRM, with COGM, with both; and what each could reach at best.
+
+All arms share the frozen language model, the vision tower, the UNet and the noise of an item. What differs is trained
+with equal data and steps, once a seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the grounder.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mgcc_benchmarks.painters import Drawn, true_boxes
+from mgcc_ref.grounder import LayoutHead
+from mgcc_ref.llm import ImageTokens
+from mgcc_ref.model import Alignment, load_model
+from mgcc_ref.pipeline import Context, GroundedObject, Layout, ReferencePipeline, to_image
+from mgcc_ref.refiner import Refiner
+from mgcc_ref.schedule import compile_schedule
+from mgcc_ref.story.bench import BenchItem
+from mgcc_ref.story.captions import canonical_caption
+from mgcc_ref.weights import load_module, require_file
+
+
+class Arm(enum.Enum):
+    """What draws. The last two are told the truth: no arm of their kind can be better with this UNet."""
+
+    GILL = "GILL"
+    CMRM = "GILL + CMRM"
+    COGM = "GILL + COGM"
+    BOTH = "GILL + CMRM + COGM"
+    TRUE_CAPTION = "true caption, no boxes"
+    TRUE_LAYOUT = "true caption, true boxes"
+
+    @property
+    def refined(self) -> bool:
+        return self in (Arm.CMRM, Arm.BOTH)
+
+    @property
+    def grounded(self) -> bool:
+        return self in (Arm.COGM, Arm.BOTH)
+
+
+TRAINED_ARMS = (Arm.GILL, Arm.CMRM, Arm.COGM, Arm.BOTH)
+CEILINGS = (Arm.TRUE_CAPTION, Arm.TRUE_LAYOUT)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One arm with one seed's modules; ceilings have no seed."""
+
+    arm: Arm
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        return self.arm.name.lower() if self.seed is None else f"{self.arm.name.lower()}-{self.seed}"
+
+
+def variants(seeds: Sequence[int]) -> tuple[Variant, ...]:
+    trained = [Variant(arm, seed) for seed in seeds for arm in TRAINED_ARMS]
+    return (*trained, *(Variant(arm, None) for arm in CEILINGS))
+
+
+def alignment_folder(folder: Path, *, refined: bool, seed: int) -> Path:
+    """Weights folder of one alignment run."""
+    return folder / f"weights-{'cmrm' if refined else 'gill'}-{seed}"
+
+
+def grounder_folder(folder: Path, seed: int) -> Path:
+    """Weights folder of one grounder run."""
+    return folder / f"weights-grounder-{seed}"
+
+
+@dataclass(frozen=True)
+class _Imagination:
+    """What turns a context into conditioning: `[IMG]` tokens, CMRM (or none) and mapper."""
+
+    tokens: ImageTokens
+    refiner: Refiner
+
+
+class ArmsPainter:
+    """Draws an item with every variant in one batch: the language model reads it once."""
+
+    def __init__(self, folder: Path, seeds: Sequence[int], *, profile: str = "story", steps: int = 20) -> None:
+        self.model = load_model(profile)
+        self.variants = variants(seeds)
+        self.pipeline = ReferencePipeline(self.model)
+        self._imaginations = {
+            (refined, seed): self._imagination(folder, refined=refined, seed=seed)
+            for seed in seeds
+            for refined in (False, True)
+        }
+        self._grounders = {seed: self._grounder(folder, seed) for seed in seeds}
+        sampler = self.model.profile.sampler
+        assert sampler.default_guidance is not None, "arms are compared with the teacher"
+        self._guidance = sampler.default_guidance
+        self._table = compile_schedule(sampler, self.model.profile.unet.prediction, steps)
+
+    def _imagination(self, folder: Path, *, refined: bool, seed: int) -> _Imagination:
+        model, profile = self.model, self.model.profile
+        config = profile.refiner if refined else replace(profile.refiner, cmrm_blocks=0)
+        tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
+        features, width = profile.llm.feature_dim, profile.clip.text_hidden
+        refiner = Refiner(config, features, profile.llm.hidden, profile.clip.text_positions, width)
+        path = alignment_folder(folder, refined=refined, seed=seed) / "alignment.safetensors"
+        require_file(path)
+        kept = model.llm.image_tokens, model.refiner
+        model.llm.image_tokens, model.refiner = tokens, refiner
+        load_module(Alignment(model), path)  # the visual projection is the same in all: it is solved, not trained
+        model.llm.image_tokens, model.refiner = kept
+        return _Imagination(tokens.eval(), refiner.eval())
+
+    def _grounder(self, folder: Path, seed: int) -> LayoutHead:
+        profile = self.model.profile
+        head = LayoutHead(
+            profile.grounder,
+            profile.llm.feature_dim,
+            profile.llm.hidden,
+            profile.max_objects,
+            self.model.label_embeddings,
+        )
+        path = grounder_folder(folder, seed) / "grounder.safetensors"
+        require_file(path)
+        load_module(head, path)
+        return head.eval()
+
+    @torch.no_grad()
+    def draw(self, item: BenchItem, seed: int) -> dict[Variant, Drawn]:
+        """The item's picture by each variant, all from the same noise."""
+        context = self.pipeline.read(item.inputs())
+        imagined = {key: self._imagine(context, imagination) for key, imagination in self._imaginations.items()}
+        grounded = {seed: self._ground(context, head) for seed, head in self._grounders.items()}
+        truth = self.model.encode_captions([canonical_caption(item.target)])
+        nothing = self.pipeline.layout_of(())
+        right = self.pipeline.layout_of([GroundedObject(label, box, 1.0) for label, box in true_boxes(item.target)])
+        told: list[tuple[Tensor, Layout]] = []
+        for variant in self.variants:
+            if variant.seed is None:
+                told.append((truth, right if variant.arm is Arm.TRUE_LAYOUT else nothing))
+            else:
+                layout = grounded[variant.seed] if variant.arm.grounded else nothing
+                told.append((imagined[variant.arm.refined, variant.seed], layout))
+        images = self._denoise(self.pipeline.initial_noise(seed), told)
+        return {
+            variant: Drawn(image, tuple((thing.label, thing.box) for thing in layout.objects), None)
+            for variant, image, (_, layout) in zip(self.variants, images, told, strict=True)
+        }
+
+    def _imagine(self, context: Context, imagination: _Imagination) -> Tensor:
+        kept = self.model.llm.image_tokens, self.model.refiner
+        self.model.llm.image_tokens, self.model.refiner = imagination.tokens, imagination.refiner
+        try:
+            return self.pipeline.refine(context)
+        finally:
+            self.model.llm.image_tokens, self.model.refiner = kept
+
+    def _ground(self, context: Context, head: LayoutHead) -> Layout:
+        kept, self.model.grounder = self.model.grounder, head
+        try:
+            return self.pipeline.ground(context)
+        finally:
+            self.model.grounder = kept
+
+    def _denoise(self, noise: Tensor, told: Sequence[tuple[Tensor, Layout]]) -> list[Image.Image]:
+        """Guided denoising of all variants at once, by the compiled schedule."""
+        count, unet = len(told), self.model.unet
+        conditioning = torch.cat([c for c, _ in told])
+        boxes = torch.cat([layout.boxes for _, layout in told])
+        mask = torch.cat([layout.box_mask for _, layout in told])
+        phrases = torch.cat([layout.phrase_embeddings for _, layout in told])
+        x_T = (noise * self._table.init_scale).expand(count, -1, -1, -1)
+        null, x, predictions = unet.null_conditioning.expand(count, -1, -1), x_T, []
+        for timestep, row in zip(self._table.timesteps, self._table.matrix, strict=True):
+            t = torch.full((count,), timestep)
+            conditional = unet.denoise(x, t, conditioning, boxes, mask, phrases)
+            without = unet.denoise(x, t, null, boxes, torch.zeros_like(mask), phrases)
+            predictions.append(without + self._guidance * (conditional - without))
+            x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
+        return [to_image(self.model.vae_decoder(latents.unsqueeze(0))) for latents in x]

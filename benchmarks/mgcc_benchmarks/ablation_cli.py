@@ -1,0 +1,118 @@
+"""`python benchmarks/ablation.py`: trains the arms, draws with each, and writes table and figure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mgcc_benchmarks.ablation_arms import ArmsPainter
+from mgcc_benchmarks.ablation_report import PUBLISHED, ItemTallies, chart, markdown_table, summarise_arms
+from mgcc_benchmarks.ablation_train import train_arms
+from mgcc_benchmarks.bootstrap import Tally
+from mgcc_benchmarks.evaluator import find_likeness
+from mgcc_benchmarks.quality_cli import Progress, QuietParser
+from mgcc_benchmarks.storybench import Likeness, Plan, noise_seed, score_drawn
+from mgcc_ref.config import get_profile
+from mgcc_ref.story.bench import SETTINGS, Suite, setting_of
+from mgcc_ref.weights import WeightsError
+from mgcc_runtime import MgccError
+from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
+from mgcc_runtime.files import check_output, write_atomically
+from mgcc_runtime.machine import describe_machine
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing, measure, write; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    out = options.out or RESULTS / f"ablation-{options.suite.value}.json"
+    try:
+        check_output(out, ".json")
+        options.folder.mkdir(parents=True, exist_ok=True)
+        weights = get_profile("story").weights_folder
+        extra = ("--precision", options.precision)
+        train_arms(options.folder, options.seeds, weights, extra, lambda text: print(text, file=sys.stderr, flush=True))
+        if options.train_only:
+            return EXIT_DONE
+        result = _measure(options)
+        write_atomically(out, (json.dumps(result, indent=2) + "\n").encode())
+        chart(result, f"StoryBench {result['suite']}, {result['items']} items, {len(options.seeds)} seeds").save(
+            out.with_suffix(".png")
+        )
+        write_atomically(out.with_suffix(".md"), markdown_table(result).encode())
+    except MgccError as error:
+        print(f"ablation.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except WeightsError as error:
+        print(f"ablation.py: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    print(json.dumps(result) if options.json else f"{markdown_table(result)}\n{out}, .md and .png")
+    return EXIT_DONE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = QuietParser(prog="ablation.py", description="GILL, + CMRM, + COGM, both: same data, same steps.")
+    parser.add_argument("--suite", type=Suite, choices=list(Suite), default=Suite.STORIES, metavar="|".join(Suite))
+    parser.add_argument("--items", type=int, default=500, metavar="N", help="pictures an arm and seed (default: 500)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="(default: 0 1 2)")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="denoising steps (default: 20)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"), metavar="DIR", help="of runs and records")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of training (default: fp32)")
+    parser.add_argument("--train-only", action="store_true", help="train the arms and stop")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes .md and .png (default: results/)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    if options.items < 1 or options.steps < 1 or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        parser.error("--items and --steps must be at least 1, --seeds different numbers from 0 up")
+    return options
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    setting = setting_of(options.suite, SETTINGS[options.suite][-1].value)
+    plan = Plan(options.suite, setting, options.items, seed=0, words=0)
+    painter = ArmsPainter(options.folder, options.seeds, steps=options.steps)
+    kept = options.folder / f"records-{options.suite.value}-{options.steps}.jsonl"
+    items = draw_items(plan, painter, find_likeness(), kept, Progress())
+    told = {"suite": options.suite.value, "setting": setting.value, "items": options.items, "seeds": options.seeds}
+    published = {"paper_clip_similarity": PUBLISHED[options.suite.value]}
+    summary = summarise_arms(items)
+    return {**told, "steps": options.steps, **summary, **published, "machine": describe_machine()}
+
+
+def draw_items(
+    plan: Plan, painter: ArmsPainter, likeness: Likeness | None, kept: Path, progress: Progress
+) -> list[ItemTallies]:
+    """Draw and score every item with every variant; a stopped run goes on from the records in `kept`."""
+    known = {variant.name: variant for variant in painter.variants}
+    found: dict[int, ItemTallies] = {}
+    if kept.exists():
+        for line in kept.read_text(encoding="utf-8").splitlines():
+            if line.endswith("}}}"):  # a killed run may leave half a line
+                value = json.loads(line)
+                if known.keys() <= value["variants"].keys():
+                    found[value["number"]] = {known[n]: _tallies(value["variants"][n]) for n in known}
+    for number in range(plan.items):
+        if number not in found:
+            item = plan.item(number)
+            drawn = painter.draw(item, noise_seed(plan, number))
+            found[number] = {variant: score_drawn(item, d, likeness) for variant, d in drawn.items()}
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_record(number, found[number])) + "\n")
+        progress.show(number + 1, plan.items)
+    return [found[number] for number in range(plan.items)]
+
+
+def _record(number: int, tallies: ItemTallies) -> dict[str, Any]:
+    shown = {v.name: {s: [t.right, t.counted] for s, t in scores.items()} for v, scores in tallies.items()}
+    return {"number": number, "variants": shown}
+
+
+def _tallies(value: Mapping[str, Sequence[float]]) -> dict[str, Tally]:
+    return {score: Tally(*pair) for score, pair in value.items()}

@@ -1,0 +1,65 @@
+"""Trains the small modules of every arm: the trainer's own command, once for each seed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgcc_benchmarks.ablation_arms import alignment_folder, grounder_folder
+from mgcc_runtime.errors import MgccError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class TrainingFailed(MgccError):
+    """One of the ablation's training runs ended with an error."""
+
+
+@dataclass(frozen=True)
+class ArmTraining:
+    """One run of the trainer."""
+
+    name: str
+    weights: Path  # folder; holds the profile's frozen CLIP beside what is trained
+    wanted: str  # the file that it writes
+    options: tuple[str, ...]
+
+
+def trainings(folder: Path, seeds: Sequence[int]) -> list[ArmTraining]:
+    """All runs, in order. Both kinds of alignment see the same data, steps and seeds."""
+    found = []
+    for seed in seeds:
+        for refined in (False, True):
+            weights = alignment_folder(folder, refined=refined, seed=seed)
+            blocks = () if refined else ("--cmrm-blocks", "0")
+            name = f"align-{'cmrm' if refined else 'gill'}-{seed}"
+            options = ("--step", "align", "--seed", str(seed), *blocks)
+            found.append(ArmTraining(name, weights, "alignment.safetensors", options))
+        options = ("--step", "grounder", "--seed", str(seed))
+        found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), "grounder.safetensors", options))
+    return found
+
+
+def train_arms(
+    folder: Path, seeds: Sequence[int], weights: Path, extra: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Run what is not there yet; a run that was stopped goes on. TrainingFailed names the run and its log."""
+    for training in trainings(folder, seeds):
+        if (training.weights / training.wanted).is_file():
+            say(f"{training.name}: done before")
+            continue
+        training.weights.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights / "clip.safetensors", training.weights / "clip.safetensors")
+        log = folder / f"{training.name}.log"
+        say(f"{training.name}: training, see {log}")
+        # the runs lie side by side, so that the grounders share the features that the first one reads
+        places = ["--run", str(folder / training.name), "--weights", str(training.weights)]
+        command = [sys.executable, "-m", "mgcc_ref.train", *training.options, *places, *extra]
+        with log.open("a", encoding="utf-8") as file:
+            done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise TrainingFailed(f"run {training.name} ended with code {done.returncode}; see {log} and start again")
