@@ -23,6 +23,12 @@ NOT_RUN = {
     f"python export/build_engines.py --profile story --target cpu --precision fp32 --out {BUNDLE}": (
         "the fixture tiny_bundle runs it with --profile tiny"
     ),
+    "python export/build_engines.py --profile story --target rtx --precision fp16 --out build/story-rtx-fp16": (
+        "135 M parameters; tests/export/test_targets_build.py builds `tiny` for this target"
+    ),
+    "python export/build_engines.py --profile story --target jetson --precision int8 --out build/story-jetson-int8": (
+        "the same"
+    ),
     f"python benchmarks/quality.py --bundle {BUNDLE}": "500 pictures; the next command runs, and draws a few",
     f"python -m mgcc_calibration build --bundle {BUNDLE} --data build/calibration --out build/story-cpu-auto": (
         "needs the data of the command before it; tests/calibration/test_build.py runs both on a smaller bundle"
