@@ -78,7 +78,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
         _grounder,
         LoopOptions(total_steps=2500, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),
     ),
-    "evaluator": (_evaluator, LoopOptions(total_steps=700, learning_rate=1.5e-3, ema_decay=0.99)),
+    "evaluator": (_evaluator, LoopOptions(total_steps=600, learning_rate=1.5e-3, ema_decay=0.99)),
 }
 
 

@@ -27,7 +27,7 @@ from mgcc_ref.train.steps.clip import PHRASES, patch_phrases
 from mgcc_ref.train.steps.vae import to_model_range
 from mgcc_ref.weights import load_module, save_module
 
-BATCH_SIZE = 64
+BATCH_SIZE = 48
 EVALUATOR_SEED = 77_003  # of its weights and data, whatever --seed is: no other step may see the same
 HELD_BACK_SCENES = 256
 PARAPHRASE_CHANCE = 0.3
