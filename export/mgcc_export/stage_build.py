@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mgcc_calibration
 from mgcc_export import (
     fp16,
     graph_files,
@@ -23,12 +24,12 @@ from mgcc_export import (
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.golden import stage_golden
 from mgcc_export.low_report import LowReport
-from mgcc_export.lower import Lowered, between, lower_stage
+from mgcc_export.lower import Lowered, Quantise, between, lower_stage
 from mgcc_export.ranges import Feeds
 from mgcc_export.reference import reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, link_or_copy, stage_key
 from mgcc_export.stages import ExampleMaker, Stage, value_cases
-from mgcc_export.targets import Form, Precision, Recipe
+from mgcc_export.targets import Form, Precision, Recipe, Target
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_export.to_onnx import export_stage
 from mgcc_export.validate import validate_stage
@@ -81,6 +82,8 @@ class StageBuilder:
             digest.update(importlib.metadata.version(distribution(self.recipe.library)).encode())
         if self.captured:
             digest.update((self.captured / "calibration.json").read_bytes())
+            for path in sorted(Path(str(mgcc_calibration.__file__)).parent.glob("*.py")):
+                digest.update(path.read_bytes())
         for module in _LOWERING:
             digest.update(Path(str(module.__file__)).read_bytes())
         return digest.hexdigest()
@@ -117,7 +120,10 @@ class StageBuilder:
         )
         graph = folder / f"{stage.name}.onnx"
         source = base.folder / graph.name
-        lowered = lower_stage(source, graph, stage.spec, self.recipe.precision, cases, self._captured(stage))
+        lowered = lower_stage(
+            source, graph, stage.spec, self.recipe.precision, cases, self._captured(stage),
+            self._quantisers(stage, source),
+        )  # fmt: skip
         link_or_copy(base.folder / "golden" / f"{stage.name}.npz", folder / "golden" / f"{stage.name}.npz")
         report = _report(lowered)
         checked = time.monotonic()
@@ -154,6 +160,19 @@ class StageBuilder:
         from mgcc_calibration.data import CalibrationData
 
         yield from CalibrationData.open(self.captured).samples(stage.name)
+
+    def _quantisers(self, stage: Stage, source: Path) -> dict[Precision, Quantise]:
+        """On a Jetson int8 is weights and activations, where there is calibration data to take their ranges from.
+
+        Not so for the language model, whose decode steps wait for weights alone, nor on RTX, whose int8 kernels
+        take weights alone.
+        """
+        if self.recipe.target is not Target.JETSON or self.captured is None or stage.name == "llm":
+            return {}
+        from mgcc_calibration.data import CalibrationData
+        from mgcc_calibration.transfer import static_quantiser
+
+        return {Precision.INT8: static_quantiser(source, stage.spec, CalibrationData.open(self.captured))}
 
 
 def engine_job(stage: Stage, recipe: Recipe, profile: str, graph: Path) -> EngineJob:

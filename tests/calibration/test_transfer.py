@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from torch import nn
 
 from mgcc_calibration.capture import CaptureOptions, capture
 from mgcc_calibration.errors import DataError
@@ -13,6 +14,12 @@ from mgcc_calibration.plan import PlanOptions, Smoothing, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.transfer import HALF_OPSET, raise_opset, static_quantiser, transfer
 from mgcc_export.fp16 import write_half
+from mgcc_export.lower import lower_stage
+from mgcc_export.reference import ReferenceCase
+from mgcc_export.stage_build import StageBuilder
+from mgcc_export.stages import Stage
+from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
+from mgcc_ref.config import get_profile
 from mgcc_runtime.contract import stage
 from mgcc_runtime.verify import relative_l2
 
@@ -80,3 +87,37 @@ def test_unusable_data_is_refused_at_once(bundle, source, tmp_path):
     spec = stage(bundle.manifest.dimensions, "refiner")
     with pytest.raises(DataError, match="no calibration data of stage refiner"):
         static_quantiser(bundle.file("refiner.onnx"), spec, little)
+
+
+def test_the_exporter_lowers_a_stage_to_w8a8(bundle, data, tmp_path):
+    """Through the exporter's own ladder: W8A8 is accepted where it holds, and fp16 follows where it does not."""
+    name = "refiner"
+    spec = stage(bundle.manifest.dimensions, name)
+    source = tmp_path / "fp32" / f"{name}.onnx"
+    source.parent.mkdir()
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(bundle.file(f"{name}.onnx"))), source)
+    session, names = Graph.load(source).session(), [t.name for t in spec.outputs]
+    cases = []
+    for feeds in data.samples(name):
+        outputs = dict(zip(names, session.run(names, feeds), strict=True))
+        cases.append(ReferenceCase({"S": feeds["context_features"].shape[1]}, feeds, outputs))
+    target = tmp_path / "low" / f"{name}.onnx"
+    target.parent.mkdir()
+    quantisers = {Precision.INT8: static_quantiser(source, spec, data)}
+    lowered = lower_stage(source, target, spec, Precision.INT8, cases, (), quantisers)
+    has_pairs = any(n.op_type == "QuantizeLinear" for n in Graph.load(target).nodes)
+    assert has_pairs == (lowered.precision is Precision.INT8) and bool(lowered.reasons) != has_pairs
+    worst = max(p.relative_l2 for p in lowered.parity)
+    assert worst <= TOLERANCES[lowered.precision].relative_l2
+
+
+def test_a_jetson_builder_asks_for_w8a8_where_there_is_data(bundle, data):
+    def asked(target: Target, name: str, captured):
+        found = Stage(stage(bundle.manifest.dimensions, name), nn.Identity(), bundle.manifest.dimensions.axes)
+        recipe = choose_recipe(target, Precision.INT8)
+        builder = StageBuilder(get_profile("tiny"), recipe, None, None, lambda *_: None, captured)
+        return set(builder._quantisers(found, bundle.file(f"{name}.onnx")))
+
+    assert asked(Target.JETSON, "unet", data.root) == {Precision.INT8}
+    assert asked(Target.JETSON, "llm", data.root) == asked(Target.RTX, "unet", data.root) == set()
+    assert asked(Target.JETSON, "unet", None) == set()
