@@ -1,9 +1,10 @@
 """Weights in 8 or 4 bits, activations as they were: MatMulNBits for ONNX Runtime on the CPU.
 
 `onnxruntime.quantization.matmul_nbits_quantizer` rounds to nearest, as here (a test holds the two together, byte for
-byte). Its GPTQ runs the whole graph again for every layer and computes scales anew from corrected weights, its AWQ
-needs a package for NVIDIA's GPUs, and neither takes Gemm. So the corrections are our own: GPTQ, and AWQ's scaling
-(arXiv 2306.00978) by the same folding that SmoothQuant uses.
+byte). Its GPTQ runs the whole graph again for every activation, packs 4 bits alone, takes scales anew from corrected
+weights, and writes nodes in an order that changes with Python's hash seed; its AWQ needs NVIDIA's modelopt, its HQQ
+torch; none takes Gemm. So the corrections are our own: GPTQ, and AWQ's scaling (arXiv 2306.00978) by the same folding
+that SmoothQuant uses.
 """
 
 from __future__ import annotations
