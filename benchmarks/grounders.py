@@ -1,0 +1,13 @@
+#!/usr/bin/env python3
+"""`LayoutHead` against `InContextLayout`: who places objects better, and how fast? See --help."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "runtime", ".")]
+
+if __name__ == "__main__":
+    from mgcc_benchmarks.grounders_cli import main
+
+    sys.exit(main())
