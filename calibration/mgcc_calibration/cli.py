@@ -93,6 +93,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
     parser.add_argument("--rounds", type=int, default=5, help="of timing, all candidates in each")
     parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
+    parser.add_argument("--least-image-db", type=float, metavar="DB",
+                        help="PSNR of their images with one stage changed, at least")  # fmt: skip
     parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
 
 
@@ -138,14 +140,17 @@ def _build(options: argparse.Namespace) -> int:
     from mgcc_calibration.candidates import CandidateOptions
     from mgcc_calibration.choose import Budget
     from mgcc_calibration.data import CalibrationData
+    from mgcc_calibration.image_judge import ImageJudge
     from mgcc_calibration.report import report_paths
+    from mgcc_calibration.requests import storyworld_requests
+    from mgcc_calibration.sensitivity import OTHER_STORIES
 
     weights = WeightOptions(Grid(4, options.block), options.correction, threads=max(options.threads, 1))
     settings = BuildOptions(
         asked=options.precision,
         stages=_names(options.stages),
         candidates=CandidateOptions(_plan_options(options), weights, options.least_db),
-        budget=Budget(options.least_db),
+        budget=Budget(options.least_db, options.least_image_db),
         rounds=options.rounds,
         threads=options.threads,
         images=options.images,
@@ -153,9 +158,13 @@ def _build(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     progress = _Progress()
-    data = CalibrationData.open(options.data)
+    data, bundle = CalibrationData.open(options.data), Bundle.open(options.bundle)
+    judge = None
+    if options.least_image_db is not None:
+        requests = storyworld_requests(options.images, options.seed + OTHER_STORIES).requests
+        judge = ImageJudge(bundle, requests, threads=options.threads)
     report = build_low(
-        Bundle.open(options.bundle), data, options.out, settings,
+        bundle, data, options.out, settings, lambda spec: judge.for_stage(spec) if judge else None,
         progress=lambda stage, text: progress.show(f"{stage}: {text}"),
     )  # fmt: skip
     for name, stage in report.stages.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = (
-    "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "tensorrt",
+    "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "openvino", "onnxruntime-gpu", "tensorrt",
     "tensorrt_rtx_cu13_bindings",
 )  # fmt: skip
 

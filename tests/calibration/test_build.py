@@ -171,3 +171,16 @@ def test_one_step_captures_once_and_uses_it_again(bundle, tmp_path):
     with pytest.raises(DataError, match="holds no calibration data"):
         lower_bundle(bundle.root, tmp_path / "d", tmp_path / "mine", options)
     assert (tmp_path / "mine" / "thesis.txt").is_file()
+
+
+def test_images_can_be_the_judge(bundle, data, tmp_path):
+    """An impossible PSNR leaves fp32, whose images are equal, and what is equal to it."""
+    out = tmp_path / "low"
+    command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--precision", "int8"]
+    command += ["--stages", "refiner", "--least-db", "5", "--least-image-db", "98", *QUICK]
+    assert main([str(c) for c in command]) == EXIT_DONE
+    values = json.loads(report_paths(out)[0].read_text())
+    for m in values["stages"]["refiner"]["choice"]["measurements"]:
+        judged = m["quality"] is not None
+        assert judged and (m["quality"] >= 98) == (not m["refused"])
+    assert values["image_psnr_db"] >= 98
