@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mgcc_export.fp16 import FP16_MAX, precise_nodes
 from mgcc_export.graph_files import load_graph, save_graph
 
-#: The inputs of a scan are a sample: what comes within this factor of the range counts as beyond it.
+#: The inputs of a scan are a sample: what comes within this factor of the range counts as beyond it. SmolLM2's
+#: residual stream reaches 24,926 at its first position from the twelfth block on, so it stays in fp32 from there.
 MARGIN = 4.0
 _VIEWS = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Identity", "Flatten"}
 

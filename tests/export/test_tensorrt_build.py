@@ -43,6 +43,7 @@ def test_an_engine_with_a_cache_is_built_and_recorded(toy: Toy, toy_graph: Path,
     done = run_engine_job(job)
     engine = Path(job.engine)
     assert done.bytes == engine.stat().st_size > 10_000
+    assert 50e6 < done.peak_memory_bytes < 600e6  # the builder's own, not what this process had when it was started
     record = read_record(engine)
     assert (record.library, record.version, record.sha256) == ("tensorrt_rtx", trt.__version__, sha256_of(engine))
     assert {t.name: (t.dtype, t.shape) for t in (*record.inputs, *record.outputs)} == {
