@@ -15,7 +15,6 @@ What is in the true scene but not told is neither wanted nor wrong in the drawn 
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,7 +24,8 @@ from PIL import Image
 from mgcc_ref.story.dialogues import Dialogue, DialogueSetting, make_dialogue
 from mgcc_ref.story.facts import ObjectFact, Source, Told
 from mgcc_ref.story.layout_words import Place, PlaceFact
-from mgcc_ref.story.phrases import NOUNS, PLACE_PHRASES, RELATION_PHRASES, SETTING_PHRASES, Split, plural
+from mgcc_ref.story.mentions import any_of, mentions_in
+from mgcc_ref.story.phrases import PLACE_PHRASES, RELATION_PHRASES, SETTING_PHRASES, Split
 from mgcc_ref.story.scene import Background, Scene, render
 from mgcc_ref.story.stories import Part, Setting, Story, make_story
 
@@ -158,19 +158,9 @@ def _expected(
     return tuple(ExpectedObject(f.index, f.label, f if is_placed(f) else None) for f in facts if f.index in named)
 
 
-def _any_of(phrases: dict[str, str]) -> re.Pattern[str]:
-    """Any of the phrases as whole words, the longest first: "palm tree" is no tree."""
-    forms = sorted(phrases, key=len, reverse=True)
-    return re.compile(r"\b(?:" + "|".join(re.escape(form) for form in forms) + r")\b", re.IGNORECASE)
-
-
-_LABEL_OF = {form: label for label, nouns in NOUNS.items() for noun in nouns for form in (plural(noun), noun)}
-_LABEL_PATTERN = _any_of(_LABEL_OF)
-
-
 def labels_named_in(text: str) -> list[str]:
     """Label of each object's noun in the text, singular or plural, in order, repeats included."""
-    return [_LABEL_OF[match.group().lower()] for match in _LABEL_PATTERN.finditer(text)]
+    return [mention.label for mention in mentions_in(text)]
 
 
 _PLACE_OF = {phrase: place.value for place, phrases in PLACE_PHRASES.items() for phrase in phrases}
@@ -179,7 +169,7 @@ _NO_PLACE = [
     *(template.split(" {x}")[0] for templates in RELATION_PHRASES.values() for template in templates),
     *(phrase for phrases in SETTING_PHRASES.values() for phrase in phrases),
 ]
-_PLACE_PATTERN = _any_of(_PLACE_OF | dict.fromkeys(_NO_PLACE, ""))
+_PLACE_PATTERN = any_of(_PLACE_OF | dict.fromkeys(_NO_PLACE, ""))
 
 
 def places_named_in(text: str) -> set[Place]:

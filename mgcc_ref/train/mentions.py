@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from mgcc_ref.model import MgccModel
-from mgcc_ref.story.phrases import NOUNS, plural
+from mgcc_ref.story.mentions import mentions_in
 from mgcc_ref.tokens import encode_template, encode_user_text
 from mgcc_ref.train.requests import Request
-
-
-def _pattern(nouns: tuple[str, ...]) -> re.Pattern[str]:
-    """Any of the nouns, singular or plural, the longest first."""
-    forms = sorted([*nouns, *(plural(noun) for noun in nouns)], key=len, reverse=True)
-    return re.compile(r"\b(?:" + "|".join(re.escape(form) for form in forms) + r")\b", re.IGNORECASE)
-
-
-_PATTERNS = {label: _pattern(nouns) for label, nouns in NOUNS.items()}
 
 
 def mention_positions(model: MgccModel, request: Request, labels: Iterable[str]) -> dict[str, list[int]]:
@@ -34,10 +24,10 @@ def mention_positions(model: MgccModel, request: Request, labels: Iterable[str])
             position += len(encode_template(tokenizer, template.separator))
         if isinstance(part, str):
             encoding = tokenizer.encode(part, add_special_tokens=False)
-            for label in wanted:
-                for match in _PATTERNS[label].finditer(part):
-                    covered = [t for t, (a, b) in enumerate(encoding.offsets) if a < match.end() and b > match.start()]
-                    found[label] = [position + t for t in covered]
+            for mention in mentions_in(part):
+                if mention.label in wanted:
+                    covered = [t for t, (a, b) in enumerate(encoding.offsets) if a < mention.end and b > mention.start]
+                    found[mention.label] = [position + t for t in covered]
             position += len(encode_user_text(tokenizer, part))
         else:
             position += len(encode_template(tokenizer, template.image_open))

@@ -82,6 +82,15 @@ def test_pointer_targets_are_the_last_mention_or_the_image(tiny: MgccModel) -> N
     assert "bus" not in found
 
 
+def test_a_palm_tree_is_no_mention_of_a_tree(tiny: MgccModel) -> None:
+    shown = Scene(Background.BEACH, (place("tree", (0.2, 0.2), 30), place("palm tree", (0.8, 0.8), 30)))
+    request = Request(("a tree and a palm tree",), (), shown, ())
+    found = mention_positions(tiny, request, {"tree", "palm tree"})
+    assert len(found["tree"]) == 1
+    assert len(found["palm tree"]) == 2
+    assert found["tree"][0] < found["palm tree"][0]
+
+
 def test_matching_keeps_labels_apart_that_point_the_same_way() -> None:
     """Two phrases at cosine 0.999: the box may not talk the matching into the wrong one."""
     cat = torch.ones(16)
