@@ -47,7 +47,7 @@ class BuildOptions:
     stages: tuple[str, ...] = ()
     candidates: CandidateOptions = field(default_factory=CandidateOptions)
     budget: Budget = field(default_factory=Budget)
-    rounds: int = 5
+    rounds: int = 10
     threads: int = 0
     images: int = 2  # stories drawn with both bundles for the report; 0: none
     tokens: int = 256  # predicted with both language models for the report; 0: none

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Measurement:
     precision: StagePrecision
     bytes: int
     total_ms: float | None  # of the workload's calls
-    calls_ms: dict[str, float]  # median of one call, by case
+    calls_ms: dict[str, float]  # the quickest of all rounds, by case: what else ran on the machine only adds
     error: float | None  # relative L2 of the worst output against fp32
     signal_to_noise_db: float | None
     quality: float | None
@@ -104,7 +103,7 @@ def measure(
     *,
     budget: Budget = Budget(),
     judge: Judge | None = None,
-    rounds: int = 5,
+    rounds: int = 10,
     threads: int = 0,
 ) -> list[Measurement]:
     """Time and compare the candidates; the first must be fp32 on ONNX Runtime, which the others are compared with.
@@ -192,7 +191,7 @@ def _measurement(
     candidate: Candidate, error: float | None, times: dict[str, list[float]], cases: Sequence[Case],
     reason: str, budget: Budget, judge: Judge | None,
 ) -> Measurement:  # fmt: skip
-    calls = {name: round(median(values), 4) for name, values in times.items() if values}
+    calls = {name: round(min(values), 4) for name, values in times.items() if values}
     total = round(sum(case.calls * calls[case.name] for case in cases), 4) if len(calls) == len(cases) else None
     decibels = None if error is None else signal_to_noise_db(error)
     quality = None

@@ -91,7 +91,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--correction", type=Correction, choices=list(Correction), default=Correction.GPTQ,
                         help="of rounded weights")  # fmt: skip
     parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
-    parser.add_argument("--rounds", type=int, default=5, help="of timing, all candidates in each")
+    parser.add_argument("--rounds", type=int, default=10, help="of timing, all candidates in each")
     parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
     parser.add_argument("--least-image-db", type=float, metavar="DB",
                         help="PSNR of their images with one stage changed, at least")  # fmt: skip
