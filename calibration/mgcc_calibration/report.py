@@ -114,7 +114,7 @@ def _stage_row(name: str, stage: Mapping[str, Any]) -> str:
 
 def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
     lines = [
-        "Times: the quickest round of one request's calls, on this machine as it was; they choose and are no benchmark.",
+        "Times: the quickest round of one request's calls, on this machine as it was; they choose, no benchmark.",
         "",
         "| stage | engine | precision | time | signal to noise | size | refused because |",
         "| --- | --- | --- | --- | --- | --- | --- |",
