@@ -199,8 +199,9 @@ def test_a_debugged_stage_can_be_run_by_polygraphy(tiny_build: Built, tmp_path: 
     with np.load(folder / "case-0.npz", allow_pickle=False) as case:
         assert {"in.image_features", "out.conditioning"} <= set(case.files)
     pytest.importorskip("polygraphy", reason="a tool of the extra rtx")
-    words = shlex.split(command)
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    tool, *words = shlex.split(command)
+    script = Path(sys.executable).parent / tool
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rtx = write_debug(options_for(tiny_build, tmp_path / "b", Target.RTX, Precision.FP16), "refiner", silent)[1]
     assert rtx.startswith("POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy run") and "--trt-max-shapes" in rtx
