@@ -65,8 +65,14 @@ def _evaluator(profile: Profile, weights: Path, run_folder: Path, precision: Tra
     return EvaluatorStep()
 
 
+def _draw(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+    from mgcc_ref.train.steps.draw import DrawStep
+
+    return DrawStep(profile, weights, run_folder, precision)
+
+
 #: In the order of dependence: `decoder` needs `vae`; `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`;
-#: `student` needs `unet`. `evaluator` needs nothing and nothing needs it but StoryBench.
+#: `draw` needs `align`, `student` needs `unet`. `evaluator` needs nothing and nothing needs it but StoryBench.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
     "decoder": (_decoder, LoopOptions(total_steps=1500, learning_rate=8e-4)),
@@ -74,6 +80,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
     "unet": (_unet, LoopOptions(total_steps=4800, learning_rate=6e-4, evaluate_every_steps=600)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
     "align": (_align, LoopOptions(total_steps=700, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=100)),
+    "draw": (_draw, LoopOptions(total_steps=400, learning_rate=5e-3, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
         LoopOptions(total_steps=2500, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=250),

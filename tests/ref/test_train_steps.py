@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.train.__main__ import main
-from mgcc_ref.train.steps import align, clip, grounder, student, unet, vae
+from mgcc_ref.train.steps import align, clip, draw, grounder, student, unet, vae
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,8 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(align, "GROUPS", 3)
         patch.setattr(align, "HELD_BACK_GROUPS", 1)
         patch.setattr(align, "REGRESSION_SCENES", 200)
+        patch.setattr(draw, "TURNS", 24)
+        patch.setattr(draw, "HELD_BACK_TURNS", 12)
         patch.setattr(grounder, "BATCH_SIZE", 4)
         patch.setattr(grounder, "TRAINING_CONVERSATIONS", 12)
         patch.setattr(grounder, "HELD_BACK_CONVERSATIONS", 6)
@@ -45,14 +47,14 @@ def small_sets() -> pytest.MonkeyPatch:
 def trained(small_sets: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/ and weights/ of all steps."""
     folder = tmp_path_factory.mktemp("training")
-    for step in ("vae", "decoder", "clip", "unet", "student", "align", "grounder"):
+    for step in ("vae", "decoder", "clip", "unet", "student", "align", "draw", "grounder"):
         arguments = ["--profile", "tiny", "--step", step, "--steps", "3"]
         assert main([*arguments, "--run", str(folder / "runs" / step), "--weights", str(folder / "weights")]) == 0
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["vae", "decoder", "clip", "unet", "student", "align", "grounder"])
+@pytest.mark.parametrize("step", ["vae", "decoder", "clip", "unet", "student", "align", "draw", "grounder"])
 def test_each_step_leaves_metrics_a_picture_and_a_checkpoint(trained: Path, step: str) -> None:
     run = trained / "runs" / step
     assert (run / "checkpoint.pt").exists()
@@ -85,7 +87,7 @@ def test_the_decoder_step_leaves_the_latents_alone_in_bf16(trained: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["vae", "clip", "unet", "student", "align", "grounder"])
+@pytest.mark.parametrize("step", ["vae", "clip", "unet", "student", "align", "draw", "grounder"])
 def test_going_on_starts_from_the_weights_that_are_there(
     trained: Path, step: str, small_sets: pytest.MonkeyPatch
 ) -> None:
