@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from mgcc_runtime.errors import MgccError
     from mgcc_runtime.layout import Box, BoxMode
     from mgcc_runtime.pipeline import Pipeline
-    from mgcc_runtime.results import BoxesReady, Event, ImageReady, Result, StepPreview, TextDelta
+    from mgcc_runtime.request import Draw
+    from mgcc_runtime.results import (
+        BoxesReady,
+        Event,
+        ImageReady,
+        Reply,
+        ReplyReady,
+        Result,
+        StepPreview,
+        TextDelta,
+    )
 
 __version__ = VERSION
 
@@ -32,8 +42,11 @@ _HOMES = {
     "Overflow": "chat",
     "Pipeline": "pipeline",
     "BoxesReady": "results",
+    "Draw": "request",
     "Event": "results",
     "ImageReady": "results",
+    "Reply": "results",
+    "ReplyReady": "results",
     "Result": "results",
     "StepPreview": "results",
     "TextDelta": "results",
@@ -41,8 +54,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Box", "BoxMode", "BoxesReady", "Chat", "Event", "ImageReady", "MgccError", "Overflow", "Pipeline", "Result",
-    "StepPreview", "TextDelta", "TextOptions", "__version__",
+    "Box", "BoxMode", "BoxesReady", "Chat", "Draw", "Event", "ImageReady", "MgccError", "Overflow", "Pipeline", "Reply",
+    "ReplyReady", "Result", "StepPreview", "TextDelta", "TextOptions", "__version__",
 ]  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.errors import ContextLimitError
 from mgcc_runtime.layout import BoxMode
 from mgcc_runtime.prompt import Part, Place, Prompt
-from mgcc_runtime.request import Boxes, Request
-from mgcc_runtime.results import Event, ImageReady, Result, Stopwatch
+from mgcc_runtime.request import Boxes, Draw, Request
+from mgcc_runtime.results import Event, ImageReady, Reply, ReplyReady, Result, Stopwatch
 
 if TYPE_CHECKING:
     from mgcc_runtime.pipeline import Context, Pipeline
@@ -82,6 +82,22 @@ class Chat:
         assert isinstance(last, ImageReady)
         return last.result
 
+    def answer(
+        self,
+        *parts: Part,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        words: int = 16,
+        boxes: Boxes = BoxMode.AUTO,
+        text: TextOptions | None = None,
+    ) -> Result | Reply:
+        """Add a turn and let the model decide whether it asks for a picture; if not, the answer is words alone."""
+        options = {"seed": seed, "steps": steps, "guidance": guidance, "words": words, "boxes": boxes, "text": text}
+        *_, last = self.stream(*parts, draw=Draw.AUTO, **options)  # type: ignore[arg-type]
+        assert isinstance(last, ImageReady | ReplyReady)
+        return last.result if isinstance(last, ImageReady) else last.reply
+
     def stream(
         self,
         *parts: Part,
@@ -92,8 +108,9 @@ class Chat:
         boxes: Boxes = BoxMode.AUTO,
         text: TextOptions | None = None,
         preview_every: int = 0,
+        draw: Draw = Draw.ALWAYS,
     ) -> Iterator[Event]:
-        """`send` as a stream of events. The turn is remembered once its image is there.
+        """`send`, or with Draw.AUTO `answer`, as a stream of events. The turn is remembered once it is answered.
 
         Raises an InputError here, not at the first event; ContextLimitError if the turn does not fit.
         """
@@ -104,7 +121,7 @@ class Chat:
                 preview_every=preview_every,
             )  # fmt: skip
             plan = self._plan(parts, words)
-        return self._run(plan, request, watch)
+        return self._run(plan, request, watch, draw)
 
     def _plan(self, parts: Turn, words: int) -> _Plan:
         prompts, memory = self._pipeline.prompts, self._memory
@@ -133,11 +150,11 @@ class Chat:
             return _Plan(body, None, turns)
         raise AssertionError("the loop ends with the new turn alone")
 
-    def _run(self, plan: _Plan, request: Request, watch: Stopwatch) -> Iterator[Event]:
+    def _run(self, plan: _Plan, request: Request, watch: Stopwatch, draw: Draw) -> Iterator[Event]:
         pipeline = self._pipeline
         context = pipeline.read(plan.prompt, watch, plan.before)
         asked = pipeline.read(pipeline.prompts.closing, watch, context)
-        for event in pipeline.answer(asked, request, watch):
-            if isinstance(event, ImageReady):
+        for event in pipeline.answer(asked, request, watch, draw):
+            if isinstance(event, ImageReady | ReplyReady):
                 self._memory = _Memory(plan.turns, context)
             yield event

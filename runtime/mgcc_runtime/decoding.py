@@ -34,6 +34,16 @@ def text_generator(seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, 1])
 
 
+def wants_picture(logits: NDArray[np.float32], image_ids: Sequence[int]) -> bool:
+    """Whether [IMG1] is likelier than all words together, after a turn: the model itself asks to draw.
+
+    `logits` (V,) of the turn's last position; `image_ids` are those of the [IMG] tokens.
+    """
+    words = np.delete(logits.astype(np.float64), list(image_ids))
+    most = words.max()
+    return bool(logits[image_ids[0]] > most + np.log(np.exp(words - most).sum()))
+
+
 def choose_token(
     logits: NDArray[np.float32],
     written: Sequence[int],

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.chat import Chat, Overflow
-from mgcc_runtime.decoding import TextOptions
+from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.errors import ClosedError, OptionError
@@ -21,8 +21,18 @@ from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.layout import BoxMode, Labels, Layout, layout_from_grounder, parse_boxes
 from mgcc_runtime.phrases import PhraseBook
 from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
-from mgcc_runtime.request import Boxes, Request, box_mode
-from mgcc_runtime.results import BoxesReady, Event, ImageReady, Result, StepPreview, Stopwatch, TextDelta
+from mgcc_runtime.request import Boxes, Draw, Request, box_mode
+from mgcc_runtime.results import (
+    BoxesReady,
+    Event,
+    ImageReady,
+    Reply,
+    ReplyReady,
+    Result,
+    StepPreview,
+    Stopwatch,
+    TextDelta,
+)
 from mgcc_runtime.stages import Floats, LlmStep, Stages
 from mgcc_runtime.writing import Written, write_text
 
@@ -137,7 +147,7 @@ class Pipeline:
     def _run(self, prompt: Prompt, request: Request, watch: Stopwatch) -> Iterator[Event]:
         yield from self.answer(self.read(prompt, watch), request, watch)
 
-    def answer(self, context: Context, request: Request, watch: Stopwatch) -> Iterator[Event]:
+    def answer(self, context: Context, request: Request, watch: Stopwatch, draw: Draw = Draw.ALWAYS) -> Iterator[Event]:
         """Everything after the reading: text, layout, conditioning, denoising, pixels."""
         # the text goes on from the context's cache
         written = Written("", ())
@@ -145,6 +155,10 @@ class Pipeline:
             if delta := longer.text[len(written.text) :]:
                 yield TextDelta(delta)
             written = longer
+
+        if draw is Draw.AUTO and not wants_picture(context.end.logits, self.bundle.manifest.tokens.image):
+            yield ReplyReady(Reply(written.text, watch.timings(), request.seed, written.tokens))
+            return
 
         # where things stand (COGM), or where the user wants them
         layout = self._arrange(context, request, watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,13 @@ Boxes: TypeAlias = "BoxMode | str | Sequence[Box | Mapping[str, object]]"
 
 MAX_GUIDANCE = 100.0  # far above any useful scale; larger ones only overflow
 MAX_SEED = 2**63 - 1
+
+
+class Draw(enum.Enum):
+    """Whether a turn of a dialogue is drawn."""
+
+    ALWAYS = "always"
+    AUTO = "auto"  # the model decides, by producing [IMG1] or words
 
 
 @dataclass(frozen=True)

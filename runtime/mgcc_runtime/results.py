@@ -55,7 +55,24 @@ class ImageReady:
     result: Result
 
 
-Event: TypeAlias = "TextDelta | BoxesReady | StepPreview | ImageReady"
+@dataclass(frozen=True)
+class Reply:
+    """An answer in words alone, to a turn that asked for no picture."""
+
+    text: str
+    timings: dict[str, float]  # milliseconds by stage, and "total"
+    seed: int
+    text_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ReplyReady:
+    """The last event of a turn that is not drawn."""
+
+    reply: Reply
+
+
+Event: TypeAlias = "TextDelta | BoxesReady | StepPreview | ImageReady | ReplyReady"
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgcc_runtime import Overflow, Pipeline
+from mgcc_runtime import Overflow, Pipeline, Reply, Result
 from mgcc_runtime.cli import main
 from mgcc_runtime.errors import ContextLimitError, ImageError, PromptError
 from mgcc_runtime.kv_cache import KvCache
@@ -98,6 +98,32 @@ def test_or_the_oldest_turns_are_dropped_when_asked(pipe: Pipeline) -> None:
     assert psnr_db(np.asarray(last.result.image), np.asarray(expected)) >= FP32_IMAGE_PSNR_DB
     with pytest.raises(ContextLimitError):
         chat.send("mat " * 200)
+
+
+def test_the_model_decides_whether_to_draw(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways are taken by the logits of [IMG1] alone; a turn in words is remembered all the same."""
+    read, first = pipe.stages.read, pipe.bundle.manifest.tokens.image[0]
+    raised = 0.0
+
+    def biased(embeddings: Floats, cache: KvCache) -> LlmStep:
+        step = read(embeddings, cache)
+        logits = step.logits.copy()
+        logits[first] = raised
+        return LlmStep(logits, step.features, step.cache)
+
+    monkeypatch.setattr(pipe.stages, "read", biased)
+    chat = pipe.chat()
+    raised = -1e4
+    reply = chat.answer("A cat.", words=4)
+    assert isinstance(reply, Reply)
+    assert reply.text == pipe.generate(["A cat."], words=4).text
+    assert "unet" not in reply.timings
+    raised = 1e4
+    drawn = chat.answer("Show it.", words=4)
+    assert isinstance(drawn, Result)
+    assert chat.turns == (("A cat.",), ("Show it.",))
+    expected = pipe.generate(["A cat.", "Show it."]).image
+    assert psnr_db(np.asarray(drawn.image), np.asarray(expected)) >= FP32_IMAGE_PSNR_DB
 
 
 def test_the_command_draws_every_line(

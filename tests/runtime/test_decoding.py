@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mgcc_runtime.decoding import TextOptions, choose_token, text_generator
+from mgcc_runtime.decoding import TextOptions, choose_token, text_generator, wants_picture
 from mgcc_runtime.errors import OptionError
 
 GREEDY = TextOptions(repetition_penalty=1.0)
@@ -68,3 +68,20 @@ def test_seed_repeats():
 def test_options_out_of_range(wrong):
     with pytest.raises(OptionError, match=f"{next(iter(wrong))} is .*, expected"):
         TextOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("image", "words", "drawn"),
+    [
+        (3.0, [2.0, 1.0], True),
+        (3.0, [2.5, 2.5], False),
+        (400.0, [399.0, -5.0], True),
+        (-400.0, [-399.0, -500.0], False),
+    ],
+)
+def test_a_picture_is_wanted_where_img1_outweighs_all_words(image, words, drawn):
+    """Against the softmax itself, whose sum of words it is."""
+    logits = np.array([*words, image, 1e4], np.float32)  # the other [IMG] tokens have no say
+    shares = np.exp(np.float64([*words, image]) - max(image, *words))
+    assert (shares[-1] > shares[:-1].sum()) == drawn
+    assert wants_picture(logits, (2, 3)) == drawn
