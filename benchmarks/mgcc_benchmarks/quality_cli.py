@@ -11,9 +11,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mgcc_benchmarks.ceiling import measure_ceiling, spoilings
+from mgcc_benchmarks.commandline import RESULTS, QuietParser
 from mgcc_benchmarks.evaluator import find_likeness
 from mgcc_benchmarks.painters import BundlePainter, Oracle, Painter, ReferencePainter, TruthPainter
 from mgcc_benchmarks.sheet import contact_sheet
@@ -26,14 +27,7 @@ from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 
-RESULTS = Path(__file__).parents[1] / "results"
 _LONGEST_SHEET = 40  # rows: an image of some 12,000 pixels' height
-
-
-class QuietParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
-        raise SystemExit(EXIT_BAD_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

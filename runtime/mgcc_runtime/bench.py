@@ -1,48 +1,63 @@
-"""`mgcc bench`: how long a request takes on this machine, stage by stage."""
+"""`mgcc bench`: how long a request takes on this machine, stage by stage, cold and warm, alone and in a dialogue."""
 
 from __future__ import annotations
 
+import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bench_parts import Say, Summary, Workload, draw, measure_dialogue, measure_scale
+from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
+from mgcc_runtime.cold_start import PHASES, start_cold
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden
 from mgcc_runtime.machine import describe_machine, peak_rss_mb
 from mgcc_runtime.pipeline import Pipeline
+from mgcc_runtime.power import PowerMeter, describe_clocks
 from mgcc_runtime.prompt import Part
 from mgcc_runtime.results import Result
 
+RUNS, WARM_UP = 30, 3
+MOST_COLD_STARTS, MOST_DIALOGUES, MOST_A_POINT = 5, 5, 5  # each is a process, 20 requests or one of 19 points
+WARM_UP_RULE = "the first requests after loading, of the same kind as the timed ones; none of them is counted"
+PERCENTILES = "linear interpolation between the ordered runs (numpy's default)"
+
+
+class Measure(str, enum.Enum):
+    """What is measured."""
+
+    COLD = "cold"  # process start to first image
+    LATENCY = "latency"  # one request, again and again
+    DIALOGUE = "dialogue"  # turns 1 to 20 of a chat
+    SCALE = "scale"  # 1 to 8 objects, 1 to 8 images, several threads
+
 
 @dataclass(frozen=True)
-class Workload:
-    """The request that is timed; the same seed each time, so that each run does the same work."""
+class Plan:
+    """How much is measured; each part takes as many runs of `runs` as its most allows."""
 
-    parts: tuple[Part, ...]
-    steps: int
-    words: int
-    seed: int = 0
+    runs: int = RUNS
+    warm_up: int = WARM_UP
+    measures: tuple[Measure, ...] = tuple(Measure)
+
+    def __post_init__(self) -> None:
+        if self.runs < 1 or self.warm_up < 0:
+            raise OptionError(f"runs is {self.runs} and warm-up {self.warm_up}, expected at least 1 and 0; change them")
+        if not self.measures:
+            raise OptionError(f"nothing is to be measured; choose from {', '.join(m.value for m in Measure)}")
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Milliseconds over all runs."""
-
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-
-    @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Summary:
-        p50, p90, p99 = np.percentile(milliseconds, (50, 90, 99))
-        return cls(*(round(float(v), 3) for v in (np.mean(milliseconds), p50, p90, p99)))
+def parse_measures(text: str) -> tuple[Measure, ...]:
+    """Names separated by commas, such as "latency,dialogue"; OptionError for an unknown one."""
+    known = {m.value: m for m in Measure}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise OptionError(f"--parts has {', '.join(unknown)}, expected some of {', '.join(known)}; choose from them")
+    return tuple(m for m in Measure if m.value in names)
 
 
 def golden_workload(bundle: Bundle, steps: int | None, words: int | None) -> Workload:
@@ -58,68 +73,131 @@ def golden_workload(bundle: Bundle, steps: int | None, words: int | None) -> Wor
 def bench(
     path: str | Path,
     *,
-    runs: int = 10,
-    warmup: int = 2,
+    runs: int = RUNS,
+    warmup: int = WARM_UP,
     threads: int = 0,
     steps: int | None = None,
     words: int | None = None,
     parts: Sequence[Part] | None = None,
+    measures: Collection[Measure] = tuple(Measure),
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Time `runs` requests after `warmup` ones; `parts`: another request than the bundle's golden one.
+    """Measure a bundle; `parts`: another request than the bundle's golden one.
 
-    Returns {"machine", "bundle", "request", "runs", "warmup", "load_ms", "stages_ms": {stage: Summary},
-    "total_ms", "per_call_ms": {"unet_step", "llm_token"}, "peak_rss_mb"}.
+    Returns {"machine", "bundle", "request", "runs", "warmup", "warmup_rule", "percentiles"}, and of what was asked:
+    cold: "cold_start"; latency: "load_ms", "stages_ms" {stage: Summary}, "total_ms", "per_call_ms", "tokens_per_s",
+    "peak_rss_mb", "power" (None without tegrastats); dialogue: "dialogue"; scale: "scale".
     """
-    if runs < 1 or warmup < 0:
-        raise OptionError(f"runs is {runs} and warm-up {warmup}, expected at least 1 and 0; change them")
+    plan = Plan(runs, warmup, tuple(m for m in Measure if m in measures))
     machine, start_s = describe_machine(), time.perf_counter()
     bundle = Bundle.open(path)
     workload = golden_workload(bundle, steps, words)
     if parts is not None:
         workload = Workload(tuple(parts), workload.steps, workload.words)
+    spent_s = time.perf_counter() - start_s
+    found: dict[str, Any] = {
+        "machine": {**machine, "threads": threads or machine["cores"], "clocks": describe_clocks()},
+        "bundle": _describe_bundle(bundle),
+    }
+    timings: dict[str, Any] = {}
+    if Measure.COLD in plan.measures:  # before this process fills the memory
+        timings["cold_start"] = _measure_cold(bundle, workload, threads, min(runs, MOST_COLD_STARTS), progress)
+    start_s = time.perf_counter()
     with Pipeline(bundle, EngineOptions(threads)) as pipeline:
-        load_ms = (time.perf_counter() - start_s) * 1e3
-        evaluations = pipeline.schedule.table(workload.steps).evaluations
-        results: list[Result] = []
-        for i in range(warmup + runs):
-            progress(f"warm-up {i + 1} of {warmup}" if i < warmup else f"run {i + 1 - warmup} of {runs}")
-            done = pipeline.generate(workload.parts, seed=workload.seed, steps=workload.steps, words=workload.words)
-            if i >= warmup:
-                results.append(done)
+        load_ms = (spent_s + time.perf_counter() - start_s) * 1e3
+        found["request"] = _describe_request(pipeline, workload)
+        if Measure.LATENCY in plan.measures:
+            timings |= {"load_ms": round(load_ms, 3), **_measure_latency(pipeline, workload, plan, progress)}
+            found["request"]["text_tokens"] = timings.pop("text_tokens")
+        if Measure.DIALOGUE in plan.measures:
+            timings["dialogue"] = measure_dialogue(pipeline, workload, min(runs, MOST_DIALOGUES), progress)
+        if Measure.SCALE in plan.measures:
+            timings["scale"] = measure_scale(pipeline, workload, min(runs, MOST_A_POINT), progress)
+    rules = {"warmup_rule": WARM_UP_RULE, "percentiles": PERCENTILES}
+    return {**found, "runs": runs, "warmup": warmup, **rules, **timings}
+
+
+def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """The manifest holds the hash of every file, so its own hash stands for the whole bundle."""
     manifest = bundle.manifest
     return {
-        "machine": {**machine, "threads": threads or machine["cores"]},
-        "bundle": {
-            "profile": manifest.profile,
-            "target": manifest.target,
-            "weights": manifest.weights,
-            "precision": dict(manifest.precision),
-            "engines": {name: stage.engine for name, stage in manifest.stages.items()},
-        },
-        "request": {
-            "texts": sum(isinstance(part, str) for part in workload.parts),
-            "images": sum(not isinstance(part, str) for part in workload.parts),
-            "steps": workload.steps,
-            "words": workload.words,
-            "text_tokens": len(results[0].text_tokens),
-        },
-        "runs": runs,
-        "warmup": warmup,
-        "load_ms": round(load_ms, 3),
-        "stages_ms": {name: asdict(s) for name, s in _summaries(results).items() if name != "total"},
-        "total_ms": asdict(_summaries(results)["total"]),
-        "per_call_ms": _per_call(results, evaluations),
-        "peak_rss_mb": peak_rss_mb(),
+        "sha256": sha256_of(bundle.root / MANIFEST),
+        "profile": manifest.profile,
+        "target": manifest.target,
+        "weights": manifest.weights,
+        "precision": dict(manifest.precision),
+        "engines": {name: stage.engine for name, stage in manifest.stages.items()},
+        "image_px": manifest.dimensions.image_px,
+        "built_with": dict(manifest.built_with),
     }
 
 
-def _summaries(results: Sequence[Result]) -> dict[str, Summary]:
-    return {name: Summary.of([r.timings[name] for r in results]) for name in results[0].timings}
+def _describe_request(pipeline: Pipeline, workload: Workload) -> dict[str, Any]:
+    return {
+        "texts": sum(isinstance(part, str) for part in workload.parts),
+        "images": sum(not isinstance(part, str) for part in workload.parts),
+        "prompt_tokens": pipeline.prompts.build(workload.parts).length,
+        "steps": workload.steps,
+        "words": workload.words,
+    }
+
+
+def _measure_cold(bundle: Bundle, workload: Workload, threads: int, starts: int, say: Say) -> dict[str, Any]:
+    found = []
+    for i in range(starts):
+        say(f"cold start {i + 1} of {starts}")
+        found.append(
+            start_cold(
+                bundle.root, workload.parts,
+                steps=workload.steps, words=workload.words, seed=workload.seed, threads=threads,
+            )
+        )  # fmt: skip
+    return {
+        "starts": starts,
+        "phases_ms": {phase: asdict(Summary.of([f[phase] for f in found])) for phase in PHASES},
+        "total_ms": asdict(Summary.of([f["total"] for f in found])),
+        "first_total_ms": found[0]["total"],  # the one with the coldest files
+        "peak_rss_mb": max(f["peak_rss_mb"] for f in found) if found[0]["peak_rss_mb"] is not None else None,
+    }
+
+
+def _measure_latency(pipeline: Pipeline, workload: Workload, plan: Plan, say: Say) -> dict[str, Any]:
+    for i in range(plan.warm_up):
+        say(f"warm-up {i + 1} of {plan.warm_up}")
+        draw(pipeline, workload)
+    results = []
+    with PowerMeter() as meter:
+        for i in range(plan.runs):
+            say(f"run {i + 1} of {plan.runs}")
+            results.append(draw(pipeline, workload))
+    summaries = {name: asdict(Summary.of([r.timings[name] for r in results])) for name in results[0].timings}
+    evaluations = pipeline.schedule.table(workload.steps).evaluations
+    prompt_tokens = pipeline.prompts.build(workload.parts).length
+    return {
+        "text_tokens": len(results[0].text_tokens),
+        "stages_ms": {name: summary for name, summary in summaries.items() if name != "total"},
+        "total_ms": summaries["total"],
+        "per_call_ms": _per_call(results, evaluations),
+        "tokens_per_s": _token_rates(results, prompt_tokens),
+        "peak_rss_mb": peak_rss_mb(),
+        "power": meter.summary(plan.runs),
+    }
 
 
 def _per_call(results: Sequence[Result], evaluations: int) -> dict[str, dict[str, float]]:
     found = {"unet_step": asdict(Summary.of([r.timings["unet"] / evaluations for r in results]))}
     if tokens := len(results[0].text_tokens):
         found["llm_token"] = asdict(Summary.of([r.timings["llm_decode"] / tokens for r in results]))
+    return found
+
+
+def _token_rates(results: Sequence[Result], prompt_tokens: int) -> dict[str, float]:
+    """Tokens a second at the median time; no "decode" where nothing was written."""
+
+    def rate(tokens: int, stage: str) -> float:
+        return round(tokens / Summary.of([r.timings[stage] for r in results]).p50 * 1e3, 2)
+
+    found = {"prefill": rate(prompt_tokens, "llm_prefill")}
+    if tokens := len(results[0].text_tokens):
+        found["decode"] = rate(tokens, "llm_decode")
     return found

@@ -68,8 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
     verify.add_argument("--out", type=Path, metavar="FILE.json", help="also write the findings, to send them back")
     bench = _add_command(commands, "bench", _bench, "measure how long requests take on this machine")
-    bench.add_argument("--runs", type=int, default=10, metavar="N", help="timed requests (default: 10)")
-    bench.add_argument("--warm-up", type=int, default=2, metavar="N", help="requests before them (default: 2)")
+    bench.add_argument("--runs", type=int, default=30, metavar="N", help="timed requests (default: 30)")
+    bench.add_argument("--warm-up", type=int, default=3, metavar="N", help="requests before them (default: 3)")
+    bench.add_argument(
+        "--parts", default="cold,latency,dialogue,scale", metavar="LIST", help="what is measured (default: %(default)s)"
+    )
     bench.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
     bench.add_argument("--words", type=int, metavar="N", help="words of text (default: those of the golden request)")
     bench.add_argument("--story", type=Path, metavar="FILE.json", help="time this request (default: the golden one)")
@@ -308,24 +311,18 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from mgcc_runtime.bench import bench
+    from mgcc_runtime.bench import bench, parse_measures
+    from mgcc_runtime.bench_table import bench_table
     from mgcc_runtime.story import read_story
 
     progress = _Progress()
     found = bench(
         options.bundle, runs=options.runs, warmup=options.warm_up, threads=_threads(options), steps=options.steps,
-        words=options.words, parts=read_story(options.story) if options.story else None, progress=progress.show,
+        words=options.words, parts=read_story(options.story) if options.story else None,
+        measures=parse_measures(options.parts), progress=progress.show,
     )  # fmt: skip
     progress.clear()
-    if options.json:
-        print(json.dumps(found))
-        return EXIT_DONE
-    machine = found["machine"]
-    print(f"{machine['cpu']}, {machine['threads']} threads; {found['runs']} runs after {found['warmup']}")
-    print(f"{'milliseconds':18} {'mean':>9} {'p50':>9} {'p90':>9} {'p99':>9}")
-    for name, row in {**found["stages_ms"], "total": found["total_ms"], **found["per_call_ms"]}.items():
-        print(f"{name:18} {row['mean']:9.2f} {row['p50']:9.2f} {row['p90']:9.2f} {row['p99']:9.2f}")
-    print(f"load {found['load_ms']:.0f} ms, peak memory {found['peak_rss_mb']} MB")
+    print(json.dumps(found) if options.json else "\n".join(bench_table(found)))
     return EXIT_DONE
 
 

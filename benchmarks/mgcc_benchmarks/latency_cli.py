@@ -1,0 +1,86 @@
+"""`python benchmarks/latency.py`: the runtime's own measurement, kept with its machine, and drawn.
+
+Imports nothing of PyTorch's world: what this process weighs is what the report says a bundle needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mgcc_benchmarks.commandline import RESULTS, Doing, QuietParser
+from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    doing = Doing()
+    try:
+        found, path = _measure(options, doing)
+    except MgccError as error:
+        doing.clear()
+        print(f"latency.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        doing.clear()
+        print("latency.py: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    if options.json:
+        print(json.dumps(found))
+        return EXIT_DONE
+    from mgcc_runtime.bench_table import bench_table
+
+    print("\n".join(bench_table(found)))
+    print(f"{path} and {path.with_suffix('.png').name}")
+    return EXIT_DONE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = QuietParser(prog="latency.py", description="Times a bundle's requests: cold, warm, in a dialogue, scaled.")
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--parts", default="cold,latency,dialogue,scale", metavar="LIST", help="(default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed requests (default: 30)")
+    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="requests before them (default: 3)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
+    parser.add_argument("--words", type=int, metavar="N", help="words of text (default: those of the golden request)")
+    parser.add_argument("--story", type=Path, metavar="FILE.json", help="time this request (default: the golden one)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes .png (default: results/)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    if not 0 <= options.threads <= 1024:
+        parser.error(f"--threads is {options.threads}, expected 0 to 1024")
+    return options
+
+
+def _measure(options: argparse.Namespace, doing: Doing) -> tuple[dict[str, Any], Path]:
+    from mgcc_runtime.bench import bench, parse_measures
+    from mgcc_runtime.files import check_output, write_atomically
+    from mgcc_runtime.story import read_story
+
+    name = re.sub(r"[^A-Za-z0-9.+_-]", "_", f"latency-{options.bundle.resolve().name}")
+    path = options.out or RESULTS / f"{name}.json"
+    measures = parse_measures(options.parts)
+    check_output(path, ".json")
+    found = bench(
+        options.bundle, runs=options.runs, warmup=options.warm_up, threads=options.threads, steps=options.steps,
+        words=options.words, parts=read_story(options.story) if options.story else None, measures=measures,
+        progress=doing.show,
+    )  # fmt: skip
+    doing.clear()
+    write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
+    from mgcc_benchmarks.latency_chart import chart
+
+    picture = io.BytesIO()
+    chart(found).save(picture, "PNG")
+    write_atomically(path.with_suffix(".png"), picture.getvalue())
+    return found, path

@@ -1,0 +1,110 @@
+"""`mgcc bench`: what is measured, and that it is what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from mgcc_runtime.bench import Measure, Plan, bench, parse_measures
+from mgcc_runtime.bench_parts import THREADS, TURNS, Summary, turn_texts
+from mgcc_runtime.bench_table import bench_table
+from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.cold_start import PHASES, start_cold
+from mgcc_runtime.errors import EngineError, OptionError
+from tests.runtime.golden_data import gradient
+
+
+@pytest.fixture(scope="module")
+def found(bundle_path):
+    """Everything, once."""
+    return bench(bundle_path, runs=2, warmup=1, threads=1, words=2, steps=1)
+
+
+def test_summary_interpolates_linearly():
+    summary = Summary.of([4.0, 1.0, 3.0, 2.0])
+    assert (summary.mean, summary.p50) == (2.5, 2.5)
+    assert summary.p90 == pytest.approx(3.7)  # position 0.9 x 3 between the third and the fourth
+    assert summary.p99 == pytest.approx(3.97)
+
+
+def test_machine_and_bundle(found, bundle_path):
+    assert found["machine"]["threads"] == 1
+    assert "clocks" in found["machine"]
+    assert found["bundle"]["sha256"] == sha256_of(bundle_path / "manifest.json")
+    assert found["bundle"]["precision"]["unet"] == "fp32"
+    assert "not" not in found["percentiles"] and "linear" in found["percentiles"]
+
+
+def test_rates_follow_from_times(found):
+    tokens, p50 = found["request"]["prompt_tokens"], found["stages_ms"]["llm_prefill"]["p50"]
+    assert found["tokens_per_s"]["prefill"] == pytest.approx(tokens / p50 * 1e3, rel=1e-3)
+    written, p50 = found["request"]["text_tokens"], found["stages_ms"]["llm_decode"]["p50"]
+    assert found["tokens_per_s"]["decode"] == pytest.approx(written / p50 * 1e3, rel=1e-3)
+
+
+def test_cold_start(found):
+    cold = found["cold_start"]
+    assert cold["starts"] == 2
+    phases = [cold["phases_ms"][phase]["mean"] for phase in PHASES]
+    assert min(phases) > 0
+    assert sum(phases) == pytest.approx(cold["total_ms"]["mean"], rel=1e-3)
+    assert phases[PHASES.index("first_image")] > found["total_ms"]["p50"] * 0.1  # a whole request is in it
+    assert cold["peak_rss_mb"] > 0
+
+
+def test_dialogue_ends_where_the_context_is_full(found):
+    dialogue = found["dialogue"]
+    assert 2 <= dialogue["turns"] == len(dialogue["by_turn"]) < dialogue["asked_turns"] == TURNS
+    assert all(0 < row["reading_ms"]["p50"] < row["total_ms"]["p50"] for row in dialogue["by_turn"])
+    assert "turn_10_against_2" not in dialogue  # 160 bytes of context hold fewer turns
+
+
+def test_scale(found):
+    scale = found["scale"]
+    assert [row["objects"] for row in scale["objects"]] == [1, 2, 3]  # all that the bundle has places for
+    assert [row["images"] for row in scale["images"]] == list(range(1, 9))  # four batches of two
+    assert [row["threads"] for row in scale["threads"]] == list(THREADS)
+    assert [row["requests"] for row in scale["threads"]] == [2, 4, 8]
+    assert all(row["images_per_s"] > 0 for row in scale["threads"])
+
+
+def test_only_what_is_asked(bundle_path):
+    found = bench(bundle_path, runs=1, warmup=0, words=0, steps=1, measures=(Measure.LATENCY,))
+    assert found["total_ms"]["mean"] > 0
+    assert "decode" not in found["tokens_per_s"]
+    assert not {"cold_start", "dialogue", "scale"} & found.keys()
+    table = "\n".join(bench_table(found))
+    assert "unet_step" in table and "turn" not in table
+
+
+def test_table_has_every_part(found):
+    table = "\n".join(bench_table(found))
+    for text in ("cold first_image", "turn 2", "3 objects", "8 images", "4 threads: "):
+        assert text in table
+
+
+def test_turns_name_what_the_bundle_draws(pipe):
+    said = list(turn_texts(pipe, 20))
+    assert len(said) == 20
+    assert {name for name in pipe.labels.names if any(name in text for text in said)} == set(pipe.labels.names)
+
+
+def test_cold_start_takes_any_parts(bundle_path):
+    parts = ["A cat.", gradient(20, 30)]
+    found = start_cold(bundle_path, parts, steps=1, words=1, seed=0, threads=1)
+    assert found["total"] == pytest.approx(sum(found[phase] for phase in PHASES), abs=0.01)
+
+
+def test_cold_start_that_fails_says_why(tmp_path):
+    with pytest.raises(EngineError, match=r"ended with 1 \(.*none"):
+        start_cold(tmp_path / "none", ["x"], steps=1, words=0, seed=0, threads=1)
+
+
+def test_options():
+    assert parse_measures("scale, cold") == (Measure.COLD, Measure.SCALE)
+    with pytest.raises(OptionError, match="--parts has speed, expected some of cold, latency"):
+        parse_measures("latency,speed")
+    with pytest.raises(OptionError, match="nothing is to be measured"):
+        Plan(measures=parse_measures(","))
+    with pytest.raises(OptionError, match="runs is 0"):
+        Plan(runs=0)
+    assert Plan().runs >= 30
