@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mgcc_runtime.pipeline import Pipeline
     from mgcc_runtime.prompt import Part
     from mgcc_runtime.request import Boxes
-    from mgcc_runtime.results import Result
+    from mgcc_runtime.results import Reply, Result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +120,9 @@ def _add_chat(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise of every turn (default: 0)")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
     parser.add_argument("--words", type=int, default=16, metavar="N", help="the most words of an answer (default: 16)")
+    parser.add_argument(
+        "--draw", choices=["always", "auto"], default="always", help="auto: the model decides (default: always)"
+    )
     parser.add_argument("--drop-oldest", action="store_true", help="when the context is full, forget the oldest turns")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
 
@@ -130,6 +133,7 @@ def _chat(options: argparse.Namespace) -> int:
     from mgcc_runtime.files import check_output
     from mgcc_runtime.images import save_png
     from mgcc_runtime.pipeline import Pipeline
+    from mgcc_runtime.results import Reply
 
     check_output(options.out / "turn-1.png", ".png")
     code, images, turn = EXIT_DONE, [], 0
@@ -140,12 +144,16 @@ def _chat(options: argparse.Namespace) -> int:
                 images.append(Path(line.removeprefix("/image ").strip()))
                 continue
             try:
-                result = chat.send(*images, line, seed=options.seed, steps=options.steps, words=options.words)
+                answer = chat.send if options.draw == "always" else chat.answer
+                result = answer(*images, line, seed=options.seed, steps=options.steps, words=options.words)
             except InputError as error:
                 print(f"mgcc: {error}", file=sys.stderr)
                 code, images = error.exit_code, []
                 continue
             turn, images = turn + 1, []
+            if isinstance(result, Reply):
+                print(json.dumps(_reply_json(result), ensure_ascii=False) if options.json else result.text, flush=True)
+                continue
             path = options.out / f"turn-{turn}.png"
             save_png(result.image, path)
             if options.json:
@@ -256,6 +264,19 @@ def _result_json(result: Result, path: Path) -> dict[str, Any]:
         "images": [image],
         "seed": result.seed,
         "timings_ms": result.timings,
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _reply_json(reply: Reply) -> dict[str, Any]:
+    """A turn that was not drawn: the object of a drawn one, without an image."""
+    from mgcc_runtime.machine import peak_rss_mb
+
+    return {
+        "text": reply.text,
+        "images": [],
+        "seed": reply.seed,
+        "timings_ms": reply.timings,
         "peak_rss_mb": peak_rss_mb(),
     }
 

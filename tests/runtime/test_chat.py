@@ -140,3 +140,16 @@ def test_the_command_draws_every_line(
     assert sorted(path.name for path in out.iterdir()) == ["turn-1.png", "turn-2.png", "turn-3.png"]
     assert "absent.png" in captured.err
     assert code == 2, "one turn could not be used"
+
+
+def test_the_command_lets_the_model_decide(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("A cat.\nShow it.\n"))
+    with monkeypatch.context() as patch:
+        patch.setattr("mgcc_runtime.pipeline.wants_picture", lambda logits, image_ids: False)
+        command = ["chat", "--bundle", str(bundle_path), "--out", str(tmp_path / "out"), "--json", "--draw", "auto"]
+        assert main(command) == 0
+    turns = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [turn["images"] for turn in turns] == [[], []]
+    assert not list((tmp_path / "out").iterdir())
