@@ -75,7 +75,7 @@ def _draw(profile: Profile, weights: Path, run_folder: Path, precision: Training
 #: `draw` needs `align`, `student` needs `unet`. `evaluator` needs nothing and nothing needs it but StoryBench.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
-    "decoder": (_decoder, LoopOptions(total_steps=1500, learning_rate=8e-4)),
+    "decoder": (_decoder, LoopOptions(total_steps=1000, learning_rate=8e-4)),
     "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
     "unet": (_unet, LoopOptions(total_steps=4800, learning_rate=6e-4, evaluate_every_steps=600)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
