@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ from mgcc_calibration.perplexity import score_texts, story_texts
 from mgcc_calibration.report import Report, StageOutcome, report_paths, write_report
 from mgcc_calibration.requests import storyworld_requests
 from mgcc_calibration.sensitivity import OTHER_STORIES, draw, mean_psnr_db
+from mgcc_calibration.stage_store import StageStore, stage_key
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines import EngineOptions
-from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.machine import describe_machine, installed_version
 from mgcc_runtime.pipeline import Pipeline
 
 _BUILT_WITH = ("mgcc-edge", "numpy", "onnx", "onnxruntime", "openvino")
@@ -65,11 +65,13 @@ def build_low(
     options: BuildOptions,
     judges: Callable[[StageSpec], Judge | None] = lambda _: None,
     progress: Progress = lambda *_: None,
+    store: StageStore | None = None,
 ) -> Report:
     """Build `out` from the fp32 `bundle`; the report is written beside it.
 
     Stage by stage: make the graphs, measure them on this machine, take the fastest within the budget, which is fp32
-    where nothing lower keeps to it. `judges` may give a stage a measure of quality besides its own error.
+    where nothing lower keeps to it. `judges` may give a stage a measure of quality besides its own error. Stages that
+    are in the `store` are taken from there (unless judged: what a judge sees is in no key), new ones put into it.
     """
     started = time.monotonic()
     chosen = _chosen(bundle, data, options)
@@ -79,11 +81,9 @@ def build_low(
     changes: dict[str, StageChange] = {}
     try:
         for spec in chosen:
-            source = bundle.file(bundle.manifest.stages[spec.name].file)
-            choice, candidate = _choose_stage(spec, source, data, work / spec.name, options, judges(spec), progress)
-            outcomes[spec.name] = _outcome(choice, candidate, source)
-            assert candidate.path is not None
-            changes[spec.name] = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
+            outcomes[spec.name], changes[spec.name] = _obtain(
+                spec, bundle, data, work / spec.name, options, judges(spec), store, progress
+            )
         progress("bundle", "writing and comparing with golden data")
         made = write_low_bundle(bundle, changes, out, options.threads)
     finally:
@@ -96,7 +96,7 @@ def build_low(
         asked=options.asked,
         data=_data_summary(data),
         machine=describe_machine(),
-        built_with={n: importlib.metadata.version(n) for n in _BUILT_WITH},
+        built_with={n: version for n in _BUILT_WITH if (version := installed_version(n))},
         bytes_before=sum(f.bytes for f in bundle.manifest.files.values()),
         bytes_after=sum(f.bytes for f in made.manifest.files.values()),
         elapsed_s=round(time.monotonic() - started, 1),
@@ -154,6 +154,25 @@ def _choose_stage(
     choice = replace(choose(spec.name, pool, options.budget), measurements=tuple(measured))
     by_form = {(c.engine, c.precision): c for c in candidates}
     return choice, by_form[choice.chosen.engine, choice.chosen.precision]
+
+
+def _obtain(
+    spec: StageSpec, bundle: Bundle, data: CalibrationData, folder: Path,
+    options: BuildOptions, judge: Judge | None, store: StageStore | None, progress: Progress,
+) -> tuple[StageOutcome, StageChange]:  # fmt: skip
+    """What becomes of a stage, from the store if that has it."""
+    source = bundle.file(bundle.manifest.stages[spec.name].file)
+    settings = repr((options.asked, options.candidates, options.budget, options.rounds, options.threads))
+    kept = store if judge is None else None
+    name, key = f"{spec.name}-{options.asked}", stage_key(spec.name, source, data, settings) if kept else ""
+    if kept and (found := kept.get(name, key)):
+        progress(spec.name, "kept from an earlier build")
+        return found
+    choice, candidate = _choose_stage(spec, source, data, folder, options, judge, progress)
+    assert candidate.path is not None
+    outcome = _outcome(choice, candidate, source)
+    change = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
+    return outcome, kept.put(name, key, outcome, change) if kept else change
 
 
 def _outcome(choice: Choice, candidate: Candidate, source: Path) -> StageOutcome:

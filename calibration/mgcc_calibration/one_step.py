@@ -13,6 +13,7 @@ from mgcc_calibration.data import MANIFEST, CalibrationData
 from mgcc_calibration.errors import DataError
 from mgcc_calibration.report import Report
 from mgcc_calibration.requests import storyworld_requests
+from mgcc_calibration.stage_store import StageStore
 from mgcc_runtime.bundle import Bundle
 
 
@@ -32,10 +33,11 @@ def lower_bundle(
     data: Path,
     options: LowerOptions = LowerOptions(),
     progress: Callable[[str, str], None] = lambda *_: None,
+    store: StageStore | None = None,
 ) -> Report:
     """Write the bundle `out` from the fp32 bundle `source`; calibration data in `data` is used again if it still fits.
 
-    Data that was captured from other graphs, or in another way, is captured anew.
+    Data that was captured from other graphs, or in another way, is captured anew. `store` as for `build_low`.
     """
     bundle = Bundle.open(source)
     found = _usable(bundle, data, options)
@@ -46,7 +48,7 @@ def lower_bundle(
             bundle, storyworld_requests(options.requests, options.seed), settings, data,
             lambda i, n: progress("calibration", f"request {i} of {n}"),
         )  # fmt: skip
-    return build_low(bundle, found, out, options.build, progress=progress)
+    return build_low(bundle, found, out, options.build, progress=progress, store=store)
 
 
 def _usable(bundle: Bundle, folder: Path, options: LowerOptions) -> CalibrationData | None:
