@@ -23,11 +23,13 @@ NOT_RUN = {
     f"python export/build_engines.py --profile story --target cpu --precision fp32 --out {BUNDLE}": (
         "the fixture tiny_bundle runs it with --profile tiny"
     ),
+    "python export/build_engines.py --profile story --target cpu --precision auto --out build/story-cpu-auto "
+    "--report out/auto.json": "tests/export/test_cpu_build.py runs it with --profile tiny",
     "python export/build_engines.py --profile story --target rtx --precision fp16 --out build/story-rtx-fp16": (
-        "135 M parameters; tests/export/test_targets_build.py builds `tiny` for this target"
+        "135 M parameters; tests/story/test_story_engines.py builds it"
     ),
     "python export/build_engines.py --profile story --target jetson --precision int8 --out build/story-jetson-int8": (
-        "the same"
+        "the same; tests/export/test_targets_build.py builds `tiny` for this target"
     ),
     f"python benchmarks/quality.py --bundle {BUNDLE}": "500 pictures; the next command runs, and draws a few",
     f"python -m mgcc_calibration build --bundle {BUNDLE} --data build/calibration --out build/story-cpu-auto": (
@@ -54,7 +56,7 @@ def workplace(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A folder that looks like the repository with its bundle built; what the commands write lands in it."""
     (tmp_path / "build").mkdir()
     (tmp_path / BUNDLE).symlink_to(tiny_bundle, target_is_directory=True)
-    for name in ("benchmarks", "examples", "export", "mgcc_ref", "runtime", "docs"):
+    for name in ("benchmarks", "calibration", "examples", "export", "mgcc_ref", "runtime", "docs"):
         (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
     return tmp_path
 
