@@ -48,7 +48,10 @@ def failures(bundle: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "precision"), [(Target.ORT_GPU, Precision.FP16), (Target.JETSON, Precision.INT8)])
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [(Target.ORT_GPU, Precision.FP16), (Target.JETSON, Precision.FP16), (Target.JETSON, Precision.INT8)],
+)
 def test_bundles_of_graphs_pass_verify_here(
     tiny_build: Built, tmp_path: Path, target: Target, precision: Precision
 ) -> None:
@@ -70,16 +73,17 @@ def test_bundles_of_graphs_pass_verify_here(
 
 
 @pytest.mark.slow
-def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, precision: Precision) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
     names = ("refiner", "vae_decoder")
-    options = options_for(tiny_build, tmp_path / "bundle", Target.RTX, Precision.INT8, *names)
+    options = options_for(tiny_build, tmp_path / "bundle", Target.RTX, precision, *names)
     report = build(options, silent)
     manifest = read_manifest(options.out)
     assert {e.engine for e in manifest.stages.values()} == {"tensorrt_rtx"}
     for stage in report.stages:
         record = read_record(options.out / manifest.stages[stage.stage].file)
-        assert record.rebuild == "python export/build_engines.py --profile tiny --target rtx --precision int8"
+        assert record.rebuild == f"python export/build_engines.py --profile tiny --target rtx --precision {precision}"
         assert stage.lowered is not None and stage.lowered.engine is not None
         assert stage.lowered.layers == record.precision_by_layer()
         assert stage.lowered.command.startswith("tensorrt_rtx --onnx=")
