@@ -59,6 +59,10 @@ class StageBuilder:
 
     def obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
         """The accepted stage, and whether the cache had it."""
+        with self.cache.lock(f"{self.profile.name}-{stage.name}"):
+            return self._obtain(stage)
+
+    def _obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
         key = stage_key(stage, self.profile, Precision.FP32)
         name = f"{self.profile.name}-{stage.name}"
         base = self.cache.get(f"{name}-{Precision.FP32}", key)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import nn
 
 from mgcc_export.low_report import LowReport
@@ -95,6 +96,11 @@ class StageCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def lock(self, stage: str) -> FileLock:
+        """Held while a stage is looked up and made: of two builds, the second waits and finds what the first made."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / f".{stage}.lock")
 
     def get(self, stage: str, key: str) -> BuiltStage | None:
         """The finished stage of this key, its files' hashes checked; None if there is none, or a damaged one."""
