@@ -45,7 +45,8 @@ def load_module(module: nn.Module, path: Path) -> None:
 def require_file(path: Path) -> None:
     """WeightsError if a file of trained weights is absent."""
     if not path.is_file():
-        step = {"alignment": "align"}.get(path.stem, path.stem)
+        student = path.parent.name.endswith("-fast")  # see config.student_folder
+        step = "student" if student else {"alignment": "align"}.get(path.stem, path.stem)
         raise WeightsError(
             f"weights {path} are missing; check out the repository with its weights, or train them with "
             f"`python -m mgcc_ref.train --step {step}`"

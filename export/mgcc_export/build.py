@@ -43,11 +43,15 @@ class BuildOptions:
     cache: Path
     weights: Path | Literal["random"] | None = None
     stages: tuple[str, ...] = ()
-    captured: Path | None = None  # calibration data, scanned for what fp16 cannot hold
+    captured: Path | None = None  # calibration data: scanned for what fp16 cannot hold, source of int8 ranges
 
 
 def build(options: BuildOptions, progress: Progress) -> BuildReport:
-    """Build the bundle `options.out`; any MgccError leaves what was there before untouched."""
+    """Build the bundle `options.out`; any MgccError leaves what was there before untouched.
+
+    Not for what the calibration makes: that is `cpu_build.build_for_cpu`.
+    """
+    assert not options.recipe.calibrated, "below fp32 on the CPU: call build_for_cpu"
     started = time.monotonic()
     profile = get_profile(options.profile)
     with BundleWriter(options.out) as writer:

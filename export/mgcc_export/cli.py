@@ -20,8 +20,16 @@ from mgcc_runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from mgcc_export.build import BuildOptions
+    from mgcc_export.cpu_build import CpuBuildReport
+    from mgcc_export.report import BuildReport
 
-PROFILES = ("tiny", "story", "paper")
+PROFILES = (
+    "tiny",
+    "story",
+    "paper",
+    "tiny-fast",
+    "story-fast",
+)  # as mgcc_ref.config has them, which takes long to import
 _TICK_S = 10.0
 _FINISHED = ("done", "kept from an earlier build")  # steps after which nothing is under way
 
@@ -60,14 +68,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", choices=[p.value for p in Precision], default="fp32", help="auto chooses for each stage"
     )
-    parser.add_argument("--stages", default="", metavar="A,B", help="only these stages; empty: all")
+    parser.add_argument("--stages", default="", metavar="A,B",
+                        help="only these (below fp32 on the CPU: only these are lowered); empty: all")  # fmt: skip
     parser.add_argument("--weights", metavar="DIR|random", help="weights folder, or seeded random weights; unset: own")
     parser.add_argument("--out", type=Path, metavar="DIR", help="bundle; unset: build/PROFILE-TARGET-PRECISION")
     parser.add_argument("--cache", type=Path, metavar="DIR", default=Path("build/.cache"), help="finished stages")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report as JSON")
     parser.add_argument("--estimate", action="store_true", help="print disk, memory and time needed, and stop")
     parser.add_argument("--ignore-estimate", action="store_true", help="build even where the estimate does not fit")
-    parser.add_argument("--scan", type=Path, metavar="DIR", help="calibration data to scan for what fp16 cannot hold")
+    parser.add_argument("--scan", type=Path, metavar="DIR",
+                        help="calibration data: scanned for what fp16 cannot hold; on a Jetson and on the CPU also the "
+                        "source of int8 ranges (unset: a build for the CPU captures its own)")  # fmt: skip
     parser.add_argument("--debug-stage", metavar="NAME", help="write this stage with inputs to reproduce a mismatch")
     return parser
 
@@ -76,15 +87,18 @@ def _run(args: argparse.Namespace) -> int:
     recipe = choose_recipe(Target(args.target), Precision(args.precision))
     stages = _stage_names(args.stages)
     weights = _weights(args.weights)
+    if args.scan:
+        from mgcc_calibration.data import CalibrationData
+
+        CalibrationData.open(args.scan)  # refused here rather than after the export
     started = time.monotonic()
     if recipe.note:
         print(recipe.note)
     print("starting: importing torch and the reference", file=sys.stderr)
     _quieten()
-    from mgcc_export.build import BuildOptions, build
+    from mgcc_export.build import BuildOptions
     from mgcc_export.estimate import estimate_build
-    from mgcc_export.report import build_table, estimate_line, estimate_table, shortages
-    from mgcc_export.report_text import report_markdown
+    from mgcc_export.report import estimate_line, estimate_table, shortages
     from mgcc_ref.config import get_profile
     from mgcc_ref.weights import WeightsError
 
@@ -98,28 +112,48 @@ def _run(args: argparse.Namespace) -> int:
             raise UnavailableError(f"{shortage}; --ignore-estimate builds all the same")
         print(f"warning: {shortage}", file=sys.stderr)
     out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}"
+    options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan)
     try:
         with _ProgressPrinter(started) as progress:
-            options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan)
             if args.debug_stage:
                 return _debug(options, args.debug_stage, progress.report)
-            report = build(options, progress.report)
+            report, text = _built(options, progress.report)
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    print(build_table(report))
-    for command in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
-        print(f"equivalent: {command}")
     if args.report:
         write_atomically(args.report, (json.dumps(report.to_json(), indent=1) + "\n").encode())
-        text = args.report.with_suffix(".md")
-        write_atomically(text, report_markdown(report).encode())
-        print(f"report: {args.report} and {text}")
+        write_atomically(args.report.with_suffix(".md"), text.encode())
+        print(f"report: {args.report} and {args.report.with_suffix('.md')}")
     print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
     return EXIT_DONE
 
 
+def _built(options: BuildOptions, progress: Callable[[str, str], None]) -> tuple[BuildReport | CpuBuildReport, str]:
+    """Build and print the table of what was built; the report, and its text in Markdown."""
+    if options.recipe.calibrated:
+        from mgcc_export.cpu_build import build_for_cpu, cpu_table
+
+        lowered = build_for_cpu(options, progress)
+        print(cpu_table(lowered))
+        return lowered, lowered.to_markdown()
+    from mgcc_export.build import build
+    from mgcc_export.report import build_table
+    from mgcc_export.report_text import report_markdown
+
+    report = build(options, progress)
+    print(build_table(report))
+    for command in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
+        print(f"equivalent: {command}")
+    return report, report_markdown(report)
+
+
 def _debug(options: BuildOptions, name: str, progress: Callable[[str, str], None]) -> int:
+    if options.recipe.calibrated:
+        raise UnavailableError(
+            f"--debug-stage compares graphs for GPU engines, and target cpu in {options.recipe.precision} has none; "
+            f"use `python -m mgcc_calibration sensitivity --stage {name}`, or another target"
+        )
     from mgcc_export.debug_stage import write_debug
 
     folder, command = write_debug(options, name, progress)

@@ -15,13 +15,20 @@ from mgcc_ref.model import MgccModel, build_llm
 
 _FP32_BYTES = 4
 #: Bytes of a weight with its share of scales; what stays wider (norms, small and edge weights) is a few per cent.
-_WEIGHT_BYTES = {Precision.FP32: 4.0, Precision.FP16: 2.0, Precision.INT8: 1.05, Precision.INT4: 0.6}
+_WEIGHT_BYTES = {
+    Precision.FP32: 4.0, Precision.FP16: 2.0, Precision.INT8: 1.05, Precision.INT4: 0.6,
+    Precision.AUTO: 4.0,  # at most: a stage that is fastest in fp32 stays there
+}  # fmt: skip
 #: Of an engine beside its weights: the kernels that stand ready (the tiny profile's engines are little else).
 _KERNEL_BYTES = 6 * 2**20
 #: An engine's builder holds three copies of the weights (measured: 3.1 x in fp16, 3.2 x in int4), as fp16 at least.
 _BUILDER_COPIES = 3.2
 _BUILDER_BYTES = 260 * 2**20
 _LOWER_SECONDS, _LOWER_SECONDS_PER_MILLION = 4.0, 0.3
+#: Below fp32 on the CPU: capture, the graphs of all candidates and their timing (from the profile tiny alone);
+#: calibration data is little but the language model's cache: so many full ones.
+_CALIBRATION_SECONDS, _CALIBRATION_SECONDS_PER_MILLION = 12.0, 1.5
+_CAPTURED_CACHES = 8
 _ENGINE_SECONDS, _ENGINE_SECONDS_PER_MILLION = 5.0, 0.1
 #: Measured on two cores: what a stage costs whatever its size, and what tracing, checking and comparing its
 #: parameters cost on top.
@@ -72,7 +79,9 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     peak = _BASE_BYTES + whole_model + table + step
     seconds = _START_SECONDS + sum(_stage_seconds(count / 1e6, recipe) for count in counts.values())
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context * _FP32_BYTES
-    if recipe.precision is not Precision.FP32:
+    if recipe.calibrated:
+        kept = sum(counts.values()) * _FP32_BYTES + weights + int(_CAPTURED_CACHES * cache)
+    elif recipe.precision is not Precision.FP32:
         cache //= 2
         kept = sum(counts.values()) * _FP32_BYTES  # the fp32 stages, in the cache
     else:
@@ -82,6 +91,8 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
 
 def _stage_seconds(millions: float, recipe: Recipe) -> float:
     seconds = _SECONDS_PER_STAGE + millions * _SECONDS_PER_MILLION_PARAMETERS
+    if recipe.calibrated:
+        return seconds + _CALIBRATION_SECONDS + millions * _CALIBRATION_SECONDS_PER_MILLION
     if recipe.precision is not Precision.FP32:
         seconds += _LOWER_SECONDS + millions * _LOWER_SECONDS_PER_MILLION
     if recipe.form is Form.ENGINE:

@@ -83,14 +83,14 @@ def build_table(report: BuildReport) -> str:
                 "; ".join(filter(None, ("kept from an earlier build" if s.from_cache else "", s.note))),
             )
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def estimate_table(estimate: Estimate) -> str:
     """An estimate, one line a stage and the sums."""
     rows = [("stage", "params", "weights")]
     rows += [(n, f"{c / 1e6:.2f} M", f"{4 * c / _MIB:.1f} MiB") for n, c in estimate.parameters.items()]
-    return _aligned(rows) + "\n" + estimate_line(estimate)
+    return aligned(rows) + "\n" + estimate_line(estimate)
 
 
 def estimate_line(estimate: Estimate) -> str:
@@ -130,6 +130,7 @@ def _memory_bytes() -> int:
         return 0
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of text in columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)

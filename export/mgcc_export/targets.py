@@ -42,6 +42,11 @@ class Recipe:
     note: str = ""
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the calibration makes the stages, with engine and precision chosen by measurement on this machine."""
+        return self.target is Target.CPU and self.precision is not Precision.FP32
+
+    @property
     def library(self) -> str:
         """The Python module that builds the engines."""
         return "tensorrt_rtx" if self.target is Target.RTX else "tensorrt"
@@ -49,7 +54,7 @@ class Recipe:
 
 _LOWER = (Precision.FP16, Precision.INT8, Precision.INT4)
 _BUILT = {
-    Target.CPU: (Precision.FP32,),
+    Target.CPU: (Precision.FP32, Precision.INT8, Precision.INT4, Precision.AUTO),
     Target.RTX: _LOWER,
     Target.JETSON: _LOWER,
     Target.ORT_GPU: (Precision.FP16,),
@@ -84,7 +89,7 @@ REQUEST_TOLERANCES = {
 def choose_recipe(target: Target, precision: Precision) -> Recipe:
     """The recipe of a target and precision; UnavailableError names what there is instead."""
     engine, form = _ENGINES[target]
-    if precision is Precision.AUTO:
+    if precision is Precision.AUTO and precision not in _BUILT[target]:
         chosen = _BUILT[target][0]
         return Recipe(
             target, chosen, engine, form, f"precision auto is {chosen} for every stage of {target} in this version"

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from mgcc_export.bundle_writer import BundleWriter
-from mgcc_export.cli import main
+from mgcc_export.cli import PROFILES, main
 from mgcc_export.estimate import Estimate
 from mgcc_export.report import shortages
+from mgcc_ref.config import PROFILE_NAMES
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
 
@@ -27,7 +28,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("target", "precision", "instead"),
-    [("cpu", "fp16", "fp32"), ("cpu", "int8", "fp32"), ("rtx", "fp32", "fp16"), ("ort-gpu", "int4", "fp16")],
+    [("cpu", "fp16", "fp32"), ("jetson", "fp32", "fp16"), ("rtx", "fp32", "fp16"), ("ort-gpu", "int4", "fp16")],
 )
 def test_a_precision_that_is_not_built_is_refused(
     capsys: pytest.CaptureFixture[str], target: str, precision: str, instead: str
@@ -47,6 +48,36 @@ def test_missing_weights_are_named_with_where_to_get_them(capsys: pytest.Capture
     line = _refusal(capsys, "--weights", str(tmp_path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "c"))
     assert "clip.safetensors are missing" in line
     assert "python -m mgcc_ref.train" in line
+
+
+def test_every_profile_of_the_reference_can_be_asked_for() -> None:
+    assert PROFILES == PROFILE_NAMES
+
+
+def test_a_missing_student_is_named_with_the_step_that_makes_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its teacher's weights are all there, and its own UNet, which lies in a folder beside them, is not."""
+    teacher = tmp_path / "story"
+    teacher.mkdir()
+    for name in ("clip", "vae", "alignment", "grounder", "unet"):
+        (teacher / f"{name}.safetensors").touch()
+    arguments = ("--profile", "story-fast", "--weights", str(teacher), "--out", str(tmp_path / "out"))
+    line = _refusal(capsys, *arguments, "--cache", str(tmp_path / "c"))
+    assert f"weights {tmp_path / 'story-fast' / 'unet.safetensors'} are missing" in line
+    assert line.endswith("`python -m mgcc_ref.train --step student`")
+
+
+def test_calibration_data_that_is_none_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = _refusal(capsys, "--profile", "tiny", "--precision", "int8", "--scan", str(tmp_path))
+    assert "holds no calibration data, it has no calibration.json" in line
+
+
+def test_debug_stage_is_for_engines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = _refusal(capsys, "--profile", "tiny", "--precision", "auto", "--debug-stage", "unet", "--out", str(tmp_path))
+    assert "--debug-stage compares graphs for GPU engines, and target cpu in auto has none" in line
 
 
 def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -74,9 +105,10 @@ def test_two_builds_into_one_folder(capsys: pytest.CaptureFixture[str], tmp_path
     assert "another build writes into" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
-def test_estimate_needs_no_weights(capsys: pytest.CaptureFixture[str], profile: str) -> None:
-    assert main(["--profile", profile, "--estimate"]) == 0
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_estimate_needs_no_weights(capsys: pytest.CaptureFixture[str], profile: str, precision: str) -> None:
+    assert main(["--profile", profile, "--precision", precision, "--estimate"]) == 0
     out = capsys.readouterr().out
     assert "vae_decoder" in out
     assert "MiB on disk" in out
@@ -90,14 +122,11 @@ def test_too_small_a_machine_is_said_before_the_work(tmp_path: Path) -> None:
     assert shortages(Estimate({}, 1, 1, 1.0, 1), tmp_path) == []
 
 
-def test_auto_says_what_it_chose_and_the_report_is_written(
-    capsys: pytest.CaptureFixture[str], tiny_build, tmp_path: Path
-) -> None:
-    arguments = ["--profile", "tiny", "--precision", "auto", "--cache", str(tiny_build[1].cache)]
+def test_the_report_is_written(capsys: pytest.CaptureFixture[str], tiny_build, tmp_path: Path) -> None:
+    arguments = ["--profile", "tiny", "--precision", "fp32", "--cache", str(tiny_build[1].cache)]
     report = tmp_path / "report.json"
     assert main([*arguments, "--out", str(tmp_path / "bundle"), "--report", str(report)]) == 0
     captured = capsys.readouterr()
-    assert "precision auto is fp32" in captured.out
     assert f"bundle: {tmp_path / 'bundle'}" in captured.out
     assert "golden: running one whole request" in captured.err
     assert json.loads(report.read_text())["stages"][0]["stage"] == "vision_encoder"
@@ -106,7 +135,7 @@ def test_auto_says_what_it_chose_and_the_report_is_written(
 def test_the_launcher_works_from_any_directory_of_a_bare_clone(tmp_path: Path) -> None:
     """Nothing of ours is installed here: -I and a copy elsewhere rule out the editable install."""
     clone = tmp_path / "clone"
-    for folder in ("export", "mgcc_ref", "runtime"):
+    for folder in ("export", "calibration", "mgcc_ref", "runtime"):
         shutil.copytree(
             LAUNCHER.parents[1] / folder, clone / folder, ignore=shutil.ignore_patterns("weights", "__pycache__", ".*")
         )
