@@ -1,0 +1,144 @@
+"""`python benchmarks/planner.py`: predicts latency and memory on devices that are not here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mgcc_benchmarks.commandline import QuietParser
+from mgcc_benchmarks.planner_counts import Lengths, NetworkWork, count_profile
+from mgcc_benchmarks.planner_devices import DEVICES, PLANNED, Device, DeviceClass
+from mgcc_benchmarks.planner_published import FIGURES
+from mgcc_benchmarks.planner_roofline import FACTORS, Precision, predict, predict_memory
+from mgcc_ref.config import PROFILE_NAMES, get_profile
+from mgcc_runtime.errors import EXIT_DONE, MgccError
+from mgcc_runtime.files import check_output, write_atomically
+
+NOTICE = "A PREDICTION from published peaks; nothing here was measured on these devices."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    options = _parse(arguments)
+    warnings.filterwarnings("ignore", message="enable_nested_tensor")  # of modules that only lend their shapes
+    try:
+        if options.out is not None:
+            check_output(options.out, ".json")
+        found = plan(options)
+        if options.out is not None:
+            write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
+    except MgccError as error:
+        print(f"planner.py: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(found) if options.json else "\n".join(table(found)))
+    return EXIT_DONE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = QuietParser(prog="planner.py", description="Predicts a profile's latency and memory on GPUs.")
+    parser.add_argument("--profile", default="story", choices=PROFILE_NAMES, help="(default: %(default)s)")
+    parser.add_argument(
+        "--precision", type=Precision, choices=list(Precision), default=Precision.FP16, metavar="|".join(Precision),
+        help="of all stages (default: fp16)",
+    )  # fmt: skip
+    names = [device.name for device in PLANNED]
+    parser.add_argument("--devices", nargs="+", choices=names, default=names, metavar="NAME", help="(default: all)")
+    parser.add_argument("--context", type=int, default=160, metavar="N", help="positions read (default: 160)")
+    parser.add_argument("--text-tokens", type=int, default=32, metavar="N", help="positions written (default: 32)")
+    parser.add_argument("--images", type=int, default=4, metavar="N", help="images read, 0 to 8 (default: 4)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the profile's)")
+    parser.add_argument("--back-test", action="store_true", help="hold the method against published figures instead")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON object there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    if options.context < 1 or options.text_tokens < 0 or not 0 <= options.images <= 8:
+        parser.error("--context must be at least 1, --text-tokens at least 0, --images 0 to 8")
+    if options.steps is not None and options.steps < 1:
+        parser.error(f"--steps is {options.steps}, expected at least 1")
+    return options
+
+
+def plan(options: argparse.Namespace) -> dict[str, Any]:
+    """The whole object: devices with their stages and memory, or the back-test."""
+    factors = {kind.value: asdict(f) for kind, f in FACTORS.items()}
+    head = {"prediction": True, "notice": NOTICE, "factors": factors}
+    if options.back_test:
+        return {**head, "back_test": back_test()}
+    profile = get_profile(options.profile)
+    steps = options.steps or profile.sampler.default_steps
+    lengths = Lengths(options.context, options.text_tokens, options.images, steps)
+    network = count_profile(profile, lengths)
+    told = {"profile": profile.name, "precision": options.precision.value, "request": asdict(lengths)}
+    devices = [predict_device(DEVICES[name], network, options.precision) for name in options.devices]
+    return {**head, **told, "devices": devices}
+
+
+def predict_device(device: Device, network: NetworkWork, precision: Precision) -> dict[str, Any]:
+    """Stages, total and memory on one device."""
+    if precision is Precision.W8A8 and device.kind is DeviceClass.RTX:
+        precision = Precision.W8A16  # TensorRT-RTX, which the target uses there, has INT8 for weights alone
+    stages, total_ms = {}, 0.0
+    for call in network.calls:
+        cost = predict(call.works, device, precision)
+        total_ms += call.calls * cost.ms
+        stages[call.name] = {
+            "ms_per_call": round(cost.ms, 3), "calls": call.calls, "ms": round(call.calls * cost.ms, 3),
+            "bound": cost.bound.value, "gflops_per_call": round(sum(w.flops for w in call.works) / 1e9, 3),
+            "products_per_call": len(call.works),
+        }  # fmt: skip
+    memory = predict_memory(network, device, precision)
+    parts = {name: round(value, 3) for name, value in asdict(memory).items()}
+    return {
+        "device": device.name,
+        "title": device.title,
+        "precision": precision.value,
+        "peaks": {key: asdict(device)[key] for key in ("fp16_tflops", "int8_tops", "bandwidth_gb_s", "source")},
+        "stages": stages,
+        "total_ms": round(total_ms, 2),
+        "memory_gb": {**parts, "total": round(memory.total, 3)},
+        "fits": memory.fits,
+    }
+
+
+def back_test() -> list[dict[str, Any]]:
+    """Every published figure with its prediction; `error` is predicted over published time, minus one."""
+    return [
+        {
+            "name": figure.name, "device": figure.device, "role": figure.role.value,
+            "published_s": round(figure.seconds, 5), "predicted_s": round(figure.predicted_s(), 5),
+            "error": round(figure.error(), 3), "source": figure.source, "note": figure.note,
+        }
+        for figure in FIGURES
+    ]  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> Iterator[str]:
+    """The object in lines for a person."""
+    yield found["notice"]
+    for kind, f in found["factors"].items():
+        yield f"{kind}: {f['compute']:g} of peak, {f['memory']:g} of bandwidth, {f['overhead_us']:g} us a product"
+    if "back_test" in found:
+        yield from _back_test_table(found["back_test"])
+        return
+    request = ", ".join(f"{key} {value}" for key, value in found["request"].items())
+    yield f"{found['profile']}, {found['precision']}; {request}"
+    for device in found["devices"]:
+        memory = device["memory_gb"]
+        word = "fits" if device["fits"] else "DOES NOT FIT"
+        yield f"\n{device['title']}, {device['precision']}: about {device['total_ms'] / 1e3:.2f} s a request"
+        yield f"  memory about {memory['total']:.2f} GB of {memory['usable']:g} usable: {word}"
+        for name, stage in device["stages"].items():
+            yield f"  {name:18} {stage['ms_per_call']:10.2f} ms x {stage['calls']:3} {stage['bound']:>9}"
+
+
+def _back_test_table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield f"{'role':5} {'device':20} {'figure':40} {'published':>10} {'predicted':>10} {'error':>6}"
+    for row in rows:
+        times = f"{row['published_s']:8.4f} s {row['predicted_s']:8.4f} s"
+        yield f"{row['role']:5} {row['device']:20} {row['name']:40} {times} {row['error']:+6.0%}  {row['note']}"

@@ -1,0 +1,169 @@
+"""Counting a network's work: every product of matrices and every convolution, with what it reads and writes.
+
+The modules run on PyTorch's meta device: shapes without storage, so the paper's scale costs no memory. What lies
+between two products (norms, activations) is taken to be fused into them, and attention to be one kernel that never
+writes its scores down, as engines do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mgcc_ref.config import Profile
+from mgcc_ref.model import MgccModel, build_llm
+from mgcc_runtime.contract import DType, StageSpec, stages
+
+
+@dataclass(frozen=True)
+class Work:
+    """One product: floating-point operations, elements of weights, elements of everything else read and written."""
+
+    flops: int
+    weights: int
+    activations: int
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes each product that runs while it is on."""
+
+    def __init__(self, parameters: set[int]) -> None:
+        super().__init__()
+        self._parameters = parameters
+        self.works: list[Work] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            flops = count(*args, **(kwargs or {}), out_val=result)
+            inputs = [value for value in args if isinstance(value, Tensor)]
+            weights = sum(v.numel() for v in inputs if _storage(v) in self._parameters)
+            outputs = result if isinstance(result, tuple) else (result,)
+            others = [v for v in (*inputs, *outputs) if isinstance(v, Tensor) and _storage(v) not in self._parameters]
+            self.works.append(Work(int(flops), weights, sum(v.numel() for v in others)))
+        return result
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Counts a whole attention as one product; the meta device would take it apart."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = {**dict(zip(("query", "key", "value"), args, strict=False)), **(kwargs or {})}
+        query, key, value = given["query"], given["key"], given["value"]
+        result = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        flops = 2 * query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        elements = sum(t.numel() for t in (query, key, value, result))
+        self._recorder.works.append(Work(flops, 0, elements))
+        return result
+
+
+def _storage(tensor: Tensor) -> int:
+    """What a tensor shares with its views."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def count_work(module: nn.Module, run: Callable[[], Any]) -> tuple[Work, ...]:
+    """The products of `run`, a call of `module` on the meta device."""
+    parameters = {_storage(t) for t in (*module.parameters(), *module.buffers())}
+    with torch.no_grad(), torch.device("meta"), _Recorder(parameters) as recorder, _FusedAttention(recorder):
+        run()
+    return tuple(recorder.works)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long a request is: context positions, positions of text written, images read, denoising steps."""
+
+    context: int
+    text_tokens: int
+    images: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """One kind of call of a stage, and how often a request makes it."""
+
+    name: str
+    calls: int
+    works: tuple[Work, ...]
+
+
+@dataclass(frozen=True)
+class NetworkWork:
+    """All of a profile: its calls, and what has to be in memory."""
+
+    calls: tuple[StageWork, ...]
+    weights: int  # elements of all stages
+    table_bytes: int  # the token embedding table, fp32
+    cache_elements: int  # keys and values at the longest context
+
+
+def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
+    """Every stage of a profile at these lengths."""
+    model = _without_weights(profile)
+    d = model.dimensions
+    specs = {spec.name: spec for spec in stages(d)}
+    context = min(lengths.context, d.context - max(lengths.text_tokens, d.image_tokens))
+    gated = int(profile.unet.gate_fraction * lengths.steps) if d.gated else lengths.steps
+    wanted: list[tuple[str, str, int, Mapping[str, int]]] = [
+        ("vision_encoder", "vision_encoder", 1 if lengths.images else 0, {"B": lengths.images}),
+        ("llm_prefill", "llm", 1, {"S": context, "P": 0}),
+        ("llm_decode", "llm", lengths.text_tokens, {"S": 1, "P": context}),
+        ("llm_image_tokens", "llm", 1, {"S": d.image_tokens, "P": context}),
+        ("grounder", "grounder", 1, {"S": context}),
+        ("refiner", "refiner", 1, {"S": context}),
+        ("unet", "unet", gated, {}),
+        ("unet_plain", "unet_plain", lengths.steps - gated, {}),
+        ("vae_decoder", "vae_decoder", 1, {}),
+    ]
+    calls = tuple(
+        StageWork(name, times, count_work(model.stage(stage), _call(model.stage(stage), specs[stage], axes)))
+        for name, stage, times, axes in wanted
+        if times and stage in specs
+    )
+    weights = sum(t.numel() for t in {_storage(t): t for t in _tensors(model)}.values())
+    cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context
+    return NetworkWork(calls, weights, 4 * d.vocabulary * d.hidden, cache)
+
+
+def _tensors(model: MgccModel) -> Iterator[Tensor]:
+    """Weights of what a device holds; the token table is counted apart."""
+    for spec in stages(model.dimensions):
+        if spec.name != "unet_plain":  # the same weights as unet
+            yield from (t for t in model.stage(spec.name).parameters())
+
+
+def _call(module: nn.Module, spec: StageSpec, axes: Mapping[str, int]) -> Callable[[], Any]:
+    types = {DType.FLOAT32: torch.float32, DType.INT64: torch.int64, DType.BOOL: torch.bool}
+
+    def run() -> Any:
+        inputs = [torch.empty(_shape(t.shape, axes), dtype=types[t.dtype], device="meta") for t in spec.inputs]
+        return module(*inputs)
+
+    return run
+
+
+def _shape(shape: Sequence[int | str], axes: Mapping[str, int]) -> list[int]:
+    return [axes[entry] if isinstance(entry, str) else entry for entry in shape]
+
+
+def _without_weights(profile: Profile) -> MgccModel:
+    unused = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    with torch.device("meta"):
+        return MgccModel(profile, build_llm(profile, filled=False), unused, unused).eval()

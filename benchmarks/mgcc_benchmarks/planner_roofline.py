@@ -1,0 +1,110 @@
+"""The prediction: a roofline for each product, with efficiency factors by class of device.
+
+A product takes the longer of its arithmetic and its traffic, each at a share of the published peak that is reached in
+practice, and a fixed time for its launch and what is not fused into it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mgcc_benchmarks.planner_counts import NetworkWork, Work
+from mgcc_benchmarks.planner_devices import Device, DeviceClass
+
+_ACTIVATION_BYTES = 2  # fp16; also beside INT8, where about half stay fp16
+_RUNTIME_GB = 0.8  # CUDA context, engine libraries and Python: an assumption
+_LIVE_TENSORS = 4  # of the size of the largest product's, at once: an assumption; residuals and skips
+
+
+class Precision(enum.StrEnum):
+    """Of the products; W is the weights' width, A the activations'."""
+
+    FP16 = "fp16"
+    W8A8 = "int8"
+    W8A16 = "int8-weights"
+    W4A16 = "int4-weights"
+
+
+#: Bits of a weight with its share of scales (4 bits in blocks of 32).
+WEIGHT_BITS = {Precision.FP16: 16.0, Precision.W8A8: 8.0, Precision.W8A16: 8.0, Precision.W4A16: 4.5}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What is reached of the published peaks, and microseconds on top of each product."""
+
+    compute: float
+    memory: float
+    overhead_us: float
+
+
+#: Orin: all three fitted. RTX: `compute` fitted; no figure was found that would fit the others, so `memory` is
+#: Orin's and the overhead that of a replayed CUDA graph, both assumptions. `planner_published.fit` gives the fits.
+FACTORS: Mapping[DeviceClass, Factors] = {
+    DeviceClass.ORIN: Factors(compute=0.37, memory=0.95, overhead_us=14.8),
+    DeviceClass.RTX: Factors(compute=0.46, memory=0.95, overhead_us=3.0),
+}
+
+
+class Bound(enum.StrEnum):
+    COMPUTE = "compute"
+    MEMORY = "memory"
+    OVERHEAD = "overhead"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call, in milliseconds; `bound` is what most of it goes to."""
+
+    ms: float
+    bound: Bound
+
+
+def predict(works: Iterable[Work], device: Device, precision: Precision, factors: Factors | None = None) -> Cost:
+    """The time of these products, one after the other."""
+    f = factors or FACTORS[device.kind]
+    operations_s = (device.int8_tops if precision is Precision.W8A8 else device.fp16_tflops) * 1e12 * f.compute
+    bytes_s = device.bandwidth_gb_s * 1e9 * f.memory
+    spent = dict.fromkeys(Bound, 0.0)
+    for work in works:
+        traffic = work.weights * WEIGHT_BITS[precision] / 8 + work.activations * _ACTIVATION_BYTES
+        arithmetic_s, traffic_s = work.flops / operations_s, traffic / bytes_s
+        spent[Bound.COMPUTE if arithmetic_s >= traffic_s else Bound.MEMORY] += max(arithmetic_s, traffic_s)
+        spent[Bound.OVERHEAD] += f.overhead_us * 1e-6
+    return Cost(sum(spent.values()) * 1e3, max(spent, key=lambda bound: spent[bound]))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GB of 10^9 bytes while a request runs."""
+
+    weights: float
+    token_table: float
+    cache: float
+    activations: float
+    runtime: float
+    usable: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.token_table + self.cache + self.activations + self.runtime
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.usable
+
+
+def predict_memory(network: NetworkWork, device: Device, precision: Precision) -> Memory:
+    """All stages loaded at once, the cache at its longest in fp16."""
+    largest = max(work.activations for call in network.calls for work in call.works)
+    shared = device.kind is DeviceClass.ORIN  # a card's host keeps the token table in its own memory
+    return Memory(
+        weights=network.weights * WEIGHT_BITS[precision] / 8 / 1e9,
+        token_table=network.table_bytes / 1e9 if shared else 0.0,
+        cache=network.cache_elements * _ACTIVATION_BYTES / 1e9,
+        activations=_LIVE_TENSORS * largest * _ACTIVATION_BYTES / 1e9,
+        runtime=_RUNTIME_GB,
+        usable=device.usable_gb,
+    )
