@@ -39,7 +39,8 @@ def symbolic_dimensions() -> tuple[Dimensions, dict[int, str]]:
     """Dimensions whose every length is a number of its own, and the letter behind each number."""
     letters = {_FIRST_STAND_IN + i: letter for i, letter in enumerate(LETTERS.values())}
     lengths = dict(zip(LETTERS, letters, strict=True))
-    flags = {f.name: True for f in fields(Dimensions) if f.type == "bool"}
+    # every stage and input there is: a student lacks the guidance input
+    flags = {f.name: f.name != "distilled" for f in fields(Dimensions) if f.type == "bool"}
     return Dimensions(images=1, layers=1, context=2, **lengths, **flags), letters
 
 
