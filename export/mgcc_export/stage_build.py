@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import Timeout
+
 import mgcc_calibration
 from mgcc_export import (
     fp16,
@@ -59,8 +61,16 @@ class StageBuilder:
 
     def obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
         """The accepted stage, and whether the cache had it."""
-        with self.cache.lock(f"{self.profile.name}-{stage.name}"):
+        lock = self.cache.lock(f"{self.profile.name}-{stage.name}")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.progress(stage.name, "waiting for another build, which has it in hand")
+            lock.acquire()
+        try:
             return self._obtain(stage)
+        finally:
+            lock.release()
 
     def _obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
         key = stage_key(stage, self.profile, Precision.FP32)

@@ -16,6 +16,7 @@ import pytest
 from mgcc_export.build import BuildOptions, build, schedule_json
 from mgcc_export.errors import ValueMismatchError
 from mgcc_export.report import BuildReport, build_table
+from mgcc_export.stage_cache import StageCache
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import MgccModel
 from mgcc_runtime.bundle import Bundle
@@ -110,6 +111,21 @@ def test_a_second_build_exports_nothing(tiny_build: Built) -> None:
     assert not [step for step in steps if step[1] == "exporting"]
     assert len([step for step in steps if step[1] == "kept from an earlier build"]) == 6
     Bundle.open(tiny_build[1].out)
+
+
+def test_a_stage_that_another_build_has_in_hand_is_waited_for(tiny_build: Built, tmp_path: Path) -> None:
+    options = dataclasses.replace(tiny_build[1], out=tmp_path / "some", stages=("vae_decoder",))
+    lock, steps = StageCache(options.cache).lock("tiny-vae_decoder"), list[tuple[str, str]]()
+    lock.acquire()
+
+    def finish_the_other(stage: str, step: str) -> None:
+        steps.append((stage, step))
+        if step.startswith("waiting for another build"):
+            lock.release()
+
+    build(options, finish_the_other)
+    told = [step for stage, step in steps if stage == "vae_decoder"]
+    assert told == ["waiting for another build, which has it in hand", "kept from an earlier build"]
 
 
 def test_some_stages_make_a_bundle_that_says_what_is_missing(tiny_build: Built, tmp_path: Path) -> None:
