@@ -17,6 +17,7 @@ from mgcc_benchmarks.planner_devices import DEVICES, PLANNED, Device, DeviceClas
 from mgcc_benchmarks.planner_published import FIGURES
 from mgcc_benchmarks.planner_roofline import FACTORS, Precision, predict, predict_memory
 from mgcc_ref.config import PROFILE_NAMES, get_profile
+from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.errors import EXIT_DONE, MgccError
 from mgcc_runtime.files import check_output, write_atomically
 
@@ -47,6 +48,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--precision", type=Precision, choices=list(Precision), default=Precision.FP16, metavar="|".join(Precision),
         help="of all stages (default: fp16)",
     )  # fmt: skip
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="count this fp32 bundle's graphs instead")
     names = [device.name for device in PLANNED]
     parser.add_argument("--devices", nargs="+", choices=names, default=names, metavar="NAME", help="(default: all)")
     parser.add_argument("--context", type=int, default=160, metavar="N", help="positions read (default: 160)")
@@ -70,13 +72,22 @@ def plan(options: argparse.Namespace) -> dict[str, Any]:
     head = {"prediction": True, "notice": NOTICE, "factors": factors}
     if options.back_test:
         return {**head, "back_test": back_test()}
-    profile = get_profile(options.profile)
-    steps = options.steps or profile.sampler.default_steps
-    lengths = Lengths(options.context, options.text_tokens, options.images, steps)
-    network = count_profile(profile, lengths)
-    told = {"profile": profile.name, "precision": options.precision.value, "request": asdict(lengths)}
+    lengths = Lengths(options.context, options.text_tokens, options.images, options.steps or _default_steps(options))
+    if options.bundle is not None:
+        from mgcc_benchmarks.planner_onnx import count_bundle
+
+        network, name = count_bundle(options.bundle, lengths), read_manifest(options.bundle).profile
+    else:
+        network, name = count_profile(get_profile(options.profile), lengths), options.profile
+    told = {"profile": name, "precision": options.precision.value, "request": asdict(lengths)}
     devices = [predict_device(DEVICES[name], network, options.precision) for name in options.devices]
     return {**head, **told, "devices": devices}
+
+
+def _default_steps(options: argparse.Namespace) -> int:
+    if options.bundle is not None:
+        return read_manifest(options.bundle).default_steps
+    return get_profile(options.profile).sampler.default_steps
 
 
 def predict_device(device: Device, network: NetworkWork, precision: Precision) -> dict[str, Any]:

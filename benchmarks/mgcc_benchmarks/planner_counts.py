@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, build_llm
-from mgcc_runtime.contract import DType, StageSpec, stages
+from mgcc_runtime.contract import Dimensions, DType, StageSpec, stages
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,21 @@ def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
     model = _without_weights(profile)
     d = model.dimensions
     specs = {spec.name: spec for spec in stages(d)}
+    calls = tuple(
+        StageWork(name, times, count_work(model.stage(stage), _call(model.stage(stage), specs[stage], axes)))
+        for name, stage, times, axes in request_calls(d, lengths, profile.unet.gate_fraction)
+    )
+    weights = sum(t.numel() for t in {_storage(t): t for t in _tensors(model)}.values())
+    cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context
+    return NetworkWork(calls, weights, 4 * d.vocabulary * d.hidden, cache)
+
+
+def request_calls(
+    d: Dimensions, lengths: Lengths, gate_fraction: float
+) -> list[tuple[str, str, int, Mapping[str, int]]]:
+    """What a request calls: a name, the stage, how often, and its axes. The context leaves room for the answer."""
     context = min(lengths.context, d.context - max(lengths.text_tokens, d.image_tokens))
-    gated = int(profile.unet.gate_fraction * lengths.steps) if d.gated else lengths.steps
+    gated = int(gate_fraction * lengths.steps) if d.gated else lengths.steps
     wanted: list[tuple[str, str, int, Mapping[str, int]]] = [
         ("vision_encoder", "vision_encoder", 1 if lengths.images else 0, {"B": lengths.images}),
         ("llm_prefill", "llm", 1, {"S": context, "P": 0}),
@@ -132,14 +145,7 @@ def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
         ("unet_plain", "unet_plain", lengths.steps - gated, {}),
         ("vae_decoder", "vae_decoder", 1, {}),
     ]
-    calls = tuple(
-        StageWork(name, times, count_work(model.stage(stage), _call(model.stage(stage), specs[stage], axes)))
-        for name, stage, times, axes in wanted
-        if times and stage in specs
-    )
-    weights = sum(t.numel() for t in {_storage(t): t for t in _tensors(model)}.values())
-    cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context
-    return NetworkWork(calls, weights, 4 * d.vocabulary * d.hidden, cache)
+    return [call for call in wanted if call[2]]
 
 
 def _tensors(model: MgccModel) -> Iterator[Tensor]:

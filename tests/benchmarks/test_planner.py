@@ -15,6 +15,7 @@ from mgcc_benchmarks.planner_cli import main
 from mgcc_benchmarks.planner_counts import Lengths, Work, count_profile, count_work
 from mgcc_benchmarks.planner_devices import DEVICES, PLANNED, DeviceClass
 from mgcc_benchmarks.planner_networks import Llm, llm_body, llm_head, stable_diffusion_unet
+from mgcc_benchmarks.planner_onnx import count_bundle
 from mgcc_benchmarks.planner_published import FIGURES, Role, fit
 from mgcc_benchmarks.planner_roofline import FACTORS, Bound, Factors, Precision, predict, predict_memory
 from mgcc_ref.config import get_profile
@@ -155,6 +156,26 @@ def test_tables_say_that_they_predict(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--back-test"]) == 0
     text = capsys.readouterr().out
     assert "A PREDICTION" in text and "GPT-J-6B" in text and "steps not stated" in text
+
+
+def test_bundle_and_profile_are_the_same_work(tiny_bundle: Path) -> None:
+    """Two ways to count, by the exported graphs and by PyTorch's modules, that share no code."""
+    lengths = Lengths(context=50, text_tokens=7, images=3, steps=4)
+    graphs, modules = count_bundle(tiny_bundle, lengths), count_profile(get_profile("tiny"), lengths)
+    assert [call.name for call in graphs.calls] == [call.name for call in modules.calls]
+    for ours, theirs in zip(graphs.calls, modules.calls, strict=True):
+        a, b = total(ours.works), total(theirs.works)
+        assert (ours.calls, a.flops) == (theirs.calls, b.flops), ours.name
+        assert a.weights == pytest.approx(b.weights, rel=0.08)  # the modules' have their biases
+        assert a.activations == pytest.approx(b.activations, rel=0.02)
+
+
+def test_bundle_on_the_command_line(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--bundle", str(tiny_bundle), "--devices", "rtx-4080", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["profile"], found["request"]["steps"]) == ("tiny", 4)
+    assert main(["--bundle", "/no/such/bundle"]) == 2
+    assert "/no/such/bundle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
