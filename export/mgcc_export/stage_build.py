@@ -61,33 +61,34 @@ class StageBuilder:
 
     def obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
         """The accepted stage, and whether the cache had it."""
-        lock = self.cache.lock(f"{self.profile.name}-{stage.name}")
+        key, name = stage_key(stage, self.profile, Precision.FP32), f"{self.profile.name}-{stage.name}"
+        low_name, low_key = f"{name}-{self.recipe.target}-{self.recipe.precision}", self._low_key(key)
+
+        def export() -> tuple[BuiltStage, bool]:
+            return self._kept_or_made(stage, f"{name}-{Precision.FP32}", key, lambda at: self._export(stage, at))
+
+        if self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX:
+            return export()
+        if found := self.cache.get(low_name, low_key):  # without the fp32 stage, which may be gone
+            return found, True
+        base, _ = export()
+        return self._kept_or_made(stage, low_name, low_key, lambda at: self._lower(stage, base, at, low_name))
+
+    def _kept_or_made(
+        self, stage: Stage, name: str, key: str, make: Callable[[Path], BuiltStage]
+    ) -> tuple[BuiltStage, bool]:
+        """The cache's entry, and whether it was there; of two builds that want it, one makes it."""
+        lock = self.cache.lock(name)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             self.progress(stage.name, "waiting for another build, which has it in hand")
             lock.acquire()
         try:
-            return self._obtain(stage)
+            found = self.cache.get(name, key)
+            return (found, True) if found else (self.cache.put(name, key, make), False)
         finally:
             lock.release()
-
-    def _obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
-        key = stage_key(stage, self.profile, Precision.FP32)
-        name = f"{self.profile.name}-{stage.name}"
-        base = self.cache.get(f"{name}-{Precision.FP32}", key)
-        plain = self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX
-        if plain and base:
-            return base, True
-        low_name, low_key = f"{name}-{self.recipe.target}-{self.recipe.precision}", self._low_key(key)
-        if not plain and (found := self.cache.get(low_name, low_key)):
-            return found, True
-        if base is None:
-            base = self.cache.put(f"{name}-{Precision.FP32}", key, lambda folder: self._export(stage, folder))
-        if plain:
-            return base, False
-        made = base
-        return self.cache.put(low_name, low_key, lambda folder: self._lower(stage, made, folder, low_name)), False
 
     def _low_key(self, base_key: str) -> str:
         """The fp32 stage's key with all that decides what is made of it."""

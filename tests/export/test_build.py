@@ -115,7 +115,7 @@ def test_a_second_build_exports_nothing(tiny_build: Built) -> None:
 
 def test_a_stage_that_another_build_has_in_hand_is_waited_for(tiny_build: Built, tmp_path: Path) -> None:
     options = dataclasses.replace(tiny_build[1], out=tmp_path / "some", stages=("vae_decoder",))
-    lock, steps = StageCache(options.cache).lock("tiny-vae_decoder"), list[tuple[str, str]]()
+    lock, steps = StageCache(options.cache).lock("tiny-vae_decoder-fp32"), list[tuple[str, str]]()
     lock.acquire()
 
     def finish_the_other(stage: str, step: str) -> None:
