@@ -82,6 +82,15 @@ def test_the_text_says_who_is_there(pipeline: Pipeline, texts: list[str], labels
     assert {box.label for box in found.boxes} == labels
 
 
+def test_a_friend_known_from_a_picture_only(pipeline: Pipeline) -> None:
+    friend = Image.open(ROOT / "examples" / "demo" / "friend.png")
+    parts = ["Here is my friend.", friend, "My friend moves to the bottom left corner."]
+    found = pipeline.generate(parts, steps=2)
+    assert [box.label for box in found.boxes] == ["fox"]
+    x1, y1, x2, y2 = found.boxes[0].xyxy
+    assert (x1 + x2) / 2 < IMAGE_PX / 2 < (y1 + y2) / 2
+
+
 def test_same_seed_same_picture(pipeline: Pipeline) -> None:
     first, again = (pipeline.generate(["A bus in the desert."], seed=4, steps=4, words=5) for _ in range(2))
     assert first.image.tobytes() == again.image.tobytes()
