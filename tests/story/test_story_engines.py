@@ -62,7 +62,13 @@ def test_the_graphs_that_engines_were_built_from_keep_to_the_tolerance(reports: 
     assert "What could not be checked here" in report_markdown(reports[precision])
 
 
-@pytest.mark.parametrize("name", ["llm", "unet"])
+#: Strict: whoever brings the language model within its tolerance hears of it here.
+LLM_MISSES = pytest.mark.xfail(
+    reason="with 8-bit weights the logits are 0.043 from PyTorch's in relative L2, at most 0.04; so it stays in fp16"
+)
+
+
+@pytest.mark.parametrize("name", [pytest.param("llm", marks=LLM_MISSES), "unet", "refiner"])
 def test_8_bit_weights_make_smaller_engines(reports: Reports, name: str) -> None:
     half, eight = (_by_name(reports[p])[name] for p in (Precision.FP16, Precision.INT8))
     assert (half.precision, eight.precision) == ("fp16", "int8")
