@@ -25,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluator, "BATCH_SIZE", 4)
         patch.setattr(evaluator, "HELD_BACK_SCENES", 8)
-        options = ["--step", "evaluator", "--steps", "3", "--precision", "bf16"]
+        options = ["--step", "evaluator", "--steps", "3"]
         assert main([*options, "--run", str(folder / "run"), "--weights", str(folder / "weights")]) == 0
     return folder
 
