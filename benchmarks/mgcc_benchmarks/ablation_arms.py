@@ -21,6 +21,7 @@ from mgcc_ref.llm import ImageTokens
 from mgcc_ref.model import Alignment, load_model
 from mgcc_ref.pipeline import Context, GroundedObject, Layout, ReferencePipeline, to_image
 from mgcc_ref.refiner import Refiner
+from mgcc_ref.sampling import sample_guided
 from mgcc_ref.schedule import compile_schedule
 from mgcc_ref.story.bench import BenchItem
 from mgcc_ref.story.captions import canonical_caption
@@ -170,17 +171,16 @@ class ArmsPainter:
 
     def _denoise(self, noise: Tensor, told: Sequence[tuple[Tensor, Layout]]) -> list[Image.Image]:
         """Guided denoising of all variants at once, by the compiled schedule."""
-        count, unet = len(told), self.model.unet
-        conditioning = torch.cat([c for c, _ in told])
-        boxes = torch.cat([layout.boxes for _, layout in told])
-        mask = torch.cat([layout.box_mask for _, layout in told])
-        phrases = torch.cat([layout.phrase_embeddings for _, layout in told])
-        x_T = (noise * self._table.init_scale).expand(count, -1, -1, -1)
-        null, x, predictions = unet.null_conditioning.expand(count, -1, -1), x_T, []
-        for timestep, row in zip(self._table.timesteps, self._table.matrix, strict=True):
-            t = torch.full((count,), timestep)
-            conditional = unet.denoise(x, t, conditioning, boxes, mask, phrases)
-            without = unet.denoise(x, t, null, boxes, torch.zeros_like(mask), phrases)
-            predictions.append(without + self._guidance * (conditional - without))
-            x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
-        return [to_image(self.model.vae_decoder(latents.unsqueeze(0))) for latents in x]
+        layouts = [layout for _, layout in told]
+        x_T = (noise * self._table.init_scale).expand(len(told), -1, -1, -1)
+        *_, latents = sample_guided(
+            self.model.unet,
+            self._table,
+            x_T,
+            torch.cat([conditioning for conditioning, _ in told]),
+            torch.cat([layout.boxes for layout in layouts]),
+            torch.cat([layout.box_mask for layout in layouts]),
+            torch.cat([layout.phrase_embeddings for layout in layouts]),
+            guidance=self._guidance,
+        )
+        return [to_image(self.model.vae_decoder(x.unsqueeze(0))) for x in latents]

@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--precision", type=TrainingPrecision, choices=list(TrainingPrecision), default=TrainingPrecision.FP32,
-        metavar="{fp32,bf16}", help="bf16 is twice as fast on a device with bf16 arithmetic (default: fp32)",
+        metavar="{fp32,bf16}", help="bf16 is faster on a device with bf16 arithmetic (default: fp32)",
     )  # fmt: skip
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)

@@ -12,6 +12,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mgcc_ref.clip import TextEncoder, build_clip
 from mgcc_ref.config import Profile
+from mgcc_ref.sampling import sample_guided
 from mgcc_ref.schedule import compile_schedule
 from mgcc_ref.story.captions import CAPTION_WORDS
 from mgcc_ref.story.scene import Scene
@@ -82,15 +83,8 @@ class ScenePainter:
         x_T = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
         yield x_T
         x_T = x_T.to(conditions["boxes"].device)
-        x, predictions = x_T, []
-        null = unet.null_conditioning.expand(len(scenes), -1, -1)
-        for timestep, row in zip(table.timesteps, table.matrix, strict=True):
-            t = torch.full((len(scenes),), timestep, device=x_T.device)
-            boxes, mask, phrases = conditions["boxes"], conditions["box_mask"], conditions["phrases"]
-            conditional = unet.denoise(x, t, conditions["conditioning"], boxes, mask, phrases)
-            without = unet.denoise(x, t, null, boxes, torch.zeros_like(mask), phrases)
-            predictions.append(without + guidance * (conditional - without))
-            x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
+        told = (conditions[name] for name in ("conditioning", "boxes", "box_mask", "phrases"))
+        for x in sample_guided(unet, table, x_T, *told, guidance=guidance):
             yield x.cpu()
 
     def draw(self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int) -> np.ndarray:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.errors import ContextLimitError
-from mgcc_runtime.layout import BoxMode
 from mgcc_runtime.prompt import Part, Place, Prompt
-from mgcc_runtime.request import Boxes, Draw, Request
+from mgcc_runtime.request import Draw, Request, RequestOptions
 from mgcc_runtime.results import Event, ImageReady, Reply, ReplyReady, Result, Stopwatch
 
 if TYPE_CHECKING:
+    from typing import Unpack  # Python 3.11; checkers alone read it
+
     from mgcc_runtime.pipeline import Context, Pipeline
 
 Turn = tuple[Part, ...]
@@ -66,61 +66,32 @@ class Chat:
         """The turns that the next answer will know."""
         return self._memory.turns
 
-    def send(
-        self,
-        *parts: Part,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        words: int = 0,
-        boxes: Boxes = BoxMode.AUTO,
-        text: TextOptions | None = None,
-    ) -> Result:
+    def send(self, *parts: Part, **options: Unpack[RequestOptions]) -> Result:
         """Add a turn of texts and images, and draw what stands now. The options are those of `Pipeline.stream`."""
-        options = {"seed": seed, "steps": steps, "guidance": guidance, "words": words, "boxes": boxes, "text": text}
-        *_, last = self.stream(*parts, **options)  # type: ignore[arg-type]
+        *_, last = self.stream(*parts, **options)
         assert isinstance(last, ImageReady)
         return last.result
 
-    def answer(
-        self,
-        *parts: Part,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        words: int = 16,
-        boxes: Boxes = BoxMode.AUTO,
-        text: TextOptions | None = None,
-    ) -> Result | Reply:
-        """Add a turn and let the model decide whether it asks for a picture; if not, the answer is words alone."""
-        options = {"seed": seed, "steps": steps, "guidance": guidance, "words": words, "boxes": boxes, "text": text}
-        *_, last = self.stream(*parts, draw=Draw.AUTO, **options)  # type: ignore[arg-type]
+    def answer(self, *parts: Part, **options: Unpack[RequestOptions]) -> Result | Reply:
+        """Add a turn and let the model decide whether it asks for a picture; if not, the answer is words alone.
+
+        `words` is 16 unless given, so that there is an answer.
+        """
+        asked: RequestOptions = {"words": 16}
+        asked.update(options)
+        *_, last = self.stream(*parts, draw=Draw.AUTO, **asked)
         assert isinstance(last, ImageReady | ReplyReady)
         return last.result if isinstance(last, ImageReady) else last.reply
 
-    def stream(
-        self,
-        *parts: Part,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        words: int = 0,
-        boxes: Boxes = BoxMode.AUTO,
-        text: TextOptions | None = None,
-        preview_every: int = 0,
-        draw: Draw = Draw.ALWAYS,
-    ) -> Iterator[Event]:
+    def stream(self, *parts: Part, draw: Draw = Draw.ALWAYS, **options: Unpack[RequestOptions]) -> Iterator[Event]:
         """`send`, or with Draw.AUTO `answer`, as a stream of events. The turn is remembered once it is answered.
 
         Raises an InputError here, not at the first event; ContextLimitError if the turn does not fit.
         """
         watch = Stopwatch()
         with watch.measure("prompt"):
-            request = self._pipeline.request(
-                seed=seed, steps=steps, guidance=guidance, words=words, boxes=boxes, text=text,
-                preview_every=preview_every,
-            )  # fmt: skip
-            plan = self._plan(parts, words)
+            request = self._pipeline.request(**options)
+            plan = self._plan(parts, request.words)
         return self._run(plan, request, watch, draw)
 
     def _plan(self, parts: Turn, words: int) -> _Plan:

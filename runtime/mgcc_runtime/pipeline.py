@@ -116,8 +116,8 @@ class Pipeline:
         return self._run(prompt, request, watch)
 
     def request(
-        self, *, seed: int, steps: int | None, guidance: float | None, words: int, boxes: Boxes,
-        text: TextOptions | None, preview_every: int,
+        self, *, seed: int = 0, steps: int | None = None, guidance: float | None = None, words: int = 0,
+        boxes: Boxes = BoxMode.AUTO, text: TextOptions | None = None, preview_every: int = 0,
     ) -> Request:  # fmt: skip
         """The options of `stream`, checked, with the bundle's defaults; an InputError names what cannot be used."""
         if self._closed:

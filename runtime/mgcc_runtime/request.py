@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.errors import LayoutError, OptionError
@@ -16,6 +16,18 @@ Boxes: TypeAlias = "BoxMode | str | Sequence[Box | Mapping[str, object]]"
 
 MAX_GUIDANCE = 100.0  # far above any useful scale; larger ones only overflow
 MAX_SEED = 2**63 - 1
+
+
+class RequestOptions(TypedDict, total=False):
+    """The options of a request as `Pipeline.stream` explains them; what is left out has its default there."""
+
+    seed: int
+    steps: int | None
+    guidance: float | None
+    words: int
+    boxes: Boxes
+    text: TextOptions | None
+    preview_every: int
 
 
 class Draw(enum.Enum):
