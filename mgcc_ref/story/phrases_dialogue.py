@@ -19,6 +19,11 @@ what is to be drawn?
 what should be in it?
 what do we have here?
 can you tell me what you see?
+which things can be seen?
+what did the artist draw?
+what is shown here?
+list what is there?
+what is the first thing that you see?
 """,
     "TELL_THINGS": """
 I see {things}
@@ -29,6 +34,11 @@ it shows {things}
 you can see {things}
 we have {things}
 it is {things}
+look, {things}
+the artist drew {things}
+I notice {things}
+there we have {things}
+the picture has {things}
 """,
     "ASK_MORE": """
 what else?
@@ -39,6 +49,9 @@ who else is there?
 and what else is there?
 can you see more?
 is that all?
+what did you not tell yet?
+is something missing?
+does it show more?
 """,
     "TELL_MORE": """
 there is also {things}
@@ -47,6 +60,9 @@ I see {things} too
 {things}
 and {things} as well
 yes, {things}
+it shows {things} too
+I notice {things} as well
+then there is {things}
 """,
     "ASK_SETTING": """
 where are we?
@@ -59,6 +75,9 @@ which place is it?
 where was it taken?
 what is the setting?
 what is around them?
+what kind of place is that?
+where did the artist put all this?
+can you tell me about the place?
 """,
     "TELL_SETTING": """
 we are {setting}
@@ -69,6 +88,10 @@ all of it is {setting}
 it happens {setting}
 that is {setting}
 the scene is {setting}
+the artist put it {setting}
+I would say {setting}
+everything is {setting}
+all that stands {setting}
 """,
     "ASK_WHERE": """
 where is {the}?
@@ -83,6 +106,12 @@ can you tell me where {the} is?
 where did they put {the}?
 do you know where {the} is?
 and where is {the}?
+in which part is {the}?
+where did the artist put {the}?
+where must I look for {the}?
+tell me the place of {the}?
+what about {the}, where is it?
+which spot does {the} have?
 """,
     "TELL_WHERE": """
 it is {where}
@@ -93,6 +122,15 @@ it sits {where}
 I see it {where}
 that one is {where}
 look, it is {where}
+I find it {where}
+we can find it {where}
+its place is {where}
+the artist put it {where}
+I would say {where}
+it was put {where}
+that is easy, {where}
+you have to look {where}
+its spot is {where}
 """,
     "GUESS_WHERE": """
 is {the} {where}?
@@ -101,6 +139,10 @@ is it true that {the} is {where}?
 does {the} stand {where}?
 I think {the} is {where}, right?
 should {the} be {where}?
+can {the} be found {where}?
+can it be that {the} sits {where}?
+do I have to look for {the} {where}?
+did the artist put {the} {where}?
 """,
     "CORRECT_WHERE": """
 no, it is {where}
@@ -109,6 +151,12 @@ not there, it is {where}
 no, you can find it {where}
 no, it stands {where}
 not quite, it is {where}
+that is wrong, it is {where}
+no, not at all, it is {where}
+wrong, it sits {where}
+not really, we find it {where}
+no, the artist put it {where}
+not so, {where}
 """,
     "CONFIRM": """
 yes
@@ -117,6 +165,11 @@ that is right
 yes, exactly
 right
 indeed
+sure
+that is true
+you are right
+of course
+so it is
 """,
     "ASK_WHERE_TWO": """
 where are the {plural}?
@@ -125,6 +178,10 @@ where can I find the two {plural}?
 where are the two {plural}?
 where do the {plural} stand?
 and the {plural}, where are they?
+in which places are the {plural}?
+where did the artist put both {plural}?
+where must I look for the {plural}?
+where are both {plural}?
 """,
     "TELL_WHERE_TWO": """
 one is {p1} and one {p2}
@@ -132,6 +189,11 @@ one {p1}, the other {p2}
 the first is {p1}, the second {p2}
 you can see one {p1} and one {p2}
 one is {p1}, the other one {p2}
+I find one {p1}, the other {p2}
+one was put {p1}, the other {p2}
+the artist put one {p1} and one {p2}
+this one {p1}, that one {p2}
+I would say one {p1} and one {p2}
 """,
     "ASK_SIZE": """
 how big is {the}?
@@ -140,6 +202,8 @@ how large is {the}?
 is {the} big or small?
 what size is {the}?
 how big should {the} be?
+can you tell me how big {the} is?
+did the artist make {the} big or little?
 """,
     "TELL_SIZE": """
 it is {size}
@@ -148,6 +212,9 @@ it looks {size}
 it is a {size} one
 rather {size}
 {size}, I would say
+the artist made it {size}
+I would call it {size}
+it is quite {size}
 """,
     "ASK_ABSENT": """
 is there {absent}?
@@ -156,6 +223,9 @@ can you see {absent} too?
 what about {absent}?
 is {absent} there as well?
 did you see {absent} somewhere?
+can {absent} be found there?
+did the artist draw {absent}?
+does it show {absent}?
 """,
     "DENY": """
 no
@@ -164,12 +234,18 @@ no, I do not see one
 not at all
 no, none
 there is none
+I cannot find one
+no, nothing like that
+certainly not
 """,
     "ASK_PRESENT": """
 is there {present}?
 do you see {present}?
 is {present} in the picture?
 can you see {present}?
+does it show {present}?
+did the artist draw {present}?
+can {present} be seen?
 """,
     "AFFIRM": """
 yes
@@ -177,6 +253,9 @@ yes, there is
 yes, I can see it
 sure
 of course
+it does show that
+you can see it
+that is right
 """,
     "ASK_COUNT": """
 how many things are there?
@@ -197,6 +276,9 @@ are you sure?
 did you draw it?
 is it a photo?
 is anyone happy there?
+would you buy it?
+is the picture new?
+who made it?
 """,
     "TELL_ASIDE": """
 I think so
@@ -205,6 +287,9 @@ I am not sure
 that is hard to say
 maybe
 who knows
+I cannot tell
+that depends
+ask me later
 """,
 }
 

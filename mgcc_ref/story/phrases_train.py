@@ -14,6 +14,13 @@ you can spot {a} {where} | I can see {a} {where} | they discover {a} {where} | s
 {a} takes its place {where} | {a} settles {where} | {a} arrives and stops {where} | look, {a} {where}
 {a} has its spot {where} | we put {a} {where} | {a} {where} | add {a} {where} | put {a} {where}
 draw {a} {where} | please draw {a} {where} | I would like {a} {where}
+{where} we now have {a} | {where} I notice {a} | this time {a} is {where} | {a} has been put {where}
+{a} was placed {where} | {a} comes into view {where} | {a} lies {where} | {a} hides {where}
+on this page {a} is {where} | the artist draws {a} {where} | the artist paints {a}, and it goes {where}
+what do I see {where}? It is {a} | who is there {where}? It is {a} | with a hop {a} gets {where}
+{a} belongs {where} | give me {a} {where} | let there be {a} {where} | show {a} {where}
+{a} makes a stop {where} | {a} has a place to stay {where} | as if by chance, {a} is {where}
+if you look {where}, there is {a} | one day {a} is simply there, {where}
 """
 
 APPEAR_RELATION = (
@@ -36,6 +43,17 @@ we move {the}, so that it is {where} | someone carries {the} off and puts it {wh
 we put {the} {where} instead | the wind takes {the} and drops it {where} | now you can see {the} {where}
 now we find {the} {where} | move {the}, it should be {where} | put {the} {where}
 move {the} so that it is {where}
+{the} leaves its spot and goes to be {where} | {the} rolls on and comes to lie {where}
+{the} looks for another place and picks one {where} | {the} prefers to be {where} now
+{the} was there long enough, now it is {where} | {the} creeps away and hides {where}
+{the} flies off and lands {where} | {the} gets tired of its place and moves, it is {where} now
+{the} is pulled away and stands {where} | {the} is pushed and ends up {where}
+the artist rubs out {the} and draws it {where} | the artist moves {the}, now it is {where}
+somebody picks up {the} and leaves it {where} | a big hand takes {the} and puts it {where}
+{the} has a different place now, {where} | since then {the} is {where} | from then on {the} stays {where}
+{the} should be {where} instead | I would like {the} to be {where} now | let {the} stand {where}
+{the} runs away, then stops {where} | {the} turns around and goes to wait {where}
+after some time we find {the} {where} | {the} changes its mind and sits down {where}
 """
 
 MOVE_RELATION = MOVE_PLACE
@@ -48,6 +66,10 @@ STAND_BY = """
 {the} looks good {where} | {the} feels safe {where} | you can see {the} {where} | we see {the} {where}
 we find {the} {where} | you can spot {the} {where} | I can see {the} {where} | {where} sits {the}
 {where} stands {the} | {where} we see {the}
+{the} has a friend there, because it is {where} | as we can see, {the} is {where} | {the} lies {where}
+{the} hides {where} | by chance {the} is {where} | I notice that {the} is {where}
+{the} has found a good place {where} | the artist shows that {the} is {where} | {the} belongs {where}
+look closely, {the} is {where} | you will see that {the} stands {where} | {the} keeps still {where}
 """
 
 LEAVE = """
@@ -58,6 +80,11 @@ LEAVE = """
 {the} departs | {the} is lost | someone takes {the} away | someone takes {the} home | they take {the} away
 we say goodbye to {the} | we put {the} away | nobody can see {the} any more | remove {the} | take {the} away
 delete {the}
+{the} is not there any longer | {the} walks off for good | {the} sneaks out | {the} flies away for ever
+{the} is removed | {the} cannot be seen now | the artist rubs out {the} | someone makes {the} disappear
+{the} wants to see the world and goes | {the} goes on a journey alone | the picture is without {the} now
+{the} waves and walks away | {the} slides out at the edge | no trace of {the} is left | we lose {the}
+{the} should not be there any more | rub out {the} | do without {the}
 """
 
 LEAVE_BOTH = """
@@ -65,6 +92,8 @@ both {plural} leave | both {plural} go away | both {plural} disappear | the two 
 the two {plural} leave | the {plural} go away together | the {plural} vanish | someone takes both {plural} away
 we say goodbye to the two {plural} | the {plural} are no longer there | remove both {plural}
 take the two {plural} away
+none of the {plural} stays | the artist rubs out both {plural} | the two {plural} wave and walk off
+the {plural} are both removed | no trace of the two {plural} is left | rub out both {plural}
 """
 
 SWAP = """
@@ -79,6 +108,13 @@ they make {the} and {other} swap spots | {the} and {other} swap spots
 {the} and {other} have swapped their spots | {the} wants the spot of {other}, so they swap
 {the} and {other} play a game and trade spots | now {the} is where {other} was, and the other way round
 now {the} and {other} stand in each other's spots | swap {the} and {other} | let {the} and {other} swap places
+{the} and {other} turn places around | {the} moves to the place of {other}, and {other} to that of {the}
+{the} and {other} each go where the other one was | {the} takes over the spot of {other}, which takes over its own
+the artist exchanges {the} and {other} | the places of {the} and {other} are exchanged
+somebody puts {the} in the place of {other} and {other} in the place of {the}
+{the} gives up its place for {other} and gets the other place | {the} and {other} agree to swap
+{other} is now where {the} was, and {the} is where {other} was | exchange {the} and {other}
+the spots of {the} and {other} are traded | {the} and {other} cross over to each other's place
 """
 
 GROW = """
@@ -91,6 +127,9 @@ GROW = """
 {the} grows to a {size} size | we make {the} {size} | someone makes {the} {size} | magic makes {the} {size}
 a spell makes {the} grow {size} | now {the} is {size} | make {the} {size}
 make {the} bigger, it should be {size}
+{the} blows itself up and is {size} | the artist makes {the} bigger, it is {size} | {the} doubles and is {size}
+{the} gains size and ends up {size} | {the} is not so little any more, it is {size}
+the artist draws {the} again, and {size} this time | {the} should be bigger, I would say {size}
 """
 
 SHRINK = """
@@ -103,6 +142,9 @@ SHRINK = """
 {the} wants to be {size}, so it shrinks | {the} shrinks to a {size} size | we make {the} {size}
 someone makes {the} {size} | magic makes {the} {size} | a spell makes {the} shrink and look {size}
 now {the} is {size} | make {the} {size} | make {the} smaller, it should be {size}
+{the} folds itself up and is {size} | the artist makes {the} smaller, it is {size} | {the} halves and is {size}
+{the} melts away and ends up {size} | {the} is not so big any more, it is {size}
+the artist draws {the} again, and {size} this time | {the} should be smaller, I would say {size}
 """
 
 COUNT = """
@@ -121,6 +163,11 @@ look, two {plural}, one {p1} and one {p2} | we put up two {plural}, one {p1} and
 now there are two {plural}, one {p1}, one {p2} | a pair of {plural} appears, one {p1} and one {p2}
 add two {plural}, one {p1} and one {p2} | draw two {plural}, one {p1} and one {p2}
 two {plural}, one {p1} and one {p2}
+the artist draws two {plural}, one {p1} and the other {p2} | two {plural} come into view, one {p1}, one {p2}
+{p1} there is one of two {plural}, and {p2} the other | of two {plural} one is {p1} and the second one {p2}
+two {plural} have been put here, this one {p1}, that one {p2} | twins: two {plural}, one {p1}, one {p2}
+we notice two {plural}, one of them {p1}, the other one {p2} | there lie two {plural}, one {p1} and one {p2}
+show two {plural}, the first {p1}, the other {p2}
 """
 
 OPENING = """
@@ -132,6 +179,8 @@ today we are {setting} | one day they meet {setting} | the friends are {setting}
 we spend the time {setting} | welcome to a story {setting} | the first scene is {setting}
 our adventure begins {setting} | we have come together {setting} | {setting} | draw a scene {setting}
 a picture {setting}
+all have come together {setting} | the story that I tell plays {setting} | the page shows a place {setting}
+think of a place {setting} | this is about a day {setting} | let me take you to a place {setting}
 """
 
 TRAVEL = """
@@ -145,6 +194,10 @@ suddenly they are all {setting} | they decide to be {setting} | they take a trip
 we meet them again {setting} | the next day they are {setting} | the place changes and they are {setting}
 some magic puts them {setting} | now we see them {setting} | we go on {setting} | draw it all {setting} now
 change the background, they are {setting} | let them be {setting} now
+they leave this place and come together {setting} | on the next page they are {setting}
+the artist draws them all {setting} from now on | the trip brings all of them to a place {setting}
+shortly after, the whole group is {setting} | it goes on in another place, {setting}
+I would like to see all of it {setting}
 """
 
 ALIAS_ALONE = """

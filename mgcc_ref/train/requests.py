@@ -14,7 +14,7 @@ from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Scene, render
 from mgcc_ref.story.stories import Setting, Story, make_story
 
-DIALOGUE_CHANCE = 0.2
+DIALOGUE_CHANCE = 0.3
 LAST_TURN_CHANCE = 0.6
 CAPTIONS_ONLY_CHANCE = 0.25
 
@@ -56,7 +56,7 @@ class Conversation:
 def training_conversation(seed: int, index: int, split: Split = Split.TRAIN) -> Conversation:
     """Conversation `index` of the endless training set `seed`.
 
-    A fifth are dialogues; the others are stories with images, a quarter of them without where the text alone
+    Three in ten are dialogues; the others are stories with images, a quarter of them without where the text alone
     tells everything.
     """
     rng = np.random.default_rng([seed, index])

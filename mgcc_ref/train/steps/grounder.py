@@ -29,7 +29,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 48
-TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 3000, 200
+TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 12_000, 200
 SEED, HELD_BACK_SEED = 8_000_003, 9_000_003
 LAST_POINT_CHANCE = 0.4
 CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
