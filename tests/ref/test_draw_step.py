@@ -8,7 +8,7 @@ import torch
 
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.prompting import build_prompt
-from mgcc_ref.story import draw_turns
+from mgcc_ref.story import phrases_draw
 from mgcc_ref.story.draw_turns import make_draw_turn
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.train.steps.draw import DrawObjective, draw_turn, last_state
@@ -29,14 +29,14 @@ def test_both_kinds_come_about_equally_often() -> None:
     assert {len(turn.parts) for turn in turns} == {1, 2, 3, 4, 5}
 
 
-@pytest.mark.parametrize("bank", [draw_turns._DRAW, draw_turns._TALK, draw_turns._TRICKY])
+@pytest.mark.parametrize("bank", [phrases_draw.DRAW, phrases_draw.TALK, phrases_draw.TRICKY])
 def test_held_back_phrasings_are_never_trained_on(bank: dict[Split, str]) -> None:
     assert not lines(bank, Split.TRAIN) & lines(bank, Split.HELD_OUT)
 
 
 def test_no_line_asks_and_does_not_ask() -> None:
     for split in Split:
-        assert not lines(draw_turns._DRAW, split) & (lines(draw_turns._TALK, split) | lines(draw_turns._TRICKY, split))
+        assert not lines(phrases_draw.DRAW, split) & (lines(phrases_draw.TALK, split) | lines(phrases_draw.TRICKY, split))
 
 
 def test_the_row_of_the_head_is_the_objective(tiny: MgccModel) -> None:
