@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
+from mgcc_ref.train import context_store
 from mgcc_ref.train.__main__ import main
 from mgcc_ref.train.steps import align, clip, draw, grounder, student, unet, vae
 
@@ -30,7 +31,8 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(student, "TRAJECTORIES", 8)
         patch.setattr(student, "HELD_BACK_TRAJECTORIES", 4)
         patch.setattr(student, "BATCH_SIZE", 4)
-        patch.setattr(align, "BATCH_SIZE", 4)
+        patch.setattr(align, "GROUP_SIZE", 4)
+        patch.setattr(context_store, "GROUP_SIZE", 4)
         patch.setattr(align, "GROUPS", 3)
         patch.setattr(align, "HELD_BACK_GROUPS", 1)
         patch.setattr(align, "REGRESSION_SCENES", 200)

@@ -3,7 +3,7 @@
 The visual projection is solved, not iterated: ridge regression from the frozen vision features to the language
 model's own embeddings of the words for what stands in each quadrant, so that visual tokens read like words. Then
 the [IMG] embeddings, the CMRM and the mapper learn to give the text tower's output for the target's canonical
-caption (L2, as GILL). The contexts are read once; their caches are kept, so a training step passes only the
+caption (L2, as GILL). The contexts are read once; their caches are kept on disk, so a training step passes only the
 eight [IMG] tokens through the language model, with gradient.
 """
 
@@ -28,6 +28,7 @@ from mgcc_ref.story.layout_words import place_of
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Background, PlacedObject, Scene, random_scene, render
 from mgcc_ref.tokens import encode_user_text
+from mgcc_ref.train.context_store import GROUP_SIZE, ContextStore
 from mgcc_ref.train.features import left_padding_mask, read_requests
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.requests import Request, training_request
@@ -35,8 +36,11 @@ from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
-BATCH_SIZE = 16  # also the size of the groups whose caches are kept together
-GROUPS, HELD_BACK_GROUPS = 60, 3
+GROUPS, HELD_BACK_GROUPS = 200, 6
+BACKGROUND_TOKEN, BACKGROUND_WEIGHT = (
+    1,
+    12.0,
+)  # a caption's first word is its background, and it rules the whole picture
 REGRESSION_SCENES = 3000
 RIDGE = 1e-2
 SEED, HELD_BACK_SEED, SCENE_SEED = 5_000_003, 6_000_003, 7_000_003
@@ -96,13 +100,24 @@ def solve_visual_projection(model: MgccModel) -> float:
 
 
 class AlignObjective(nn.Module):
-    """L2 between the refiner's conditioning and the text tower's, over every token of it."""
+    """L2 between the refiner's conditioning and the text tower's, over every token of it.
+
+    The text tower is causal, so the token of the background holds the background alone.
+    """
+
+    backgrounds: Tensor
+    token_weights: Tensor
 
     def __init__(self, model: MgccModel) -> None:
         super().__init__()
         self.alignment = Alignment(model)
         self.alignment.image_tokens.embeddings.requires_grad_(True)
         self.alignment.refiner.requires_grad_(True)
+        wanted = model.encode_captions([background.value for background in Background])
+        self.register_buffer("backgrounds", wanted[:, BACKGROUND_TOKEN], persistent=False)  # (6, D_c)
+        weights = torch.ones(wanted.shape[1])
+        weights[BACKGROUND_TOKEN] = BACKGROUND_WEIGHT
+        self.register_buffer("token_weights", (weights / weights.mean()).unsqueeze(-1), persistent=False)
         self._llm = [model.llm]  # in a list: the frozen model is no part of this module's state
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> AlignObjective:
@@ -119,9 +134,12 @@ class AlignObjective(nn.Module):
         return given
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = (self.conditioning(batch) - batch["target"]).square().mean()
-        explained = 1 - loss.detach() / batch["target"].var(dim=0, unbiased=False).mean().clamp_min(1e-6)
-        return loss, {"explained": explained}
+        given = self.conditioning(batch)
+        error = (given - batch["target"]).square()
+        loss = (error * self.token_weights).mean()
+        explained = 1 - error.detach().mean() / batch["target"].var(dim=0, unbiased=False).mean().clamp_min(1e-6)
+        nearest = torch.cdist(given[:, BACKGROUND_TOKEN].detach(), self.backgrounds).argmin(dim=1)
+        return loss, {"explained": explained, "background": (nearest == batch["background"]).float().mean()}
 
 
 class AlignStep:
@@ -134,18 +152,14 @@ class AlignStep:
             draw = self.model.llm.image_tokens.embeddings
             draw.add_(word_embedding(self.model, "picture") - draw.mean(dim=0))
         self.objective = AlignObjective(self.model)
-        self._groups = self._read_groups(SEED, GROUPS, Split.TRAIN)
-        self._held_back = self._read_groups(HELD_BACK_SEED, HELD_BACK_GROUPS, Split.HELD_OUT)
+        contexts = run_folder.parent / "contexts"  # beside the run: other seeds and arms read the same ones
+        self._groups = self._stored(contexts / "train", SEED, GROUPS, Split.TRAIN)
+        self._held_back = self._stored(contexts / "held-back", HELD_BACK_SEED, HELD_BACK_GROUPS, Split.HELD_OUT)
 
-    def _read_groups(self, seed: int, groups: int, split: Split) -> list[dict[str, Tensor]]:
-        requests = [training_request(seed, i, split) for i in range(groups * BATCH_SIZE)]
-        requests.sort(key=lambda r: sum(len(p) if isinstance(p, str) else 40 for p in r.parts))
-        found = []
-        for i in range(groups):
-            found.append(self._read_group(requests[i * BATCH_SIZE : (i + 1) * BATCH_SIZE]))
-            if i % 10 == 9:
-                log.info("read %d of %d groups of contexts", i + 1, groups)
-        return found
+    def _stored(self, folder: Path, seed: int, groups: int, split: Split) -> ContextStore:
+        store = ContextStore(folder, groups)
+        store.build(lambda: [training_request(seed, i, split) for i in range(groups * GROUP_SIZE)], self._read_group)
+        return store
 
     @torch.no_grad()
     def _read_group(self, requests: list[Request]) -> dict[str, Tensor]:
@@ -160,15 +174,17 @@ class AlignStep:
         }
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        return self._groups[rng.integers(len(self._groups))]
+        return self._groups[int(rng.integers(len(self._groups)))]
 
     def evaluate(self) -> dict[str, float]:
-        metrics = [self.objective(on_device_of(self.objective, group), 0)[1] for group in self._held_back]
-        return {"explained": float(np.mean([m["explained"] for m in metrics]))}
+        """Of held-back phrasings: the conditioning's variance explained, and how often its background is right."""
+        groups = [on_device_of(self.objective, self._held_back[i]) for i in range(len(self._held_back))]
+        metrics = [self.objective(group, 0)[1] for group in groups]
+        return {name: float(np.mean([m[name] for m in metrics])) for name in ("explained", "background")}
 
     def picture(self, path: Path) -> None:
         """Conditioning wanted (left) and given (right) for one held-back group, as grey maps."""
-        group = on_device_of(self.objective, self._held_back[-1])
+        group = on_device_of(self.objective, self._held_back[len(self._held_back) - 1])
         both = torch.cat([group["target"], self.objective.conditioning(group)], dim=-1)[:6].flatten(0, 1).cpu()
         grey = (both.clamp(-3, 3).add(3).div(6) * 255).byte().numpy()
         Image.fromarray(grey).resize((grey.shape[1] * 3, grey.shape[0] * 3), Image.Resampling.NEAREST).save(path)

@@ -1,0 +1,60 @@
+"""Groups of requests as the frozen language model reads them, on disk: what `align` trains on, read once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mgcc_ref.train.requests import Request
+
+log = logging.getLogger("mgcc.train")
+
+GROUP_SIZE = 16  # requests of about the same length, padded to the longest
+
+
+def grouped_by_length(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests in groups of `GROUP_SIZE`, shortest first: little padding."""
+    ordered = sorted(requests, key=lambda r: sum(len(p) if isinstance(p, str) else 40 for p in r.parts))
+    return [ordered[i : i + GROUP_SIZE] for i in range(0, len(ordered), GROUP_SIZE)]
+
+
+class ContextStore:
+    """One safetensors file a group. The key-value caches of 30 layers make a group 74 MB: too much for memory.
+
+    Runs of other seeds or arms that lie beside each other share it; reading goes on where a kill stopped it.
+    """
+
+    def __init__(self, folder: Path, groups: int) -> None:
+        self.folder, self.groups = folder, groups
+
+    def build(
+        self, requests: Callable[[], Sequence[Request]], read: Callable[[list[Request]], dict[str, Tensor]]
+    ) -> None:
+        """Read the groups that are not there yet; `requests()` gives `groups` * GROUP_SIZE of them."""
+        missing = [i for i in range(self.groups) if not self._file(i).exists()]
+        if not missing:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        grouped = grouped_by_length(requests())
+        started = time.monotonic()
+        for done, index in enumerate(missing, start=1):
+            temporary = self.folder / "group.tmp"
+            save_file({name: t.contiguous() for name, t in read(grouped[index]).items()}, temporary)
+            temporary.replace(self._file(index))
+            if done % 10 == 0:
+                left_min = (time.monotonic() - started) / done * (len(missing) - done) / 60
+                log.info("read %d of %d groups of contexts  %.1f min left", index + 1, self.groups, left_min)
+
+    def __len__(self) -> int:
+        return self.groups
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return load_file(self._file(index))
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"group-{index:05d}.safetensors"
