@@ -8,6 +8,9 @@ from pathlib import Path
 
 from mgcc_runtime.contract import PromptTemplate
 
+#: A language model above this is read, exported and run block by block. SmolLM2-135M is 0.5 GB, OPT-1.3B 5.3 GB.
+LARGEST_WHOLE_LLM_BYTES = 4 * 2**30
+
 
 class Grounding(enum.StrEnum):
     """How boxes act on the UNet."""
@@ -55,6 +58,18 @@ class LlmConfig:
     def feature_dim(self) -> int:
         """D_f: the width of hidden_states as the contract gives them."""
         return self.hidden * len(self.feature_layers)
+
+    @property
+    def block_parameters(self) -> int:
+        """Elements of one decoder block's matrices."""
+        attention = 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
+        return attention + (2 if self.family == "opt" else 3) * self.hidden * self.intermediate
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it is too large to be held whole in fp32: `llm_layers.py` and the exporter go block by block."""
+        whole = self.layers * self.block_parameters + self.vocabulary * self.hidden
+        return 4 * whole > LARGEST_WHOLE_LLM_BYTES
 
 
 @dataclass(frozen=True)
@@ -268,7 +283,21 @@ def _fast(teacher: Profile) -> Profile:
     return replace(teacher, name=f"{teacher.name}-fast", teacher=teacher.name, sampler=student_sampler(teacher.sampler))
 
 
-_PROFILES = {p.name: p for p in (_TINY, _STORY, _PAPER, _fast(_TINY), _fast(_STORY))}
+def _with_opt(size: str, hidden: int, layers: int) -> Profile:
+    """The paper's profile over a smaller OPT (arXiv 2205.01068, table 1), for devices that 6.7B does not fit."""
+    llm = replace(
+        _PAPER.llm, hidden=hidden, layers=layers, intermediate=4 * hidden, feature_layers=(layers,),
+        source=f"facebook/opt-{size}",
+    )  # fmt: skip
+    return replace(_PAPER, name=f"paper-{size}", llm=llm)
+
+
+_PROFILES = {
+    p.name: p
+    for p in (
+        _TINY, _STORY, _PAPER, _with_opt("2.7b", 2560, 32), _with_opt("1.3b", 2048, 24), _fast(_TINY), _fast(_STORY),
+    )
+}  # fmt: skip
 PROFILE_NAMES = tuple(_PROFILES)
 
 

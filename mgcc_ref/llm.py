@@ -159,9 +159,7 @@ class CausalLm(nn.Module):
         `mask` (B, 1, S, T) replaces the causal mask; only training uses it, for padded batches.
         """
         hidden_states, last, present = self.features(inputs_embeds, past, mask)
-        last = last[:, -1:]
-        words = F.linear(last, self.embed_tokens.weight)
-        return torch.cat([words, self.image_tokens.head(last)], dim=-1), hidden_states, *present
+        return self.logits(last), hidden_states, *present
 
     def features(
         self,
@@ -174,16 +172,7 @@ class CausalLm(nn.Module):
 
         `positions` (S,) int64 replaces the running count; only training uses it, with a mask of its own.
         """
-        length, before = inputs_embeds.shape[1], past[0].shape[2]
-        if positions is None:
-            positions = torch.arange(length, device=inputs_embeds.device) + before
-        if mask is None:
-            mask = torch.arange(before + length, device=inputs_embeds.device) <= positions.unsqueeze(-1)  # (S, T)
-        x, rotary = inputs_embeds, None
-        if self.config.family == "opt":
-            x = x + self.embed_positions(positions + self.OPT_POSITION_OFFSET)
-        else:
-            rotary = rotary_tables(positions, self.config.head_dim, self.config.rope_theta)
+        x, mask, rotary = self.enter(inputs_embeds, past[0].shape[2], mask, positions)
         layers, present = [x], []
         for i, block in enumerate(self.blocks):
             x, key, value = block(x, (past[2 * i], past[2 * i + 1]), mask, rotary)
@@ -191,3 +180,22 @@ class CausalLm(nn.Module):
             present += [key, value]
         layers[-1] = last = self.final_norm(x)
         return torch.cat([layers[i] for i in self.config.feature_layers], dim=-1), last, present
+
+    def enter(
+        self, inputs_embeds: Tensor, before: int, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """What the first block reads after `before` positions: x (B, S, D), mask (S, T) bool, cos and sin (S, d)."""
+        length = inputs_embeds.shape[1]
+        if positions is None:
+            positions = torch.arange(length, device=inputs_embeds.device) + before
+        if mask is None:
+            mask = torch.arange(before + length, device=inputs_embeds.device) <= positions.unsqueeze(-1)  # (S, T)
+        if self.config.family == "opt":
+            return inputs_embeds + self.embed_positions(positions + self.OPT_POSITION_OFFSET), mask, None
+        return inputs_embeds, mask, rotary_tables(positions, self.config.head_dim, self.config.rope_theta)
+
+    def logits(self, last: Tensor) -> Tensor:
+        """Normed last layer (B, S, D) -> logits (B, 1, V) of its last position, [IMG] tokens last."""
+        last = last[:, -1:]
+        words = F.linear(last, self.embed_tokens.weight)
+        return torch.cat([words, self.image_tokens.head(last)], dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -140,10 +141,14 @@ class MgccModel(nn.Module):
 
     def settle(self) -> None:
         """Recompute what derives from the text tower: the label queries and the empty caption's conditioning."""
+        self.settle_queries()
+        self.unet.null_conditioning.copy_(self.encode_captions([""]))
+
+    def settle_queries(self) -> None:
+        """Recompute the grounder's label queries, if it has any."""
         if self.profile.labels and hasattr(self.grounder, "query_phrases"):
             slots = self.profile.grounder.slots_per_label
             self.grounder.query_phrases.copy_(self.label_embeddings.repeat_interleave(slots, dim=0))
-        self.unet.null_conditioning.copy_(self.encode_captions([""]))
 
 
 def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -> MgccModel:
@@ -156,13 +161,14 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
-        random = weights == "random" or (weights is None and not profile.llm.source)
+        random = is_random(profile, weights)
         folder = weights if isinstance(weights, Path) else profile.weights_folder
         if not random:  # before the language model, which takes long to read
+            profile = local_sources(profile, folder)
             for path in weight_files(profile, folder):
                 require_file(path)
         llm = build_llm(profile, filled=not random)
-        model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
+        model = MgccModel(profile, llm, llm_tokenizer(profile, random=random), text_tokenizer(profile, random=random))
     finally:
         torch.random.set_rng_state(state)
     if not random:
@@ -171,10 +177,32 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
     return model
 
 
+def is_random(profile: Profile, weights: Weights) -> bool:
+    """Whether these weights are seeded noise: asked for, or because the profile has no others."""
+    return weights == "random" or (weights is None and not profile.llm.source)
+
+
+def local_sources(profile: Profile, folder: Path) -> Profile:
+    """The profile with published parts taken from `folder`/llm, /clip, /unet and /vae where these exist.
+
+    Each in the hub's layout; without such a folder a part comes from its hub id.
+    """
+    llm, clip, unet, vae = profile.llm, profile.clip, profile.unet, profile.vae
+    if llm.source and (folder / "llm").is_dir():
+        llm = replace(llm, source=str(folder / "llm"))
+    if clip.source and (folder / "clip").is_dir():
+        clip = replace(clip, source=str(folder / "clip"))
+    if unet.source and (folder / "unet").is_dir():
+        unet = replace(unet, source=str(folder))  # the loader appends the part's name
+    if vae.source and (folder / "vae").is_dir():
+        vae = replace(vae, source=str(folder))
+    return replace(profile, llm=llm, clip=clip, unet=unet, vae=vae)
+
+
 def load_untrained(profile: Profile) -> MgccModel:
     """The profile's own language model with everything else fresh, from PyTorch's generator: where training starts."""
     llm = build_llm(profile, filled=True)
-    model = MgccModel(profile, llm, _llm_tokenizer(profile), _text_tokenizer(profile))
+    model = MgccModel(profile, llm, llm_tokenizer(profile), text_tokenizer(profile))
     return model.eval().requires_grad_(False)
 
 
@@ -226,19 +254,21 @@ class Alignment(nn.Module):
         self.refiner = model.refiner
 
 
-def _llm_tokenizer(profile: Profile) -> Tokenizer:
-    if profile.llm.source:
+def llm_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
+    """The language model's tokenizer; beside random weights a small one of our own where the real one is on a hub."""
+    if profile.llm.source and not (random and profile.clip.source):
         return load_llm_tokenizer(find_llm(profile.llm.source))
     from mgcc_ref.story.captions import CAPTION_WORDS
 
-    specials = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    specials = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", *(("</s>",) if profile.llm.source else ()))
     extra = ("system", "user", "assistant", "you", "tell", "short", "picture", "stories.", "(a", "of", ")", "a", "the",
              "is", "my", "friend", "sits", "under", "this", "here", "and", "with", ".")  # fmt: skip
     return word_tokenizer([*extra, *CAPTION_WORDS], specials)
 
 
-def _text_tokenizer(profile: Profile) -> Tokenizer:
-    if profile.clip.source:
+def text_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
+    """The text tower's tokenizer; as `llm_tokenizer`."""
+    if profile.clip.source and not random:
         from mgcc_ref.weights import load_clip_tokenizer
 
         return load_clip_tokenizer(profile.clip.source, profile.clip.text_positions)

@@ -93,14 +93,23 @@ def load_published(module: nn.Module, source: str, part: str = "") -> None:
             "give a local folder in the hub's layout, or a hub id where a hub is reachable"
         ) from error
     try:
-        module.load_state_dict(loaded.state_dict())
+        module.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in loaded.state_dict().items()}, assign=True
+        )
     except RuntimeError as error:
         raise WeightsError(f"{source!r} does not fit the profile's {build.__name__}: {error}") from error
+    theirs = dict(loaded.named_modules())
+    for name, inner in module.named_modules():  # what no file holds, where `module` has shapes alone
+        missing = [key for key, buffer in inner._buffers.items() if buffer is not None and buffer.is_meta]
+        inner._buffers.update({key: theirs[name]._buffers[key] for key in missing})
 
 
 def load_llm(llm: CausalLm, path: Path) -> None:
     """Fill a `CausalLm` from a GGUF file or a folder of safetensors; the [IMG] tokens are left as they are."""
     state = _gguf_state(path, llm) if path.suffix == ".gguf" else _hub_state(path, llm)
+    table = state.get("embed_tokens.weight")
+    if table is not None:  # OPT's has 50,272 rows, of which the last are padding that no token uses
+        state["embed_tokens.weight"] = table[: llm.config.vocabulary]
     expected = {k for k in llm.state_dict() if not k.startswith("image_tokens.")}
     if set(state) != expected:
         wrong = sorted(expected ^ set(state))
@@ -126,7 +135,13 @@ def load_clip_tokenizer(source: str, length: int) -> Tokenizer:
     """CLIP's own tokenizer from a hub id or folder, padded to `length` as Stable Diffusion does."""
     from transformers import CLIPTokenizerFast
 
-    loaded = Tokenizer.from_str(CLIPTokenizerFast.from_pretrained(source).backend_tokenizer.to_str())
+    try:
+        loaded = Tokenizer.from_str(CLIPTokenizerFast.from_pretrained(source).backend_tokenizer.to_str())
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"CLIP's tokenizer cannot be read from {source!r} ({str(error).splitlines()[0]}); "
+            "give a local folder in the hub's layout, or a hub id where a hub is reachable"
+        ) from error
     loaded.enable_truncation(length)
     loaded.enable_padding(length=length, pad_id=49407, pad_token="<|endoftext|>")
     return loaded
@@ -193,23 +208,24 @@ def _ungguf_rotary(weight: Tensor, heads: int) -> Tensor:
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
+def our_name(key: str, family: str) -> str:
+    """`CausalLm`'s name of a weight of a `transformers` Llama or OPT; empty for one that it has no use for."""
+    names = _OPT_HUB if family == "opt" else _LLAMA_HUB
+    key = key.removeprefix("model.").removeprefix("decoder.")
+    if key.startswith("lm_head."):
+        return ""  # tied to the embeddings in every model used here
+    if key.startswith("layers."):
+        _, block, rest = key.split(".", 2)
+        part, kind = rest.rsplit(".", 1)
+        return f"blocks.{block}.{names.get(part, part)}.{kind}"
+    if key in ("norm.weight", "final_layer_norm.weight", "final_layer_norm.bias"):
+        return "final_norm." + key.rsplit(".", 1)[1]
+    return key  # embed_tokens.weight, embed_positions.weight
+
+
 def hub_state_to_ours(state: dict[str, Tensor], family: str) -> dict[str, Tensor]:
     """Rename a `transformers` Llama or OPT state dict to `CausalLm`'s names."""
-    names = _OPT_HUB if family == "opt" else _LLAMA_HUB
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        key = key.removeprefix("model.").removeprefix("decoder.")
-        if key.startswith("lm_head."):
-            continue  # tied to the embeddings in every model used here
-        if key.startswith("layers."):
-            _, block, rest = key.split(".", 2)
-            part, kind = rest.rsplit(".", 1)
-            renamed[f"blocks.{block}.{names[part]}.{kind}"] = tensor
-        elif key in ("norm.weight", "final_layer_norm.weight", "final_layer_norm.bias"):
-            renamed["final_norm." + key.rsplit(".", 1)[1]] = tensor
-        else:
-            renamed[key] = tensor  # embed_tokens.weight, embed_positions.weight
-    return renamed
+    return {name: tensor for key, tensor in state.items() if (name := our_name(key, family))}
 
 
 def _hub_state(path: Path, llm: CausalLm) -> dict[str, Tensor]:
@@ -218,5 +234,5 @@ def _hub_state(path: Path, llm: CausalLm) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no *.safetensors; pickled weights are not read, convert them first")
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= load_file(file)
+        state |= {key: tensor.float() for key, tensor in load_file(file).items()}
     return hub_state_to_ours(state, llm.config.family)

@@ -27,6 +27,8 @@ PROFILES = (
     "tiny",
     "story",
     "paper",
+    "paper-2.7b",
+    "paper-1.3b",
     "tiny-fast",
     "story-fast",
 )  # as mgcc_ref.config has them, which takes long to import

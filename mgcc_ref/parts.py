@@ -1,0 +1,164 @@
+"""A model of which only what is needed is in memory: for the paper's scale, whose parts together are 30 GB in fp32.
+
+Everything stands on PyTorch's meta device, shapes without storage, until a stage's parts are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mgcc_ref.clip import build_clip
+from mgcc_ref.config import Profile
+from mgcc_ref.grounder import LayoutHead
+from mgcc_ref.llm import CausalLm, ImageTokens
+from mgcc_ref.llm_layers import RandomLayers, StreamedLm, open_layers
+from mgcc_ref.model import (
+    Alignment,
+    MgccModel,
+    Weights,
+    is_random,
+    llm_tokenizer,
+    local_sources,
+    text_tokenizer,
+    weight_files,
+)
+from mgcc_ref.refiner import Refiner
+from mgcc_ref.unet import GroundedUNet
+from mgcc_ref.vae import build_autoencoder
+from mgcc_ref.weights import load_module, load_published, require_file
+
+#: Which parts a stage's module is made of. The UNet holds the text encoder's output for the empty caption.
+STAGE_PARTS: dict[str, frozenset[str]] = {
+    "vision_encoder": frozenset({"clip", "projection"}),
+    "llm": frozenset(),  # streamed
+    "refiner": frozenset({"refiner"}),
+    "grounder": frozenset({"grounder"}),
+    "unet": frozenset({"clip", "unet"}),
+    "unet_plain": frozenset({"clip", "unet"}),
+    "vae_decoder": frozenset({"vae"}),
+    "phrase_encoder": frozenset({"clip"}),
+}
+
+
+@dataclass(frozen=True)
+class PartedModel:
+    """A model and where its parts come from. `model.llm` is a `StreamedLm`, which is always usable."""
+
+    model: MgccModel
+    folder: Path
+    random: bool
+    seed: int = 0
+
+    def hold(self, stages: Collection[str]) -> None:
+        """Have the parts of these stages in memory, and no others. WeightsError if one cannot be had."""
+        needed = {part for stage in stages for part in STAGE_PARTS[stage]}
+        if self.model.labels and needed & {"grounder", "unet"}:
+            needed.add("clip")  # whose embeddings of the labels they are given
+        modules = self._modules()
+        for part, module in modules.items():
+            if part not in needed:
+                module.to("meta")
+        for part in modules:
+            if part in needed and next(modules[part].parameters()).is_meta:
+                self._fill(part, modules[part])
+        self.model.eval().requires_grad_(False)
+        if "unet" in needed:
+            self.model.unet.null_conditioning.copy_(self.model.encode_captions([""]))
+        if "grounder" in needed and self.model.labels:
+            self.model.settle_queries()
+        if needed == STAGE_PARTS["unet"]:
+            self.model.clip.to("meta")  # it has done its part
+
+    def _modules(self) -> dict[str, nn.Module]:
+        m = self.model
+        return {
+            "clip": m.clip,
+            "projection": m.vision_encoder.projection,
+            "refiner": m.refiner,
+            "grounder": m.grounder,
+            "unet": m.unet,
+            "vae": m.autoencoder,
+        }
+
+    def _fill(self, part: str, module: nn.Module) -> None:
+        profile = self.model.profile
+        source = {"clip": profile.clip.source, "unet": profile.unet.source, "vae": profile.vae.source}.get(part, "")
+        if source and not self.random:
+            if part == "unet":
+                self.model.unet.null_conditioning = torch.zeros(self.model.unet.null_conditioning.shape)
+                module = self.model.unet.unet
+            load_published(module, source, "" if part == "clip" else part)
+            return
+        self._renew(part)
+        if self.random:
+            return
+        if part in ("projection", "refiner"):  # one file holds what step `align` trains
+            other = "refiner" if part == "projection" else "projection"
+            if next(self._modules()[other].parameters()).is_meta:
+                self._renew(other)
+            load_module(Alignment(self.model), self.folder / "alignment.safetensors")
+        else:
+            load_module(
+                module, profile.unet_file(self.folder) if part == "unet" else self.folder / f"{part}.safetensors"
+            )
+
+    def _renew(self, part: str) -> None:
+        """Fresh weights, the same for the same seed whatever other parts there are."""
+        modules = self._modules()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(101 * self.seed + list(modules).index(part))
+            adopt(modules[part], self._fresh(part))
+
+    def _fresh(self, part: str) -> nn.Module:
+        """The part's module with fresh weights, in memory."""
+        p = self.model.profile
+        width, positions, features = p.clip.text_hidden, p.clip.text_positions, p.llm.feature_dim
+        if part == "clip":
+            return build_clip(p.clip)
+        if part == "projection":
+            known = self.model.vision_encoder.projection
+            return nn.Linear(known.in_features, known.out_features)
+        if part == "refiner":
+            return Refiner(p.refiner, features, p.llm.hidden, positions, width)
+        if part == "grounder":
+            return LayoutHead(p.grounder, features, p.llm.hidden, p.max_objects, torch.zeros(len(p.labels), width))
+        if part == "unet":
+            return GroundedUNet(p.unet, width, positions, width)
+        return build_autoencoder(p.vae, p.unet.latent_channels)
+
+
+def adopt(module: nn.Module, filled: nn.Module) -> None:
+    """Give a module on the meta device the tensors of one of the same build, buffers that no file holds included."""
+    theirs = dict(filled.named_modules())
+    for name, part in module.named_modules():
+        for tensors, found in ((part._parameters, theirs[name]._parameters), (part._buffers, theirs[name]._buffers)):
+            tensors.update(found)
+
+
+def load_parts(profile: Profile, weights: Weights = None, seed: int = 0) -> PartedModel:
+    """Open a profile's model with no part in memory yet. WeightsError if one of our own files or a shard is missing."""
+    random = is_random(profile, weights)
+    folder = weights if isinstance(weights, Path) else profile.weights_folder
+    profile = profile if random else local_sources(profile, folder)
+    if not random:
+        for path in weight_files(profile, folder):
+            require_file(path)
+    layers = RandomLayers(profile.llm, seed) if random else open_layers(profile.llm)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image_tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
+    tokenizers = llm_tokenizer(profile, random=random), text_tokenizer(profile, random=random)
+    with torch.device("meta"):
+        llm = CausalLm(profile.llm, ImageTokens(profile.image_tokens, profile.llm.hidden))
+        model = MgccModel(profile, llm, *tokenizers)
+    model.llm = StreamedLm(profile.llm, image_tokens, layers)
+    found = PartedModel(model.eval().requires_grad_(False), folder, random, seed)
+    if not random:  # the trained [IMG] tokens
+        found.hold(("refiner",))
+        found.hold(())
+    return found
