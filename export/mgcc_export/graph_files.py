@@ -18,10 +18,13 @@ def load_graph(path: Path) -> ir.Model:
 def save_graph(model: ir.Model, path: Path, external_data_bytes: int | None = None) -> tuple[Path, ...]:
     """Write a graph; returns its file, and that of its weights if they are above `external_data_bytes`.
 
-    None stands for EXTERNAL_DATA_BYTES.
+    None stands for EXTERNAL_DATA_BYTES. Weights that are mapped from a file stay in one, whatever their size: written
+    into the graph they would go on naming the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if weight_bytes(model) <= (EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes):
+    limit = EXTERNAL_DATA_BYTES if external_data_bytes is None else external_data_bytes
+    mapped = any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
+    if weight_bytes(model) <= limit and not mapped:
         ir.save(model, path)
         return (path,)
     ir.save(model, path, external_data=f"{path.name}.data")

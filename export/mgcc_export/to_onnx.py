@@ -6,9 +6,10 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -56,7 +57,14 @@ def trace_lengths(spec: StageSpec, axes: Mapping[str, Axis]) -> dict[str, int]:
                 f"axis {name} of stage {spec.name} is at most {axes[name].maximum} long, expected 2 or more "
                 "for an axis to be dynamic; make it a fixed length in the contract"
             )
+    if _has_sum(lengths):
+        lengths["T"] = lengths["S"] + lengths["P"]
     return lengths
+
+
+def _has_sum(axes: Collection[str]) -> bool:
+    """Whether T = P + S is an axis of the inputs, as it is of one block's mask: torch must not take it for free."""
+    return {"S", "P", "T"} <= set(axes)
 
 
 def export_stage(
@@ -70,7 +78,9 @@ def export_stage(
     """Export `module`, traced with `example` (see `trace_lengths`), to `path`; ExportError if torch cannot."""
     stage = Positional(module).eval()
     used = dict.fromkeys(e for t in spec.inputs for e in t.shape if isinstance(e, str))
-    dims = {name: torch.export.Dim(name, min=axes[name].minimum, max=axes[name].maximum) for name in used}
+    dims: dict[str, Any] = {n: torch.export.Dim(n, min=axes[n].minimum, max=axes[n].maximum) for n in used}
+    if _has_sum(used):
+        dims["T"] = torch.export.Dim.AUTO
     shapes = tuple({i: dims[e] for i, e in enumerate(t.shape) if isinstance(e, str)} for t in spec.inputs)
     with _quiet(), torch.no_grad():
         try:
@@ -88,6 +98,9 @@ def export_stage(
             raise ExportError(f"stage {spec.name} cannot be exported: {_first_cause(error)}") from error
     assert program is not None
     model = program.model
+    if _has_sum(used):
+        for value, tensor in zip(model.graph.inputs, spec.inputs, strict=True):
+            value.shape = _named_shape(value.shape, tensor, axes)
     _name_output_axes(model, spec, axes)
     _strip(model)
     files = save_graph(model, path, external_data_bytes)
