@@ -99,30 +99,31 @@ class ShardedLayers:
         self._check(shapes)
 
     def outer(self) -> State:
-        state = self._read([n for n in self._places if not n.startswith("blocks.")])
+        state = {name: tensor.float() for name, tensor in self._read(None).items()}
         table = state["embed_tokens.weight"]
         state["embed_tokens.weight"] = table[: self.config.vocabulary].contiguous()  # the rest is padding
         return state
 
     def block(self, number: int) -> State:
-        prefix = f"blocks.{number}."
-        state = self._read([n for n in self._places if n.startswith(prefix)])
-        return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        return {name.split(".", 2)[2]: tensor.float() for name, tensor in self._read(number).items()}
 
     def fingerprint(self, number: int | None) -> str:
         digest = hashlib.sha256()
-        for name, tensor in sorted((self.outer() if number is None else self.block(number)).items()):
-            digest.update(name.encode() + b"\0")
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        for name, tensor in sorted(self._read(number).items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def _read(self, names: list[str]) -> State:
+    def _read(self, number: int | None) -> State:
+        """Tensors of one block, or of none, as they are stored."""
         state: State = {}
+        prefix = "" if number is None else f"blocks.{number}."
+        names = [n for n in self._places if n.startswith(prefix) and (prefix or not n.startswith("blocks."))]
         for file in dict.fromkeys(self._places[n][0] for n in names):
             with safe_open(file, "pt") as shard:
                 for name in names:
                     if self._places[name][0] == file:
-                        state[name] = shard.get_tensor(self._places[name][1]).float()
+                        state[name] = shard.get_tensor(self._places[name][1])
         return state
 
     def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -74,6 +74,10 @@ class PartedModel:
         if needed == STAGE_PARTS["unet"]:
             self.model.clip.to("meta")  # it has done its part
 
+    def release(self) -> None:
+        """Drop all parts; the language model, which holds none of its blocks, stays usable."""
+        self.hold(())
+
     def _modules(self) -> dict[str, nn.Module]:
         m = self.model
         return {

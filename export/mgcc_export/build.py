@@ -24,10 +24,12 @@ from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
 from mgcc_export.targets import LADDER, REQUEST_TOLERANCES, TOLERANCES, Form, Precision, Recipe, Target
 from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.model import MgccModel, load_model
+from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule
 from mgcc_runtime.bundle import SCHEMA, Manifest, StageEntry, Tokens, Vision
+from mgcc_runtime.contract import stages
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
 REQUIRES = {"runtime": ">=0.1", "onnxruntime": ">=1.20"}
@@ -56,11 +58,11 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
     profile = get_profile(options.profile)
     with BundleWriter(options.out) as writer:
         progress("model", "loading weights")
-        model = load_model(profile, options.weights)
+        parts = load_parts(profile, options.weights) if profile.llm.streamed else None
+        model = parts.model if parts else load_model(profile, options.weights)
         chosen = collect_stages(model, options.stages)
         writer.check_replaceable(s.name for s in chosen)
-        cache = StageCache(options.cache)
-        builder = StageBuilder(profile, options.recipe, ExampleMaker(model), cache, progress, options.captured)
+        builder = _builder(options, model, parts, progress)
         done: dict[str, BuiltStage] = {}
         reports = []
         for stage in chosen:
@@ -71,8 +73,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
             progress(stage.name, "kept from an earlier build" if cached else "done")
         progress("data", "writing tables and tokenizer")
         _add_data(writer, model)
-        progress("golden", "running one whole request through the reference")
-        for name, data in request_golden(model).items():
+        for name, data in _request_golden(model, parts, chosen, progress).items():
             writer.add_bytes(name, data)
         if options.recipe.target is Target.JETSON:
             plan = build_plan(chosen, options.recipe, profile.name)
@@ -91,10 +92,41 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         note=options.recipe.note,
         bytes=total,
         elapsed_s=round(time.monotonic() - started, 1),
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=max([_peak_memory_bytes(), *(s.peak_memory_bytes for s in reports if not s.from_cache)]),
         built_with=versions(),
         stages=reports,
     )
+
+
+def _builder(options: BuildOptions, model: MgccModel, parts: PartedModel | None, progress: Progress) -> StageBuilder:
+    profile, cache = get_profile(options.profile), StageCache(options.cache)
+    if parts is None:
+        return StageBuilder(profile, options.recipe, ExampleMaker(model), cache, progress, options.captured)
+    from mgcc_export.large_build import LargeStageBuilder, PartExamples
+
+    maker = PartExamples(parts)
+    return LargeStageBuilder(profile, options.recipe, maker, cache, progress, options.captured, parts=parts)
+
+
+def _request_golden(
+    model: MgccModel, parts: PartedModel | None, chosen: list[Stage], progress: Progress
+) -> dict[str, bytes]:
+    """Golden data of one whole request.
+
+    A streamed language model reads all of its weights for each word: none for some of the stages, which cannot be
+    played as a whole, and a short request for noise, whose picture and words say nothing.
+    """
+    if parts is None:
+        progress("golden", "running one whole request through the reference")
+        return request_golden(model)
+    if len(chosen) < len(stages(model.dimensions)):
+        return {}
+    progress("golden", "running one whole request through the reference, which takes minutes at this size")
+    parts.hold([s.name for s in chosen])
+    try:
+        return request_golden(model, *((1, 1) if parts.random else ()))
+    finally:
+        parts.release()
 
 
 def _add_data(writer: BundleWriter, model: MgccModel) -> None:
@@ -171,6 +203,7 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
         note="; ".join(filter(None, (cases_note(stage), built.lowered.note if built.lowered else ""))),
         parity=built.parity,
         lowered=built.lowered,
+        peak_memory_bytes=built.peak_memory_bytes,
     )
 
 

@@ -35,7 +35,7 @@ def stage_golden(stage: Stage, maker: ExampleMaker) -> bytes:
     return npz(arrays)
 
 
-def request_golden(model: MgccModel) -> dict[str, bytes]:
+def request_golden(model: MgccModel, most_steps: int = MOST_STEPS, words: int = WORDS) -> dict[str, bytes]:
     """One whole request of texts and images: golden/request.json, request.npz and its images, by bundle path."""
     images = [_picture(model, size, i) for i, size in enumerate(_IMAGE_SIZES)]
     parts: list[str | Image.Image] = [
@@ -45,16 +45,16 @@ def request_golden(model: MgccModel) -> dict[str, bytes]:
         images[1],
         "My friend sits under a tree.",
     ]
-    steps = min(model.profile.sampler.default_steps, MOST_STEPS)
+    steps = min(model.profile.sampler.default_steps, most_steps)
     guidance = model.profile.sampler.default_guidance
-    result = ReferencePipeline(model).generate(parts, seed=SEED, steps=steps, guidance=guidance, words=WORDS)
+    result = ReferencePipeline(model).generate(parts, seed=SEED, steps=steps, guidance=guidance, words=words)
     files = {f"golden/image-{i}.png": _png(image) for i, image in enumerate(images)}
     request = {
         "parts": _parts_json(parts),
         "seed": SEED,
         "steps": steps,
         "guidance": guidance,
-        "words": WORDS,
+        "words": words,
         "text": result.text.text,
         "token_ids": list(result.text.token_ids),
         "boxes": _boxes_json(result),

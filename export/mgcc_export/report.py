@@ -34,6 +34,7 @@ class StageReport:
     note: str
     parity: list[TensorParity]
     lowered: LowReport | None = None
+    peak_memory_bytes: int = 0  # of the exporter while it made the stage; the engine's builder is in `lowered`
 
     @property
     def worst(self) -> TensorParity:

@@ -27,8 +27,9 @@ from mgcc_export.engine_process import run_engine_job
 from mgcc_export.golden import stage_golden
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import Lowered, Quantise, between, lower_stage
+from mgcc_export.peak_memory import with_peak
 from mgcc_export.ranges import Feeds
-from mgcc_export.reference import reference_cases
+from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, link_or_copy, stage_key
 from mgcc_export.stages import ExampleMaker, Stage, value_cases
 from mgcc_export.targets import Form, Precision, Recipe, Target
@@ -86,7 +87,7 @@ class StageBuilder:
             lock.acquire()
         try:
             found = self.cache.get(name, key)
-            return (found, True) if found else (self.cache.put(name, key, make), False)
+            return (found, True) if found else (self.cache.put(name, key, lambda at: with_peak(make, at)), False)
         finally:
             lock.release()
 
@@ -130,9 +131,7 @@ class StageBuilder:
     def _lower(self, stage: Stage, base: BuiltStage, folder: Path, name: str) -> BuiltStage:
         started = time.monotonic()
         self.progress(stage.name, f"lowering to {self.recipe.precision} and comparing with PyTorch")
-        cases = reference_cases(
-            stage.module, stage.spec, cases_of(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
-        )
+        cases = self._reference(stage)
         graph = folder / f"{stage.name}.onnx"
         source = base.folder / graph.name
         lowered = lower_stage(
@@ -155,6 +154,12 @@ class StageBuilder:
             validate_s=round(checked - started, 2),
             parity=lowered.parity,
             lowered=report,
+        )
+
+    def _reference(self, stage: Stage) -> list[ReferenceCase]:
+        """PyTorch's answers that the lowered graph is held against."""
+        return reference_cases(
+            stage.module, stage.spec, cases_of(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
         )
 
     def _build_engine(self, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:

@@ -51,6 +51,7 @@ class BuiltStage:
     validate_s: float
     parity: list[TensorParity]
     lowered: LowReport | None = None  # of a stage that is not the plain fp32 graph
+    peak_memory_bytes: int = 0  # of this process while it was made; the engine's builder counts for itself
 
 
 def versions() -> dict[str, str]:
@@ -137,6 +138,11 @@ class StageCache:
         found = self.get(stage, key)
         assert found is not None, f"stage {stage} cannot be read back from {folder}"
         return found
+
+    def discard(self, stage: str) -> None:
+        """Drop all entries of a stage."""
+        for folder in self.root.glob(f"{stage}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def last_engine_s(self, stage: str) -> float:
         """Seconds that this stage's engine took the last time, whatever it was built from; 0 if never."""
