@@ -30,7 +30,7 @@ _NORMS = {
 #: Angles of hundreds of radians: fp16 has no digits left behind the point there.
 _ANGLES = {"Sin", "Cos"}
 #: An order that half a digit would change.
-_ORDERS = {"TopK", "ArgMax", "ArgMin"}
+ORDERS = {"TopK", "ArgMax", "ArgMin"}
 _FROM_NOTHING = {"ConstantOfShape", "Range", "EyeLike", "RandomNormal", "RandomUniform"}
 #: Norms whose result is a factor of the normalisation, not yet the normalised value.
 _FACTORS = {"ReduceMean", "ReduceSum", "ReduceL2", "ReduceSumSquare", "Pow", "Sqrt", "Reciprocal"}
@@ -64,9 +64,9 @@ def write_half(
 
 def precise_nodes(graph: ir.Graph) -> set[ir.Node]:
     """The nodes that the rules keep in fp32."""
-    found = {n for n in graph if n.op_type in _NORMS | _ANGLES | _ORDERS | _FROM_NOTHING or _squares(n)}
-    found |= {a for n in graph if n.op_type in _ANGLES for a in _ancestors(n)}
-    found |= {p for n in graph if n.op_type in _ORDERS for p in _producers(n)}
+    found = {n for n in graph if n.op_type in _NORMS | _ANGLES | ORDERS | _FROM_NOTHING or _squares(n)}
+    found |= {a for n in graph if n.op_type in _ANGLES for a in ancestors(n)}
+    found |= {p for n in graph if n.op_type in ORDERS for p in _producers(n)}
     # what stands between a norm's parts (the epsilon), and what multiplies by its result
     for node in graph:
         if node.op_type in _ELEMENTWISE and any(p in found and p.op_type in _FACTORS for p in _producers(node)):
@@ -82,7 +82,7 @@ def _producers(node: ir.Node) -> Iterable[ir.Node]:
     return [p for value in node.inputs if value is not None and (p := value.producer()) is not None]
 
 
-def _ancestors(node: ir.Node) -> set[ir.Node]:
+def ancestors(node: ir.Node) -> set[ir.Node]:
     """All that a node is computed from, back to the graph's inputs and weights."""
     found: set[ir.Node] = set()
     pending = list(_producers(node))

@@ -24,18 +24,20 @@ class LowReport:
     engine: EngineBuild | None = None
     layers: Mapping[str, Mapping[str, int]] | None = None  # kind of layer -> type -> how many
     command: str = ""  # the same engine by NVIDIA's tool
+    wider: tuple[str, ...] = ()  # weights with more bits than the precision says
+    remarks: tuple[str, ...] = ()  # what else was kept wider so that the precision holds, and why
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LowReport:
         """Rebuild from `dataclasses.asdict`."""
         engine = EngineBuild(**values["engine"]) if values["engine"] else None
-        lists = {name: tuple(values[name]) for name in ("reasons", "kept")}
+        lists = {name: tuple(values[name]) for name in ("reasons", "kept", "wider", "remarks")}
         return cls(**{**values, **lists, "engine": engine})
 
     @property
     def note(self) -> str:
         """In a few words, what a reader should know."""
-        parts = []
+        parts = list(self.remarks)
         if self.reasons:
             parts.append("not lower: " + "; ".join(self.reasons))
         if self.kept:

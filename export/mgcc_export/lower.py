@@ -5,12 +5,14 @@ Each step is a function of files, ONNX in and ONNX out, so that another quantise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from mgcc_export.decisions import decision_tails
 from mgcc_export.errors import ValueMismatchError
 from mgcc_export.fp16 import write_half
 from mgcc_export.graph_files import load_graph, save_graph
@@ -20,6 +22,7 @@ from mgcc_export.reference import ReferenceCase, compare_graph
 from mgcc_export.targets import TOLERANCES, Precision, fallbacks
 from mgcc_export.validate import TensorParity
 from mgcc_export.weight_only import Bits, write_quantised
+from mgcc_export.weight_search import search_wider
 from mgcc_runtime.contract import StageSpec
 
 #: (fp16 or fp32 graph in, graph out): what a quantiser of another package is, calibrated or not.
@@ -38,6 +41,17 @@ class Lowered:
     half_cache: bool
     nodes: dict[str, int]  # element type -> nodes that give it
     parity: list[TensorParity]
+    wider: tuple[str, ...] = ()  # weights with more bits than the precision says
+    remarks: tuple[str, ...] = ()  # what was kept wider so that the precision holds, and why
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to write a stage at a precision."""
+
+    keep: tuple[str, ...]  # nodes in fp32
+    wider: tuple[str, ...] = ()
+    remark: str = ""
 
 
 def lower_stage(
@@ -55,56 +69,97 @@ def lower_stage(
     hold. `quantise`: for a precision, a quantiser to use instead of rounding weights to nearest.
     """
     scan = scan_ranges(source, [case.feeds for case in cases] + list(captured))
-    half = _half_boundary(spec, scan)
-    folder, reasons = target.parent, []
+    work = _Work(source, target, spec, cases, scan, _half_boundary(spec, scan), quantise or {})
+    reasons: list[str] = []
     for precision in fallbacks(wanted):
-        if not _write(source, target, precision, scan, half, quantise or {}):
-            reasons.append(f"{precision}: no weight is of a form that takes it")
-            continue
-        emulated = folder / f".{target.stem}.emulated.onnx"
-        boundary: tuple[str, ...] = half if precision is not Precision.FP32 else ()
-        try:
-            write_emulated(target, emulated)
-            parity = compare_graph(emulated, target, spec, cases, TOLERANCES[precision], boundary)
-        except ValueMismatchError as error:
-            if precision is Precision.FP32:
-                raise
-            reasons.append(f"{precision}: {_measured(error)}")
-            continue
-        finally:
-            for path in folder.glob(f"{emulated.name}*"):
-                path.unlink()
-        return Lowered(precision, tuple(reasons), scan, bool(boundary), node_types(target), parity)
+        first = ""
+        for attempt in work.attempts(precision):
+            if not work.write(precision, attempt):
+                first = f"{precision}: no weight is of a form that takes it"
+                break
+            try:
+                parity, boundary = work.compare(precision)
+            except ValueMismatchError as error:
+                if precision is Precision.FP32:
+                    raise
+                first = first or f"{precision}: {_measured(error)}"
+                continue
+            remarks = (attempt.remark,) if attempt.remark else ()
+            nodes = node_types(target)
+            return Lowered(precision, tuple(reasons), scan, bool(boundary), nodes, parity, attempt.wider, remarks)
+        reasons.append(first)
     raise AssertionError("the ladder ends with fp32")
 
 
-def _write(
-    source: Path,
-    target: Path,
-    precision: Precision,
-    scan: RangeScan,
-    half: tuple[str, ...],
-    quantise: Mapping[Precision, Quantise],
-) -> bool:
-    """Write the stage at one precision; False if the graph has no weight for it."""
-    target.with_name(f"{target.name}.data").unlink(missing_ok=True)
-    if precision is Precision.FP32:
-        save_graph(load_graph(source), target)
-        return True
-    if precision is Precision.FP16:
-        write_half(source, target, scan.keep, half)
-        return True
-    between = target.with_name(f".{target.stem}.half.onnx")
-    try:
-        write_half(source, between, scan.keep, half)
-        if precision in quantise:
-            quantise[precision](between, target)
+@dataclass(frozen=True)
+class _Work:
+    """One stage being lowered."""
+
+    source: Path
+    target: Path
+    spec: StageSpec
+    cases: Sequence[ReferenceCase]
+    scan: RangeScan
+    half: tuple[str, ...]  # inputs and outputs in fp16
+    quantise: Mapping[Precision, Quantise]
+
+    def attempts(self, precision: Precision) -> Iterator[_Attempt]:
+        """The plain way; asked for more, since that missed, those that keep something wider."""
+        keep = self.scan.keep
+        yield _Attempt(keep)
+        if precision is Precision.FP16:
+            for tail in decision_tails(self.source):
+                remark = f"{len(tail)} nodes that lead to a decision in fp32: rounded, they decide otherwise"
+                yield _Attempt((*keep, *tail), (), remark)
+        elif precision in _BITS and precision not in self.quantise:
+            with self._half_graph(keep) as between:
+                limit = TOLERANCES[precision]
+                found = search_wider(between, _BITS[precision], self.spec, self.cases, limit, self.half)
+            if found.wider:
+                width = "8 bits" if precision is Precision.INT4 else "fp16"
+                remark = (
+                    f"{len(found.wider)} of {found.candidates} weights ({found.share:.1%} of their bytes) in {width}: "
+                    "rounded as well, they would cost most and miss the tolerance"
+                )
+                yield _Attempt(keep, found.wider, remark)
+
+    def write(self, precision: Precision, attempt: _Attempt) -> bool:
+        """Write the stage; False if the graph has no weight for the precision."""
+        self.target.with_name(f"{self.target.name}.data").unlink(missing_ok=True)
+        if precision is Precision.FP32:
+            save_graph(load_graph(self.source), self.target)
             return True
-        found = write_quantised(between, target, _BITS[precision])
-        return bool(found.four if precision is Precision.INT4 else found.eight)
-    finally:
-        for path in target.parent.glob(f"{between.name}*"):
-            path.unlink()
+        if precision is Precision.FP16:
+            write_half(self.source, self.target, attempt.keep, self.half)
+            return True
+        with self._half_graph(attempt.keep) as between:
+            if precision in self.quantise:
+                self.quantise[precision](between, self.target)
+                return True
+            found = write_quantised(between, self.target, _BITS[precision], attempt.wider)
+            return bool(found.four if precision is Precision.INT4 else found.eight)
+
+    def compare(self, precision: Precision) -> tuple[list[TensorParity], tuple[str, ...]]:
+        """Parity with PyTorch, every fp16 result rounded, and the fp16 inputs and outputs; ValueMismatchError."""
+        emulated = self.target.with_name(f".{self.target.stem}.emulated.onnx")
+        boundary = self.half if precision is not Precision.FP32 else ()
+        try:
+            write_emulated(self.target, emulated)
+            limit = TOLERANCES[precision]
+            return compare_graph(emulated, self.target, self.spec, self.cases, limit, boundary), boundary
+        finally:
+            for path in emulated.parent.glob(f"{emulated.name}*"):
+                path.unlink()
+
+    @contextmanager
+    def _half_graph(self, keep: Sequence[str]) -> Iterator[Path]:
+        between = self.target.with_name(f".{self.target.stem}.half.onnx")
+        try:
+            write_half(self.source, between, keep, self.half)
+            yield between
+        finally:
+            for path in between.parent.glob(f"{between.name}*"):
+                path.unlink()
 
 
 def _half_boundary(spec: StageSpec, scan: RangeScan) -> tuple[str, ...]:

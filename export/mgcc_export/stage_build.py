@@ -13,6 +13,7 @@ from filelock import Timeout
 
 import mgcc_calibration
 from mgcc_export import (
+    decisions,
     fp16,
     graph_files,
     half_emulation,
@@ -22,6 +23,7 @@ from mgcc_export import (
     targets,
     tensorrt_build,
     weight_only,
+    weight_search,
 )
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.golden import stage_golden
@@ -45,7 +47,8 @@ Progress = Callable[[str, str], None]
 
 #: Modules whose code decides what a lowered stage's files hold.
 _LOWERING = (
-    fp16, graph_files, half_emulation, lower, ranges, reference, targets, tensorrt_build, weight_only, engine_record,
+    decisions, fp16, graph_files, half_emulation, lower, ranges, reference, targets, tensorrt_build, weight_only,
+    weight_search, engine_record,
 )  # fmt: skip
 
 
@@ -236,4 +239,6 @@ def _report(lowered: Lowered) -> LowReport:
         largest_value=scan.largest_value,
         kept=tuple(f"{e.node} ({e.operator}, {e.largest:.3g})" for e in scan.excesses),
         half_cache=lowered.half_cache,
+        wider=lowered.wider,
+        remarks=lowered.remarks,
     )

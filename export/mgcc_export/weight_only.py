@@ -1,13 +1,14 @@
 """Weights in 8 or 4 bits, activations in fp16: DequantizeLinear before each large weight of an fp16 graph.
 
 Rounding to nearest, symmetric, no data needed. 8 bits: one scale for each output channel. 4 bits: one for each block
-of 128 or 64 inputs of a matrix, as TensorRT's kernels want them; what has no such block gets 8 bits.
+of 128 or 64 inputs of a matrix, as TensorRT's kernels want them; what has no such block gets 8 bits. A weight that
+`weight_search.py` found to cost too much keeps the next width: 8 bits instead of 4, fp16 instead of 8.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,34 +53,78 @@ class QuantisedGraph:
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """How one weight is stored."""
 
     bits: Bits
     axis: int
     block: int = 0  # 0: one scale for a whole channel
 
+    def quantise(self, weight: Array) -> tuple[Array, Array]:
+        """Integers of the weight's shape, and fp16 scales."""
+        return quantise_blocks(weight, self.block) if self.block else quantise_channels(weight, self.axis)
 
-def write_quantised(source: Path, target: Path, bits: Bits) -> QuantisedGraph:
-    """Quantise the weights of the fp16 graph `source`, write it to `target`."""
-    model = load_graph(source)
+    def rounded(self, weight: Array) -> NDArray[np.float16]:
+        """The fp16 weight that the graph multiplies with."""
+        q, scale = self.quantise(weight)
+        values, shape = q.astype(np.float32), [1] * weight.ndim
+        if self.block:
+            return (values * np.repeat(scale.astype(np.float32), self.block, axis=0)).astype(np.float16)
+        shape[self.axis] = -1
+        return (values * scale.astype(np.float32).reshape(shape)).astype(np.float16)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A weight worth quantising, and the nodes that read it as their second input."""
+
+    weight: ir.Value
+    readers: tuple[ir.Node, ...]
+
+    @property
+    def name(self) -> str:
+        assert self.weight.name is not None
+        return self.weight.name
+
+    @property
+    def values(self) -> NDArray[np.float16]:
+        assert self.weight.const_value is not None
+        found: NDArray[np.float16] = self.weight.const_value.numpy()
+        return found
+
+    def form(self, bits: Bits) -> Form:
+        """The narrowest form for `bits`."""
+        return _form(self.readers[0], self.weight, bits)
+
+
+def find_candidates(model: ir.Model, bits: Bits) -> list[Candidate]:
+    """Bring the fp16 graph into the form that `bits` need, and list its weights in the order of their first readers."""
     version_converter.convert_version(model, OPSET)
     graph = model.graph
-    before = _stored(graph)
-    counts = {Bits.EIGHT: 0, Bits.FOUR: 0}
-    done: dict[ir.Value, ir.Value] = {}
     if bits is Bits.FOUR:
         for node in [n for n in graph if n.op_type == "Gemm"]:
             _split_gemm(graph, node)
-    for node in list(graph):
-        weight = _weight_of(node)
-        if weight is None:
+    readers: dict[ir.Value, list[ir.Node]] = {}
+    for node in graph:
+        if (weight := _weight_of(node)) is not None:
+            readers.setdefault(weight, []).append(node)
+    return [Candidate(weight, tuple(nodes)) for weight, nodes in readers.items()]
+
+
+def write_quantised(source: Path, target: Path, bits: Bits, wider: Collection[str] = ()) -> QuantisedGraph:
+    """Quantise the weights of the fp16 graph `source`, write it to `target`; those in `wider` keep the next width."""
+    model = load_graph(source)
+    before = _stored(model.graph)
+    graph = model.graph
+    counts = {Bits.EIGHT: 0, Bits.FOUR: 0}
+    for candidate in find_candidates(model, bits):
+        if candidate.name in wider and bits is Bits.EIGHT:
             continue
-        if weight not in done:
-            form = _form(node, weight, bits)
-            counts[form.bits] += 1
-            done[weight] = _dequantised(graph, node, weight, form)
-        node.replace_input_with(1, done[weight])
+        form = candidate.form(Bits.EIGHT if candidate.name in wider else bits)
+        counts[form.bits] += 1
+        result = _dequantised(graph, candidate, form)
+        for node in candidate.readers:
+            node.replace_input_with(1, result)
     for name, weight in list(graph.initializers.items()):
         if not weight.uses() and not weight.is_graph_output():
             del graph.initializers[name]
@@ -102,39 +147,34 @@ def _weight_of(node: ir.Node) -> ir.Value | None:
     return None if small else weight
 
 
-def _form(node: ir.Node, weight: ir.Value, bits: Bits) -> _Form:
+def _form(node: ir.Node, weight: ir.Value, bits: Bits) -> Form:
     transposed = node.op_type == "Gemm" and _integer(node, "transB")
     axis = 0 if transposed else _CHANNEL_AXIS[node.op_type]
     if bits is Bits.FOUR and node.op_type == "MatMul" and len(_shape(weight)) == 2:
         for block in BLOCKS:
             if _shape(weight)[0] % block == 0:
-                return _Form(Bits.FOUR, 0, block)
-    return _Form(Bits.EIGHT, axis)
+                return Form(Bits.FOUR, 0, block)
+    return Form(Bits.EIGHT, axis)
 
 
-def _dequantised(graph: ir.Graph, node: ir.Node, weight: ir.Value, form: _Form) -> ir.Value:
-    """Put a DequantizeLinear of the quantised weight before `node`; returns its result."""
-    tensor = weight.const_value
-    assert tensor is not None
+def _dequantised(graph: ir.Graph, candidate: Candidate, form: Form) -> ir.Value:
+    """Put a DequantizeLinear of the quantised weight before its first reader; returns its result."""
+    weight, name = candidate.weight, candidate.name
     shape = list(_shape(weight))
     if form.block:
-        scale_shape = [shape[0] // form.block, shape[1]]
-        quantise: Callable[[Array], tuple[Array, Array]] = lambda w: quantise_blocks(w, form.block)  # noqa: E731
-        kind = ir.DataType.INT4
+        scale_shape, kind = [shape[0] // form.block, shape[1]], ir.DataType.INT4
     else:
-        scale_shape = [shape[form.axis]]
-        quantise = lambda w: quantise_channels(w, form.axis)  # noqa: E731
-        kind = ir.DataType.INT8
+        scale_shape, kind = [shape[form.axis]], ir.DataType.INT8
     # computed while the file is written and then dropped: one weight at a time is in memory
-    q = _lazy(graph, f"{weight.name}.q", kind, shape, lambda: quantise(tensor.numpy())[0])
-    scale = _lazy(graph, f"{weight.name}.scale", _HALF, scale_shape, lambda: quantise(tensor.numpy())[1])
+    q = _lazy(graph, f"{name}.q", kind, shape, lambda: form.quantise(candidate.values)[0])
+    scale = _lazy(graph, f"{name}.scale", _HALF, scale_shape, lambda: form.quantise(candidate.values)[1])
     attributes = [ir.AttrInt64("axis", form.axis)]
     if form.block:
         attributes.append(ir.AttrInt64("block_size", form.block))
-    dequantise = ir.Node("", "DequantizeLinear", [q, scale], attributes, num_outputs=1, name=f"dq.{weight.name}")
+    dequantise = ir.Node("", "DequantizeLinear", [q, scale], attributes, num_outputs=1, name=f"dq.{name}")
     result = dequantise.outputs[0]
-    result.name, result.shape, result.type = f"{weight.name}.dq", ir.Shape(shape), ir.TensorType(_HALF)
-    graph.insert_before(node, dequantise)
+    result.name, result.shape, result.type = f"{name}.dq", ir.Shape(shape), ir.TensorType(_HALF)
+    graph.insert_before(candidate.readers[0], dequantise)
     return result
 
 
