@@ -18,7 +18,7 @@ from mgcc_export import engine_process
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import ExportError
 from mgcc_export.fp16 import write_half
-from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
+from mgcc_export.tensorrt_build import EngineJob, build_engine, command_of, profiles_of
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import stage
@@ -71,6 +71,25 @@ def test_weights_of_fewer_bits_make_smaller_engines(tmp_path: Path) -> None:
         sizes[graph.stem] = run_engine_job(job_of(graph, "pair")).bytes
     assert sizes["int8"] < 0.6 * sizes["fp16"]
     assert sizes["int4"] < 0.65 * sizes["int8"]
+
+
+def test_what_is_fp32_in_the_graph_is_fp32_in_the_engine(
+    toy: Toy, toy_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's default multiplies fp32 in TF32, with 10 bits behind the point as fp16 has."""
+    made = []
+    plain = trt.Builder.create_builder_config
+
+    def watched(builder: object) -> object:
+        made.append(plain(builder))
+        assert made[-1].get_flag(trt.BuilderFlag.TF32)  # else there would be nothing to do
+        return made[-1]
+
+    monkeypatch.setattr(trt.Builder, "create_builder_config", watched)
+    graph = tmp_path / "toy.onnx"
+    graph.write_bytes(toy_graph.read_bytes())
+    build_engine(job_of(graph, "toy", profiles_of(toy.spec, toy.axes)))
+    assert [config.get_flag(trt.BuilderFlag.TF32) for config in made] == [False]
 
 
 def test_a_graph_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -146,4 +165,4 @@ def test_the_equivalent_command_names_all_shapes() -> None:
     jetson = command_of(
         job_of(Path("llm.onnx"), "llm", profiles_of(stage(DIMENSIONS, "llm"), DIMENSIONS.axes), "tensorrt")
     )
-    assert jetson[0] == "trtexec" and "--stronglyTyped" in jetson and "--profile=1" in jetson
+    assert jetson[0] == "trtexec" and {"--stronglyTyped", "--noTF32"} <= {*jetson} and "--profile=1" in jetson
