@@ -81,8 +81,8 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context * _FP32_BYTES
     if recipe.calibrated:
         kept = sum(counts.values()) * _FP32_BYTES + weights + int(_CAPTURED_CACHES * cache)
-    elif recipe.precision is not Precision.FP32:
-        cache //= 2
+    elif recipe.precision is not Precision.FP32 or recipe.form is Form.ENGINE:
+        cache //= 1 if recipe.precision is Precision.FP32 else 2
         kept = sum(counts.values()) * _FP32_BYTES  # the fp32 stages, in the cache
     else:
         kept = 0
@@ -93,7 +93,7 @@ def _stage_seconds(millions: float, recipe: Recipe) -> float:
     seconds = _SECONDS_PER_STAGE + millions * _SECONDS_PER_MILLION_PARAMETERS
     if recipe.calibrated:
         return seconds + _CALIBRATION_SECONDS + millions * _CALIBRATION_SECONDS_PER_MILLION
-    if recipe.precision is not Precision.FP32:
+    if recipe.precision is not Precision.FP32 or recipe.form is Form.ENGINE:
         seconds += _LOWER_SECONDS + millions * _LOWER_SECONDS_PER_MILLION
     if recipe.form is Form.ENGINE:
         seconds += _ENGINE_SECONDS + millions * _ENGINE_SECONDS_PER_MILLION

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from mgcc_export.errors import UnavailableError
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 
 
@@ -44,7 +43,7 @@ class Recipe:
     @property
     def calibrated(self) -> bool:
         """Whether the calibration makes the stages, with engine and precision chosen by measurement on this machine."""
-        return self.target is Target.CPU and self.precision is not Precision.FP32
+        return self.target is Target.CPU and self.precision not in (Precision.FP32, Precision.FP16)
 
     @property
     def library(self) -> str:
@@ -52,13 +51,6 @@ class Recipe:
         return "tensorrt_rtx" if self.target is Target.RTX else "tensorrt"
 
 
-_LOWER = (Precision.FP16, Precision.INT8, Precision.INT4)
-_BUILT = {
-    Target.CPU: (Precision.FP32, Precision.INT8, Precision.INT4, Precision.AUTO),
-    Target.RTX: _LOWER,
-    Target.JETSON: _LOWER,
-    Target.ORT_GPU: (Precision.FP16,),
-}
 _ENGINES = {
     Target.CPU: ("onnxruntime", Form.ONNX),
     Target.RTX: ("tensorrt_rtx", Form.ENGINE),
@@ -87,19 +79,15 @@ REQUEST_TOLERANCES = {
 
 
 def choose_recipe(target: Target, precision: Precision) -> Recipe:
-    """The recipe of a target and precision; UnavailableError names what there is instead."""
+    """The recipe of a target and precision; every target is built in every precision."""
     engine, form = _ENGINES[target]
-    if precision is Precision.AUTO and precision not in _BUILT[target]:
-        chosen = _BUILT[target][0]
-        return Recipe(
-            target, chosen, engine, form, f"precision auto is {chosen} for every stage of {target} in this version"
-        )
-    if precision not in _BUILT[target]:
-        raise UnavailableError(
-            f"precision {precision} is not built for target {target} by this version; available: {available()}; "
-            f"use --precision {_BUILT[target][0]}"
-        )
-    return Recipe(target, precision, engine, form)
+    if precision is Precision.AUTO and target is not Target.CPU:
+        note = f"precision auto is {Precision.FP16} for every stage of {target} in this version"
+        return Recipe(target, Precision.FP16, engine, form, note)
+    note = ""
+    if (target, precision) == (Target.CPU, Precision.FP16):
+        note = "fp16 halves the file on the CPU, not the time: ONNX Runtime computes most of it in fp32 there"
+    return Recipe(target, precision, engine, form, note)
 
 
 def fallbacks(precision: Precision) -> tuple[Precision, ...]:
@@ -109,4 +97,5 @@ def fallbacks(precision: Precision) -> tuple[Precision, ...]:
 
 def available() -> str:
     """All that can be built, in words."""
-    return ", ".join(f"{target} with {' or '.join(precisions)}" for target, precisions in _BUILT.items())
+    precisions = " or ".join(p for p in Precision if p is not Precision.AUTO)
+    return f"{', '.join(Target)}, each with {precisions}; auto measures on the CPU and is fp16 elsewhere"

@@ -12,9 +12,10 @@ import pytest
 
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.cli import PROFILES, main
-from mgcc_export.estimate import Estimate
+from mgcc_export.estimate import Estimate, estimate_build
 from mgcc_export.report import shortages
-from mgcc_ref.config import PROFILE_NAMES
+from mgcc_export.targets import Precision, Target, choose_recipe
+from mgcc_ref.config import PROFILE_NAMES, get_profile
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
 
@@ -26,16 +27,16 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(
-    ("target", "precision", "instead"),
-    [("cpu", "fp16", "fp32"), ("jetson", "fp32", "fp16"), ("rtx", "fp32", "fp16"), ("ort-gpu", "int4", "fp16")],
-)
-def test_a_precision_that_is_not_built_is_refused(
-    capsys: pytest.CaptureFixture[str], target: str, precision: str, instead: str
-) -> None:
-    line = _refusal(capsys, "--target", target, "--precision", precision)
-    assert f"precision {precision} is not built for target {target}" in line
-    assert f"use --precision {instead}" in line
+@pytest.mark.parametrize("target", list(Target))
+def test_every_target_is_built_in_every_precision(target: Target) -> None:
+    """What is asked for is what is built; only `auto` is a choice of ours."""
+    for precision in (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4):
+        recipe = choose_recipe(target, precision)
+        assert (recipe.target, recipe.precision) == (target, precision)
+        assert estimate_build(get_profile("tiny"), (), recipe).bundle_bytes > 0
+    auto = choose_recipe(target, Precision.AUTO)
+    assert auto.precision is (Precision.AUTO if target is Target.CPU else Precision.FP16)
+    assert auto.calibrated is (target is Target.CPU)
 
 
 def test_a_weights_folder_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
