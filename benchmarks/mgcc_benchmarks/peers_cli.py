@@ -1,0 +1,200 @@
+"""`python benchmarks/peers.py`: ours beside others, in one run, on one machine, in turns."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mgcc_benchmarks.commandline import RESULTS, Doing, QuietParser
+from mgcc_benchmarks.peers_client import PeerError
+from mgcc_benchmarks.peers_compare import Rules, compare
+from mgcc_benchmarks.peers_figures import measure_figures
+from mgcc_benchmarks.peers_load import MOST_OTHERS_CORES, require_quiet, sample_others
+from mgcc_benchmarks.peers_plan import COMPARISONS, NAMES, Comparison, Ours, Peer, Work
+from mgcc_benchmarks.peers_report import chart, markdown
+from mgcc_benchmarks.peers_setup import FOLDER, ROOT, Place, absence, set_up
+from mgcc_benchmarks.peers_work import Amounts, write_work
+from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
+from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, BundleError, MgccError, OptionError
+from mgcc_runtime.files import check_output, write_atomically
+from mgcc_runtime.machine import available_cores, describe_machine
+from mgcc_runtime.power import describe_clocks
+
+BUNDLE = ROOT / "build" / "story-cpu-auto"
+WARM_UP_RULE = "the first rounds after loading, both sides in turns as in the counted ones; none of them is counted"
+QUIET, BUSY = "required", "allowed"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's options, checked."""
+
+    place: Place
+    fast: Path | None
+    rules: Rules
+    amounts: Amounts
+    names: tuple[str, ...]
+    others_cores: float | None  # before the start
+    out: Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Set a peer up, or compare, write and print; the exit code is 0 done, 1 failed, 2 bad arguments or input."""
+    options = _parse(arguments)
+    doing = Doing()
+    try:
+        if options.set_up:
+            said = set_up(Peer(options.set_up), _place(options), doing.show)
+            doing.clear()
+            print(said)
+            return EXIT_DONE
+        settings = _settings(options)
+        found = run(settings, doing)
+    except MgccError as error:
+        doing.clear()
+        print(f"peers.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        doing.clear()
+        print("peers.py: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    doing.clear()
+    print(json.dumps(found) if options.json else f"{markdown(found)}{settings.out}, .md and .png", flush=True)
+    return EXIT_FAILED if found["failed"] else EXIT_DONE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = QuietParser(prog="peers.py", description="Compares a bundle with others, side by side.")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, metavar="DIR", help="(default: build/story-cpu-auto)")
+    parser.add_argument("--fast-bundle", type=Path, metavar="DIR", help="the few-step student's (default: left out)")
+    parser.add_argument("--set-up", choices=[p.value for p in Peer], metavar="PEER", help=", ".join(Peer))
+    parser.add_argument("--only", metavar="LIST", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="counted rounds (default: 15)")
+    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="rounds before them (default: 3)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of each side; 0: the cores (default)")
+    parser.add_argument("--least-ms", type=float, default=300.0, metavar="MS", help="of a side's round (default: 300)")
+    amounts = Amounts()
+    parser.add_argument("--words", type=int, default=amounts.words, metavar="N", help="of a turn (default: 24)")
+    parser.add_argument("--prompt-tokens", type=int, default=amounts.prompt_tokens, metavar="N", help="(default: 100)")
+    parser.add_argument("--next-tokens", type=int, default=amounts.next_tokens, metavar="N", help="(default: 32)")
+    parser.add_argument("--dialogues", type=int, default=amounts.dialogues, metavar="N", help="(default: 5)")
+    parser.add_argument(
+        "--allow-busy", dest="machine", action="store_const", const=BUSY, default=QUIET,
+        help="measure although others use the machine; the result is marked as not quotable",
+    )  # fmt: skip
+    parser.add_argument("--peers", type=Path, default=FOLDER, metavar="DIR", help="where peers live (build/peers)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes .md and .png (default: results/)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    for name, least, most in (
+        ("rounds", 2, 10_000), ("warm_up", 0, 1000), ("threads", 0, 1024), ("least_ms", 0, 1e6), ("words", 0, 1000),
+        ("prompt_tokens", 2, 100_000), ("next_tokens", 1, 100_000), ("dialogues", 1, 1000),
+    ):  # fmt: skip
+        if not least <= (value := getattr(options, name)) <= most:
+            parser.error(f"--{name.replace('_', '-')} is {value}, expected {least} to {most:g}")
+    return options
+
+
+def _place(options: argparse.Namespace) -> Place:
+    if options.bundle == BUNDLE and not BUNDLE.is_dir():
+        raise BundleError(
+            f"{BUNDLE} is not there; build it with `python export/build_engines.py --profile story --target cpu "
+            f"--precision auto --out {BUNDLE}`, or name another with --bundle"
+        )
+    return Place(options.peers, Bundle.open(options.bundle))
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    name = re.sub(r"[^A-Za-z0-9.+_-]", "_", f"peers-{options.bundle.resolve().name}")
+    out = options.out or RESULTS / f"{name}.json"
+    check_output(out, ".json")
+    place = _place(options)
+    names = tuple(part.strip() for part in (options.only or ",".join(NAMES)).split(",") if part.strip())
+    if unknown := [name for name in names if name not in NAMES]:
+        raise OptionError(f"--only has {', '.join(unknown)}, expected some of {', '.join(NAMES)}; choose from them")
+    threads = options.threads or available_cores()
+    others = sample_others()
+    if options.machine == QUIET:
+        require_quiet(others)
+    return Settings(
+        place, options.fast_bundle, Rules(options.rounds, options.warm_up, threads, options.least_ms),
+        Amounts(options.words, options.prompt_tokens, options.next_tokens, options.dialogues), names, others, out,
+    )  # fmt: skip
+
+
+def run(settings: Settings, doing: Doing) -> dict[str, Any]:
+    """Everything that was asked for; written to `settings.out` and beside it, and returned.
+
+    A comparison that fails, or whose sides do not agree, stands under "failed" and the others go on.
+    """
+    place, rules = settings.place, settings.rules
+    ratios: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="mgcc-peers-") as folder:
+        work = Path(folder)
+        request = write_work(work, place.bundle, settings.amounts)
+        asked = [c for c in COMPARISONS if c.name in settings.names]
+        skipped = {c.name: why for c in asked if (why := _why_not(c, settings))}
+        for comparison in asked:
+            if comparison.name in skipped:
+                continue
+            try:
+                compared = compare(comparison, place, settings.fast, work, rules, doing.show)
+            except PeerError as error:
+                failed[comparison.name] = str(error)
+                continue
+            ratios[comparison.name] = {**compared.to_json(), "aim": comparison.aim}
+        figures, absent = measure_figures(place, work, rules, settings.amounts, settings.names, doing.show)
+    reasons = _why_not_quotable(settings.others_cores, ratios)
+    machine = {**describe_machine(), "clocks": describe_clocks()}
+    found = {
+        "machine": machine, "bundle": _describe(place.bundle), "threads": rules.threads, "request": request,
+        "runs": rules.rounds, "warm_up": rules.warm_up, "warm_up_rule": WARM_UP_RULE,
+        "quotable": not reasons, "why_not_quotable": reasons, "ratios": ratios, "figures": figures,
+        "skipped": skipped | absent, "failed": failed,
+    }  # fmt: skip
+    _write(settings.out, found)
+    return found
+
+
+def _why_not(comparison: Comparison, settings: Settings) -> str:
+    """Why a comparison cannot be made, as one sentence; empty if it can."""
+    if comparison.ours is Ours.FEW_STEPS and settings.fast is None:
+        return "there is no bundle of the few-step student; train and build it, and give it as --fast-bundle"
+    distilled = settings.place.bundle.manifest.dimensions.distilled
+    if distilled and comparison.work in (Work.UNET, Work.TURN):
+        return "the UNet of --bundle is a student without guidance; give it as --fast-bundle, and its teacher's here"
+    return absence(comparison.theirs, settings.place)
+
+
+def _why_not_quotable(before: float | None, ratios: dict[str, Any]) -> list[str]:
+    loads = {"before the start": before, **{f"during {name}": row["others_cores"] for name, row in ratios.items()}}
+    reasons = [f"nobody knows whether the machine was quiet {when}" for when, load in loads.items() if load is None]
+    busy = {when: load for when, load in loads.items() if load is not None and load > MOST_OTHERS_CORES}
+    return reasons + [f"other programs used {load:.2f} cores {when}" for when, load in busy.items()]
+
+
+def _describe(bundle: Bundle) -> dict[str, Any]:
+    """The manifest holds the hash of every file, so its own hash stands for the whole bundle."""
+    manifest = bundle.manifest
+    return {
+        "sha256": sha256_of(bundle.root / MANIFEST), "profile": manifest.profile, "weights": manifest.weights,
+        "precision": dict(manifest.precision), "engines": {n: s.engine for n, s in manifest.stages.items()},
+        "built_with": dict(manifest.built_with),
+    }  # fmt: skip
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
+    write_atomically(path.with_suffix(".md"), markdown(found).encode())
+    picture = io.BytesIO()
+    chart(found).save(picture, "PNG")
+    write_atomically(path.with_suffix(".png"), picture.getvalue())

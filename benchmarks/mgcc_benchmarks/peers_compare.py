@@ -1,0 +1,95 @@
+"""One comparison: both sides loaded, checked against each other, warmed up, and timed in turns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgcc_benchmarks.bootstrap import Score
+from mgcc_benchmarks.peers_client import Worker
+from mgcc_benchmarks.peers_load import LoadMeter
+from mgcc_benchmarks.peers_parity import check_parity, limits_of
+from mgcc_benchmarks.peers_plan import Comparison, Ours, Work
+from mgcc_benchmarks.peers_ratio import paired_ratio
+from mgcc_benchmarks.peers_setup import Place
+from mgcc_benchmarks.peers_worker import WorkerSpec
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How long and how often. `least_ms`: one side of a round lasts at least that; short works are repeated."""
+
+    rounds: int
+    warm_up: int
+    threads: int
+    least_ms: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found; times of one work by round, in ms."""
+
+    ratio: Score
+    ours_ms: tuple[float, ...]
+    theirs_ms: tuple[float, ...]
+    parity: dict[str, float]
+    versions: dict[str, dict[str, str]]
+    others_cores: float | None  # on average while it ran
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.ratio.to_json(),
+            "ours_ms": round(float(np.median(self.ours_ms)), 4),
+            "theirs_ms": round(float(np.median(self.theirs_ms)), 4),
+            "parity": self.parity,
+            "versions": self.versions,
+            "others_cores": None if self.others_cores is None else round(self.others_cores, 3),
+        }
+
+
+def worker_specs(comparison: Comparison, place: Place, fast: Path | None, work: Path, threads: int) -> list[WorkerSpec]:
+    """What both sides load, ours first."""
+    manifest = place.bundle.manifest
+    bundle = fast if comparison.ours is Ours.FEW_STEPS else place.bundle.root
+    mine = {"graphs": str(place.gligen)} if comparison.work is Work.GLIGEN else {"bundle": str(bundle)}
+    shared: dict[str, Any] = {
+        "work": str(work), "threads": threads, "profile": manifest.profile, "weights": manifest.weights,
+    }  # fmt: skip
+    return [
+        WorkerSpec(side=f"ours.{comparison.work}", files=mine, **shared),
+        WorkerSpec(side=f"{comparison.theirs}.{comparison.work}", files=place.files(comparison.theirs), **shared),
+    ]
+
+
+def compare(comparison: Comparison, place: Place, fast: Path | None, work: Path, rules: Rules, say: Say) -> Compared:
+    """Run one comparison; PeerError if a side fails or both do not give the same."""
+    our_spec, their_spec = worker_specs(comparison, place, fast, work, rules.threads)
+    say(f"{comparison.name}: loading")
+    with Worker(Path(sys.executable), our_spec) as ours, Worker(place.python(comparison.theirs), their_spec) as theirs:
+        say(f"{comparison.name}: do both give the same?")
+        limits = limits_of(comparison, place.bundle.manifest)
+        parity = check_parity(comparison, ours.outputs(), theirs.outputs(), limits)
+        times: list[tuple[float, float]] = []
+        for i in range(rules.warm_up + rules.rounds):
+            if i == rules.warm_up:
+                meter = LoadMeter((ours.pid, theirs.pid))
+            say(f"{comparison.name}: round {i + 1 - rules.warm_up} of {rules.rounds}")
+            pair = ours.run_ms(rules.least_ms), theirs.run_ms(rules.least_ms)
+            if i >= rules.warm_up:
+                times.append(pair)
+        ours_ms, theirs_ms = zip(*times, strict=True)
+        return Compared(
+            paired_ratio(ours_ms, theirs_ms),
+            ours_ms,
+            theirs_ms,
+            parity,
+            {"ours": ours.versions, comparison.theirs.value: theirs.versions},
+            meter.others_cores(),
+        )

@@ -1,0 +1,181 @@
+"""Our sides: `mgcc_runtime` on a bundle, by its public calls wherever there is one."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
+from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
+from mgcc_runtime.bench_parts import turn_texts
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import Dimensions, present_names, stage
+from mgcc_runtime.denoise import Latents, ScheduleTable, denoise
+from mgcc_runtime.engines import EngineOptions, Session, open_session
+from mgcc_runtime.kv_cache import KvCache
+from mgcc_runtime.machine import installed_version
+from mgcc_runtime.pipeline import Pipeline
+from mgcc_runtime.prompt import PromptBuilder
+from mgcc_runtime.results import Result
+from mgcc_runtime.story import read_story
+from mgcc_runtime.version import VERSION
+
+LATER_TURN, EARLY_TURN = 10, 2
+
+
+def our_versions(*engines: str) -> dict[str, str]:
+    """Ours, and of the engines that do the work."""
+    packages = {"onnxruntime_gpu": "onnxruntime-gpu"}
+    found = {name: installed_version(packages.get(name, name)) for name in engines}
+    return {"mgcc-edge": VERSION, **{name: version for name, version in found.items() if version}}
+
+
+class _Pipelined:
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.pipeline = Pipeline.load(spec.files["bundle"], threads=spec.threads)
+        self.parts = read_story(Path(spec.work) / "story.json")
+        self.options = json.loads((Path(spec.work) / "options.json").read_text(encoding="utf-8"))
+        self.versions = our_versions(*{s.engine for s in self.pipeline.bundle.manifest.stages.values()})
+
+
+class OurTurn(_Pipelined):
+    """One warm request: texts and images in, words and a picture out."""
+
+    def _draw(self) -> Result:
+        seed, words = int(self.options["seed"]), int(self.options["words"])
+        return self.pipeline.generate(self.parts, seed=seed, words=words)
+
+    def outputs(self) -> Outputs:
+        result = self._draw()
+        return {"image": np.asarray(result.image), "tokens": np.array(result.text_tokens, np.int64)}
+
+    def run_ms(self) -> float:
+        start_s = time.perf_counter()
+        self._draw()
+        return (time.perf_counter() - start_s) * 1e3
+
+
+class OurDialogue(_Pipelined):
+    """Turns of a chat; `outputs` gives the cost of two of them, in several dialogues after one that is not counted."""
+
+    def outputs(self) -> Outputs:
+        dialogues = [self._hold() for _ in range(int(self.options["dialogues"]) + 1)][1:]
+        return {
+            "early_ms": np.array([d[EARLY_TURN - 1] for d in dialogues]),
+            "later_ms": np.array([d[-1] for d in dialogues]),
+        }
+
+    def run_ms(self) -> float:
+        return self._hold()[-1]
+
+    def _hold(self) -> list[float]:
+        chat = self.pipeline.chat()
+        words = int(self.options["dialogue_words"])
+        texts = turn_texts(self.pipeline, LATER_TURN)
+        return [chat.send(text, seed=0, words=words).timings["total"] for text in texts]
+
+
+def _open(bundle: Bundle, name: str, threads: int) -> Session:
+    entry = bundle.manifest.stages[name]
+    spec = stage(bundle.manifest.dimensions, name)
+    return open_session(entry.engine, bundle.file(entry.file), spec, EngineOptions(threads))
+
+
+class OurUnet:
+    """One denoising step, with guidance where the UNet has it as an input."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        bundle = Bundle.open(spec.files["bundle"])
+        self.session = _open(bundle, "unet", spec.threads)
+        self.feeds = spec.arrays("unet")
+        self.versions = our_versions(bundle.manifest.stages["unet"].engine)
+
+    def outputs(self) -> Outputs:
+        return {"prediction": self.session.run(self.feeds)["prediction"]}
+
+    def run_ms(self) -> float:
+        start_s = time.perf_counter()
+        self.session.run(self.feeds)
+        return (time.perf_counter() - start_s) * 1e3
+
+
+class OurLlm:
+    """The bundle's stage `llm` with the runtime's immutable cache."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        bundle = Bundle.open(spec.files["bundle"])
+        self.session = _open(bundle, "llm", spec.threads)
+        self.prompts, self.dimensions = PromptBuilder(bundle), bundle.manifest.dimensions
+        self.present = present_names(self.dimensions.layers)
+        self.versions = our_versions(bundle.manifest.stages["llm"].engine)
+        self.start = self.now = KvCache.empty(self.dimensions)
+
+    def _read(self, ids: NDArray[np.int64], cache: KvCache) -> Logits:
+        outputs = self.session.run({"inputs_embeds": self.prompts.embed(ids), **cache.feeds()}, keep=self.present)
+        self.now = cache.extended(outputs, len(ids))
+        logits: Logits = outputs["logits"][0, 0]
+        return logits
+
+    def prefill(self, ids: NDArray[np.int64]) -> Logits:
+        logits = self._read(ids, KvCache.empty(self.dimensions))
+        self.start = self.now
+        return logits
+
+    def rewind(self) -> None:
+        self.now = self.start
+
+    def step(self, token: int) -> Logits:
+        return self._read(np.array([token]), self.now)
+
+
+class OurPrefill(PrefillSide):
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec, OurLlm(spec))
+
+
+class OurDecode(DecodeSide):
+    def __init__(self, spec: WorkerSpec) -> None:
+        super().__init__(spec, OurLlm(spec))
+
+
+class OurGligen:
+    """The runtime's denoising with GLIGEN's gates, on graphs exported from the same random weights."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        folder = Path(spec.files["graphs"])
+        told = json.loads((folder / "gligen.json").read_text(encoding="utf-8"))
+        dimensions, options = Dimensions.from_json(told["dimensions"]), EngineOptions(spec.threads)
+        self.sessions = {
+            name: open_session("onnxruntime", folder / f"{name}.onnx", stage(dimensions, name), options)
+            for name in ("unet", "unet_plain")
+        }
+        rows = tuple(np.array(row, np.float64) for row in told["schedule"]["matrix"])
+        self.table = ScheduleTable(tuple(told["schedule"]["timesteps"]), told["schedule"]["init_scale"], rows)
+        self.gated = int(told["gate_fraction"] * self.table.evaluations)
+        with np.load(folder / "inputs.npz", allow_pickle=False) as file:
+            self.inputs = {key: file[key] for key in file.files}
+        self.guidance = np.array([told["guidance"]], np.float32)
+        self.versions = our_versions("onnxruntime")
+
+    def _predict(self, i: int, x: Latents, timestep: float) -> Latents:
+        feeds = {
+            "latents": x, "timestep": np.array([timestep], np.float32), "guidance": self.guidance,
+            "conditioning": self.inputs["conditioning"],
+        }  # fmt: skip
+        if i >= self.gated:
+            return self.sessions["unet_plain"].run(feeds)["prediction"]
+        where = {name: self.inputs[name] for name in ("boxes", "box_mask", "phrase_embeddings")}
+        return self.sessions["unet"].run({**feeds, **where})["prediction"]
+
+    def outputs(self) -> Outputs:
+        *_, last = denoise(self.table, self.inputs["noise"], self._predict)
+        return {"latents": last}
+
+    def run_ms(self) -> float:
+        """Milliseconds a step, from the end of the second to the end of the last: the other side tells no more."""
+        _, *ends_s = [time.perf_counter() for _ in denoise(self.table, self.inputs["noise"], self._predict)]
+        return (ends_s[-1] - ends_s[0]) * 1e3 / (len(ends_s) - 1)

@@ -1,0 +1,97 @@
+"""Before anything is timed both sides must give the same: how far they are apart, and how far they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgcc_benchmarks.peers_client import PeerError
+from mgcc_benchmarks.peers_plan import Comparison, Ours, Work
+from mgcc_benchmarks.peers_worker import Outputs
+from mgcc_runtime.bundle import Manifest, Tolerance
+from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
+
+#: A bundle whose stage is not in fp32 promises a tolerance; between fp32 engines only the order of sums differs.
+FP32 = Tolerance(cosine=0.99999, relative_l2=1e-3)
+#: What llama.cpp's 8-bit activations may cost on their own.
+EIGHT_BIT = Tolerance(cosine=0.99, relative_l2=0.2)
+#: Of the words chosen by both sides, where one of them rounds; in fp32 all are the same.
+LEAST_SAME_CHOICES = 0.8
+#: A side that writes more tokens does more work.
+MOST_MORE_TOKENS = 0.1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far apart the two sides of a comparison may be. `psnr_db` None: the pictures are of two models."""
+
+    stage: Tolerance
+    same_choices: float
+    psnr_db: float | None
+    token_match: float
+
+
+def limits_of(comparison: Comparison, manifest: Manifest) -> Limits:
+    """From what the bundle promises against the reference, and the peer's own rounding."""
+    name = {Work.UNET: "unet", Work.PREFILL: "llm", Work.DECODE: "llm"}.get(comparison.work)
+    stage, lowered = FP32, False
+    if name is not None and comparison.ours is Ours.BUNDLE:
+        stage = _looser(FP32, manifest.tolerances.get(name, FP32))
+        lowered = stage != FP32
+    if not comparison.exact:
+        stage, lowered = _looser(stage, EIGHT_BIT), True
+    psnr_db = None if comparison.ours is Ours.FEW_STEPS else manifest.request_tolerance.psnr_db
+    return Limits(stage, LEAST_SAME_CHOICES if lowered else 1.0, psnr_db, manifest.request_tolerance.token_match)
+
+
+def _looser(a: Tolerance, b: Tolerance) -> Tolerance:
+    return Tolerance(min(a.cosine, b.cosine), max(a.relative_l2, b.relative_l2))
+
+
+def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits: Limits) -> dict[str, float]:
+    """What was found, by name; PeerError if it is too much."""
+    found = _measure(comparison.work, ours, theirs)
+    wanted: dict[str, tuple[float, float | None]] = {  # least, most
+        "cosine": (limits.stage.cosine, None),
+        "relative_l2": (-np.inf, limits.stage.relative_l2),
+        "same_choices": (limits.same_choices, None),
+        "psnr_db": (-np.inf if limits.psnr_db is None else limits.psnr_db, None),
+        "token_match": (limits.token_match, None),
+        "tokens_more": (-MOST_MORE_TOKENS, MOST_MORE_TOKENS),
+    }
+    for name, value in found.items():
+        least, most = wanted[name]
+        if not value >= least or (most is not None and not value <= most):
+            bound = f"at least {least:g}" if not value >= least else f"at most {most:g}"
+            raise PeerError(
+                f"{comparison.name} would compare different work: {name} is {value:.6g}, expected {bound}; "
+                "set the peer up again, and build the bundle again if that does not help"
+            )
+    return {name: round(float(value), 8) for name, value in found.items()}
+
+
+def _measure(work: Work, ours: Outputs, theirs: Outputs) -> dict[str, float]:
+    if work is Work.TURN:
+        texts = [tuple(side["tokens"].tolist()) for side in (ours, theirs)]
+        return {
+            "psnr_db": min(psnr_db(ours["image"], theirs["image"]), 999.0),
+            "token_match": common_prefix(*texts),
+            "tokens_more": (len(texts[0]) - len(texts[1])) / max(1, *map(len, texts)),
+        }
+    if work in (Work.PREFILL, Work.DECODE):
+        return _measure_logits(ours["logits"], theirs["logits"])
+    name = "latents" if work is Work.GLIGEN else "prediction"
+    return {"cosine": cosine(ours[name], theirs[name]), "relative_l2": relative_l2(ours[name], theirs[name])}
+
+
+def _measure_logits(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, float]:
+    """(N, V) each; a side without the [IMG] tokens has fewer columns. Of all rows the worst."""
+    words = min(ours.shape[1], theirs.shape[1])
+    pairs = [(o[:words], t[:words]) for o, t in zip(ours, theirs, strict=True)]
+    return {
+        "cosine": min(cosine(o, t) for o, t in pairs),
+        "relative_l2": max(relative_l2(o, t) for o, t in pairs),
+        "same_choices": float(np.mean([o.argmax() == t.argmax() for o, t in pairs])),
+    }

@@ -1,0 +1,77 @@
+"""The inputs, in files that both sides read: a held-back story, its words as tokens, the UNet's golden data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tokenizers import Tokenizer
+
+from mgcc_ref.story.bench import BenchItem, Suite, bench_item, setting_of
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.errors import OptionError
+from mgcc_runtime.golden import request_golden, stage_golden
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much work; the defaults are what the project's aims are stated for."""
+
+    words: int = 24  # of text in a turn
+    prompt_tokens: int = 100  # that the language model reads
+    next_tokens: int = 32  # and then, one by one
+    dialogues: int = 5
+    story: int = 0  # which of StoryBench's
+    seed: int = 0
+
+
+def write_work(folder: Path, bundle: Bundle, amounts: Amounts) -> dict[str, Any]:
+    """Write all inputs; returns their description for the report."""
+    item = bench_item(Suite.STORIES, setting_of(Suite.STORIES, "5+4"), amounts.story)
+    texts, images = _write_story(folder, item)
+    options = {
+        "seed": amounts.seed, "words": amounts.words, "dialogues": amounts.dialogues,
+        "dialogue_words": request_golden(bundle).words,
+    }  # fmt: skip
+    (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
+    count = amounts.prompt_tokens + amounts.next_tokens
+    if count > (room := bundle.manifest.dimensions.context):
+        raise OptionError(f"{count} tokens are asked for, the context holds {room}; ask for fewer")
+    ids = _story_ids(bundle, count)
+    np.savez(folder / "llm.npz", prompt_ids=ids[: amounts.prompt_tokens], next_ids=ids[amounts.prompt_tokens :])
+    np.savez(folder / "unet.npz", allow_pickle=False, **stage_golden(bundle, "unet").inputs)
+    return {
+        "texts": texts, "images": images, "words": amounts.words, "steps": bundle.manifest.default_steps,
+        "prompt_tokens": amounts.prompt_tokens, "next_tokens": amounts.next_tokens, "dialogues": amounts.dialogues,
+        "dialogue_words": options["dialogue_words"],
+    }  # fmt: skip
+
+
+def _write_story(folder: Path, item: BenchItem) -> tuple[int, int]:
+    """story.json and its pictures; how many texts and images."""
+    parts: list[dict[str, str]] = []
+    for i, part in enumerate(item.inputs()):
+        if isinstance(part, Image.Image):
+            part.save(folder / f"{i}.png")
+            parts.append({"image": f"{i}.png"})
+        else:
+            parts.append({"text": part})
+    (folder / "story.json").write_text(json.dumps({"parts": parts}), encoding="utf-8")
+    texts = len(item.texts)
+    return texts, len(parts) - texts
+
+
+def _story_ids(bundle: Bundle, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The first `count` tokens of held-back stories, one after the other."""
+    tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
+    setting, number = setting_of(Suite.STORIES, "5"), 0
+    ids: list[int] = []
+    while len(ids) < count:
+        text = " ".join(bench_item(Suite.STORIES, setting, number).texts)
+        ids += tokenizer.encode(text, add_special_tokens=False).ids
+        number += 1
+    return np.array(ids[:count], np.int64)

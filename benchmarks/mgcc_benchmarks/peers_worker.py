@@ -1,0 +1,140 @@
+"""One side of a comparison, in a process of its own: it loads, waits, and does the work when asked.
+
+So no two sides share a thread pool, an allocator or an environment, and the one that waits uses no processor. Imports
+nothing but numpy and the standard library until the side is known: it runs in the peers' environments, too.
+The parent writes one JSON object a line, the worker answers each with one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Outputs = dict[str, NDArray[Any]]
+
+#: "peer.work" -> (module, class); each class is called with the `WorkerSpec`.
+SIDES = {
+    "ours.turn": ("peers_ours", "OurTurn"),
+    "ours.dialogue": ("peers_ours", "OurDialogue"),
+    "ours.unet": ("peers_ours", "OurUnet"),
+    "ours.prefill": ("peers_ours", "OurPrefill"),
+    "ours.decode": ("peers_ours", "OurDecode"),
+    "ours.gligen": ("peers_ours", "OurGligen"),
+    "mgcc_ref.turn": ("peers_torch", "ReferenceTurn"),
+    "mgcc_ref.unet": ("peers_torch", "ReferenceUnet"),
+    "mgcc_ref.prefill": ("peers_torch", "ReferencePrefill"),
+    "mgcc_ref.decode": ("peers_torch", "ReferenceDecode"),
+    "torch.compile.unet": ("peers_torch", "CompiledUnet"),
+    "diffusers.gligen": ("peers_diffusers", "DiffusersGligen"),
+    "onnxruntime.unet": ("peers_onnxruntime", "OrtUnet"),
+    "onnxruntime.prefill": ("peers_onnxruntime", "OrtPrefill"),
+    "onnxruntime.decode": ("peers_onnxruntime", "OrtDecode"),
+    "openvino.unet": ("peers_openvino", "OpenVinoUnet"),
+    "openvino.prefill": ("peers_openvino", "OpenVinoPrefill"),
+    "openvino.decode": ("peers_openvino", "OpenVinoDecode"),
+    "llama.cpp.prefill": ("peers_llamacpp", "LlamaCppPrefill"),
+    "llama.cpp.decode": ("peers_llamacpp", "LlamaCppDecode"),
+    "optimum-onnx.prefill": ("peers_optimum", "OptimumPrefill"),
+    "optimum-onnx.decode": ("peers_optimum", "OptimumDecode"),
+}
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a side is to load. `work` holds the inputs, which both sides read from the same files."""
+
+    side: str  # a key of SIDES
+    work: str
+    threads: int
+    files: dict[str, str] = field(default_factory=dict)  # bundle, graphs, gguf, model: what this peer's data is called
+    profile: str = ""
+    weights: str = ""  # "trained" or "random", as the bundle's manifest says
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSpec:
+        return cls(**json.loads(text))
+
+    def arrays(self, name: str) -> Outputs:
+        """The inputs `name`.npz of the work."""
+        return read_arrays(Path(self.work) / f"{name}.npz")
+
+
+class Side(Protocol):
+    """What a class of SIDES has."""
+
+    versions: dict[str, str]  # of what does the work
+
+    def outputs(self) -> Outputs:
+        """What the work gives; compared with the other side before anything is timed."""
+        ...
+
+    def run_ms(self) -> float:
+        """Do the work once; milliseconds of the work alone."""
+        ...
+
+
+def read_arrays(path: Path) -> Outputs:
+    """All arrays of an .npz file."""
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def open_side(spec: WorkerSpec) -> Side:
+    """Load what the spec names."""
+    module, name = SIDES[spec.side]
+    side: Side = getattr(importlib.import_module(f"mgcc_benchmarks.{module}"), name)(spec)
+    return side
+
+
+def answer(side: Side, request: dict[str, Any]) -> dict[str, Any]:
+    """{"do": "outputs", "path"} writes an .npz; {"do": "run", "least_ms"} gives the mean "ms" of as many runs as fill
+    that time; {"do": "memory"} gives "peak_rss_mb"."""
+    if request["do"] == "outputs":
+        np.savez(Path(request["path"]), allow_pickle=False, **side.outputs())
+        return {"path": request["path"]}
+    if request["do"] == "memory":
+        from mgcc_runtime.machine import peak_rss_mb
+
+        return {"peak_rss_mb": peak_rss_mb()}
+    spent_ms, runs = 0.0, 0
+    while not runs or spent_ms < request["least_ms"]:
+        spent_ms += side.run_ms()
+        runs += 1
+    return {"ms": spent_ms / runs, "runs": runs}
+
+
+def serve(requests: IO[str], replies: IO[str]) -> int:
+    """Answer until the parent closes the pipe; 1 after the first error, which is told as {"error"}."""
+
+    def say(reply: dict[str, Any]) -> None:
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+    try:
+        side = open_side(WorkerSpec.from_json(requests.readline()))
+        say({"versions": side.versions})
+        for line in requests:
+            say(answer(side, json.loads(line)))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the parent must hear of it)
+        text = (str(error).strip().splitlines() or [""])[0][:400]
+        say({"error": f"{type(error).__name__}: {text}"})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # what libraries print must not get between the replies
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.exit(serve(sys.stdin, pipe))
