@@ -189,6 +189,7 @@ def _manifest(
 
 
 def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bool) -> StageReport:
+    compared = cases_note(stage, [p.lengths for p in built.parity])
     return StageReport(
         stage=stage.name,
         engine=recipe.engine,
@@ -200,7 +201,7 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
         validate_s=built.validate_s,
         from_cache=cached,
         tolerance=TOLERANCES[_precision(built)],
-        note="; ".join(filter(None, (cases_note(stage), built.lowered.note if built.lowered else ""))),
+        note="; ".join(filter(None, (compared, built.lowered.note if built.lowered else ""))),
         parity=built.parity,
         lowered=built.lowered,
         peak_memory_bytes=built.peak_memory_bytes,

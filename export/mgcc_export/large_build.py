@@ -20,7 +20,7 @@ from mgcc_export.llm_merge import merge_segments
 from mgcc_export.llm_segments import LlmSegments
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import node_types
-from mgcc_export.reference import ReferenceCase, compare_graph
+from mgcc_export.reference import ReferenceCase, compare_graph, reference_cases
 from mgcc_export.stage_build import StageBuilder
 from mgcc_export.stage_cache import BuiltStage, versions
 from mgcc_export.stages import ExampleMaker, Stage
@@ -31,6 +31,7 @@ from mgcc_runtime.contract import past_names, present_names
 
 #: The language model's features are computed for so many positions; longer ones repeat them.
 FEATURE_POSITIONS = 128
+MOST_IMAGES = 3
 
 #: Modules whose code decides what a segment's files hold, besides those of lowering.
 _CHAIN = (llm_chain, llm_merge, llm_segments, mgcc_ref.llm, mgcc_ref.llm_layers, stages, to_onnx, validate)
@@ -59,6 +60,12 @@ class PartExamples(ExampleMaker):
             self._features[count] = found
         ((count, found),) = self._features.items()
         return found.repeat(1, -(-length // count), 1)[:, :length].clone()
+
+
+def large_cases(stage: Stage) -> list[dict[str, int]]:
+    """As `cases_of`, with at most three images at once: eight are minutes of a large vision tower and say no more."""
+    cases = [{**one, "B": min(one["B"], MOST_IMAGES)} if "B" in one else one for one in cases_of(stage)]
+    return [dict(one) for one in dict.fromkeys(tuple(case.items()) for case in cases)]
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ class LargeStageBuilder(StageBuilder):
     def _reference(self, stage: Stage) -> list[ReferenceCase]:
         """PyTorch's answers, asked for once; the parts go with that."""
         if stage.name not in self._answers:
-            self._answers[stage.name] = super()._reference(stage)
+            self._answers[stage.name] = reference_cases(
+                stage.module, stage.spec, large_cases(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
+            )
             self.parts.release()
         return self._answers[stage.name]
 
@@ -195,7 +204,7 @@ class LargeStageBuilder(StageBuilder):
         golden.write_bytes(npz({k: v for one in done for k, v in ChainState.load(one.folder / STATE)[1].items()}))
         report = _joined([one.lowered for one in done if one.lowered], graph, reasons)
         made_s = sum(one.export_s + one.validate_s for one in done)
-        if report and self.recipe.form is Form.ENGINE:
+        if self.recipe.form is Form.ENGINE:
             report = self._build_engine(stage, graph, report, name)
         return BuiltStage(
             folder=folder,
@@ -205,14 +214,12 @@ class LargeStageBuilder(StageBuilder):
             export_s=round(sum(one.export_s for one in done), 2),
             validate_s=round(made_s - sum(one.export_s for one in done) + time.monotonic() - started, 2),
             parity=[p for one in done for p in one.parity],
-            lowered=report,
+            lowered=None if self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX else report,
         )
 
 
-def _joined(reports: list[LowReport], graph: Path, reasons: tuple[str, ...]) -> LowReport | None:
-    """One report of all segments; None in fp32."""
-    if not reports:
-        return None
+def _joined(reports: list[LowReport], graph: Path, reasons: tuple[str, ...]) -> LowReport:
+    """One report of all segments."""
     widest = max(reports, key=lambda r: r.largest)
     kept = tuple(f"part {i + 1}: {node}" for i, r in enumerate(reports) for node in r.kept)
     return replace(widest, reasons=reasons, node_types=node_types(graph), kept=kept)

@@ -145,7 +145,7 @@ def lower_segment(
     parity = _compare(segments, spec, cases, lowered, precision)
     flows = _next_flows(segments, number, state, cases, lowered)
     ChainState(flows, state.half | half).save(folder / STATE, _golden(segments, number, cases[-1]))
-    report = None if scan is None else _report(precision, scan, node_types(graph), half_cache=half_cache)
+    report = _report(precision, scan, node_types(graph), half_cache=half_cache and scan is not None)
     model = load_graph(graph)
     return BuiltStage(
         folder=folder,
@@ -294,15 +294,15 @@ def _golden(segments: LlmSegments, number: int, case: ReferenceCase) -> Values:
     return found | {f"out.{n}": v for n, v in case.outputs.items() if n in _names(segments.spec.outputs)}
 
 
-def _report(precision: Precision, scan: RangeScan, nodes: dict[str, int], *, half_cache: bool) -> LowReport:
+def _report(precision: Precision, scan: RangeScan | None, nodes: dict[str, int], *, half_cache: bool) -> LowReport:
     return LowReport(
         precision=precision.value,
         reasons=(),
         node_types=nodes,
-        scanned=scan.runs,
-        largest=scan.largest,
-        largest_value=scan.largest_value,
-        kept=tuple(f"{e.node} ({e.operator}, {e.largest:.3g})" for e in scan.excesses),
+        scanned=scan.runs if scan else 0,
+        largest=scan.largest if scan else 0.0,
+        largest_value=scan.largest_value if scan else "",
+        kept=tuple(f"{e.node} ({e.operator}, {e.largest:.3g})" for e in scan.excesses) if scan else (),
         half_cache=half_cache,
     )
 

@@ -87,6 +87,8 @@ def activation_ranges(source: Path, inputs: Iterable[Feeds]) -> tuple[dict[str, 
         save_graph(model, path)
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
+        # the default order leaves the maxima to the end, and with them every activation in memory (25 times as much)
+        settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         largest = dict.fromkeys(names, 0.0)
         runs = 0
@@ -121,7 +123,7 @@ def _add_maxima(model: ir.Model) -> dict[str, str]:
             result.name, result.shape, result.type = (
                 f"scan.{len(names)}", ir.Shape([]), ir.TensorType(ir.DataType.FLOAT),
             )  # fmt: skip
-            graph.extend([size, kept, finite, peak])
+            graph.insert_after(node, [size, kept, finite, peak])
             graph.outputs.append(result)
             names[value.name] = result.name
     return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,12 +74,18 @@ def value_cases(stage: Stage) -> list[dict[str, int]]:
     return [{"S": s, "P": p, "T": s + p} for s, p in dict.fromkeys(pairs)]
 
 
-def cases_note(stage: Stage) -> str:
-    """What `value_cases` left out, in words; empty if nothing."""
-    longest = stage.axes["T"].maximum if "T" in stage.axes else 0
-    if "P" in input_axes(stage.spec) and longest > LLM_VALUE_POSITIONS:
-        return f"values compared up to {LLM_VALUE_POSITIONS} of {longest} positions"
-    return ""
+def cases_note(stage: Stage, compared: Iterable[Mapping[str, int]]) -> str:
+    """How far the lengths at which values were `compared` stay behind the longest, in words; empty if they do not."""
+    lengths, inputs = list(compared), input_axes(stage.spec)
+    units = {"B": "images", "T" if "P" in inputs else "S": "positions"}
+    notes = []
+    for axis, unit in units.items():
+        if axis not in inputs and axis != "T":
+            continue
+        longest = max((one[axis] for one in lengths if axis in one), default=stage.axes[axis].maximum)
+        if longest < stage.axes[axis].maximum:
+            notes.append(f"values compared up to {longest} of {stage.axes[axis].maximum} {unit}")
+    return "; ".join(notes)
 
 
 class ExampleMaker:

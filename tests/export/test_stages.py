@@ -51,7 +51,8 @@ def test_cases_of_the_cache_stay_within_the_context(tiny: MgccModel) -> None:
     assert {"S": 1, "P": 0, "T": 1} in cases
     assert {"S": 1, "P": 255, "T": 256} in cases
     assert all(c["S"] + c["P"] == c["T"] <= tiny.dimensions.context for c in cases)
-    assert cases_note(llm) == ""
+    assert cases_note(llm, cases) == ""
+    assert cases_note(llm, cases[:2]) == "values compared up to 2 of 256 positions"
 
 
 def test_a_cache_is_the_models_own(tiny: MgccModel) -> None:

@@ -1,0 +1,224 @@
+"""A language model block by block: the graph of the whole model, marked, resumed, and refused where a shard is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mgcc_export import llm_chain
+from mgcc_export.build import BuildOptions, build
+from mgcc_export.fp16 import write_half
+from mgcc_export.half_emulation import write_emulated
+from mgcc_export.large_build import LargeStageBuilder, PartExamples
+from mgcc_export.llm_chain import STATE, CacheTooLargeError, ChainState, first_state, lower_segment
+from mgcc_export.llm_merge import merge_segments
+from mgcc_export.llm_segments import LlmSegments
+from mgcc_export.ranges import RangeScan
+from mgcc_export.report import BuildReport
+from mgcc_export.stage_cache import BuiltStage, StageCache
+from mgcc_export.targets import Precision, Target, choose_recipe
+from mgcc_export.to_onnx import export_stage, trace_lengths
+from mgcc_export.weight_only import Bits, write_quantised
+from mgcc_ref.llm_layers import StreamedLm, whole_llm
+from mgcc_ref.parts import load_parts
+from mgcc_runtime.bundle import read_manifest
+from mgcc_runtime.contract import past_names, present_names, stage
+from mgcc_runtime.errors import MgccError
+from mgcc_runtime.manifest import Manifest
+from tests.export.large_profiles import NAME, paper_tiny, stream
+
+LAYERS = 2
+#: Two graphs of the same operations; ONNX Runtime may fuse them differently.
+SAME = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A build that was killed at its third part of four and started again."""
+
+    report: BuildReport
+    manifest: Manifest
+    out: Path
+    cache: Path
+    first: list[tuple[str, str]]
+    second: list[tuple[str, str]]
+    graph: Path  # of the language model, as the engine's builder saw it
+    half: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as found:
+        stream(found, paper_tiny(LAYERS))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def built(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    root = tmp_path_factory.mktemp("large")
+    options = BuildOptions(
+        NAME, choose_recipe(Target.JETSON, Precision.INT4), root / "b", root / "cache", "random", ("llm",)
+    )
+    first, second = list[tuple[str, str]](), list[tuple[str, str]]()
+
+    def killed(stage: str, step: str) -> None:
+        first.append((stage, step))
+        if step == "part 3 of 4: exporting":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(options, killed)
+    assert not options.out.exists()
+    report = build(options, lambda stage, step: second.append((stage, step)))
+    (folder,) = options.cache.glob(f"{NAME}-llm-jetson-int4-*")
+    half = frozenset((*past_names(LAYERS), *present_names(LAYERS)))
+    manifest = read_manifest(options.out)
+    return Interrupted(report, manifest, options.out, options.cache, first, second, folder / "llm.onnx", half)
+
+
+@pytest.fixture(scope="module")
+def one_piece(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model exported as every smaller one is: whole, in fp32."""
+    model = load_parts(paper_tiny(LAYERS), "random").model
+    llm = whole_llm(model.profile.llm, model.llm.image_tokens, model.llm.layers)
+    spec, axes = stage(model.dimensions, "llm"), model.dimensions.axes
+    lengths = trace_lengths(spec, axes)
+    example = [torch.randn([lengths[n] if isinstance(n, str) else n for n in t.shape]) for t in spec.inputs]
+    return export_stage(llm, spec, axes, example, tmp_path_factory.mktemp("whole") / "llm.onnx").files[0]
+
+
+def feeds_of(half: frozenset[str], new: int = 3, past: int = 7) -> dict[str, NDArray[np.generic]]:
+    rng = np.random.default_rng(3)
+    found: dict[str, NDArray[np.generic]] = {"inputs_embeds": rng.standard_normal((1, new, 128), np.float32)}
+    for name in past_names(LAYERS):
+        value = rng.standard_normal((1, 4, past, 32), np.float32)
+        found[name] = value.astype(np.float16) if name in half else value
+    return found
+
+
+def outputs_of(path: Path, half: frozenset[str]) -> list[NDArray[np.float32]]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return [v.astype(np.float32) for v in session.run(None, feeds_of(half))]
+
+
+def emulated(graph: Path, folder: Path) -> Path:
+    write_emulated(graph, folder / "emulated.onnx")
+    return folder / "emulated.onnx"
+
+
+@pytest.mark.slow
+def test_fp32_is_the_one_piece_export(patch: pytest.MonkeyPatch, one_piece: Path, tmp_path: Path) -> None:
+    segments = segments_of()
+    state, paths = first_state(segments), []
+    for number in range(len(segments)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lower_segment(segments, number, state, Precision.FP32, folder, half_cache=True, say=lambda _: None)
+        state, _ = ChainState.load(folder / STATE)
+        paths.append(folder / f"llm.{number:03}.onnx")
+    merge_segments(paths, segments.spec, tmp_path / "llm.onnx")
+    nothing = frozenset[str]()
+    for ours, theirs in zip(outputs_of(tmp_path / "llm.onnx", nothing), outputs_of(one_piece, nothing), strict=True):
+        np.testing.assert_allclose(ours, theirs, **SAME)
+    with pytest.raises(MgccError, match=r"llm.001.onnx reads hidden.0, which no segment before it gives"):
+        merge_segments([paths[1]], segments.spec, tmp_path / "wrong.onnx")
+
+
+@pytest.mark.slow
+def test_int4_is_the_one_piece_int4(built: Interrupted, one_piece: Path, tmp_path: Path) -> None:
+    """The same roundings at the same places: equal but for the order of sums, where int4 itself is off by a tenth."""
+    half, low = tmp_path / "half.onnx", tmp_path / "low.onnx"
+    write_half(one_piece, half, (), built.half)
+    write_quantised(half, low, Bits.FOUR)
+    ours = outputs_of(emulated(built.graph, tmp_path), built.half)
+    theirs = outputs_of(emulated(low, tmp_path), built.half)
+    exact = outputs_of(one_piece, frozenset())
+    for a, b, c in zip(ours, theirs, exact, strict=True):
+        norm = np.linalg.norm(b)
+        assert np.linalg.norm(a - b) < 2e-3 * norm  # fp16
+        assert np.linalg.norm(a - c) > 1e-2 * norm  # so that comparing with fp32 in its place would fail
+
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on_with_the_block_it_was_at(built: Interrupted) -> None:
+    assert ("llm", "part 1 of 4: exporting") in built.first
+    steps = [step for name, step in built.second if name == "llm"]
+    kept = [step for step in steps if step.endswith("kept from an earlier build")]
+    assert kept == ["part 1 of 4: kept from an earlier build", "part 2 of 4: kept from an earlier build"]
+    assert "part 2 of 4: exporting" not in steps and "part 3 of 4: exporting" in steps
+    assert not list(built.cache.glob(f"{NAME}-llm.0*-*")), "the parts are in the whole, twice the disk for nothing"
+
+
+@pytest.mark.slow
+def test_random_weights_cannot_be_mistaken(built: Interrupted) -> None:
+    assert built.manifest.weights == built.report.weights == "random"
+    assert built.manifest.precision == {"llm": "int4"}
+
+
+@pytest.mark.slow
+def test_the_report_says_time_memory_and_size(built: Interrupted) -> None:
+    (entry,) = json.loads(json.dumps(built.report.to_json()))["stages"]
+    assert entry["peak_memory_bytes"] > 100 * 2**20
+    assert entry["export_s"] > 0 and entry["validate_s"] > 0
+    assert entry["bytes"] >= entry["weight_bytes"] > 0
+    assert entry["lowered"]["half_cache"] is True
+    assert entry["lowered"]["node_types"]["int4"] == 6 * LAYERS + 1  # four of attention, two of the MLP, the logits
+
+
+@pytest.mark.slow
+def test_golden_data_is_the_references(built: Interrupted) -> None:
+    with np.load(built.out / "golden" / "llm.npz", allow_pickle=False) as file:
+        golden = {name: torch.from_numpy(file[name]) for name in file.files}
+    model = load_parts(paper_tiny(LAYERS), "random").model
+    expected = model.llm(golden["in.inputs_embeds"], *(golden[f"in.{n}"] for n in past_names(LAYERS)))
+    for name, value in zip(("logits", "hidden_states", *present_names(LAYERS)), expected, strict=True):
+        torch.testing.assert_close(golden[f"out.{name}"], value)
+
+
+def test_what_passes_between_blocks_is_fp16_while_it_fits() -> None:
+    spec = LlmSegments.spec_of(segments_of(), 1)
+    cache = frozenset(n for n in (*past_names(1), *present_names(1)))
+    fits = RangeScan(1, 16000.0, {"hidden.1": 10.0, "present.0.key": 3.0}, 10.0, "hidden.1", ())
+    assert llm_chain._half(spec, fits, frozenset({"hidden.0"}), half_cache=True) == {*cache, "hidden.0", "hidden.1"}
+    wide = replace(fits, outputs={"hidden.1": 20000.0})
+    assert llm_chain._half(spec, wide, frozenset(), half_cache=False) == frozenset()
+    with pytest.raises(CacheTooLargeError):
+        llm_chain._half(spec, replace(fits, outputs={"present.0.key": 20000.0}), frozenset(), half_cache=True)
+
+
+def test_a_cache_beyond_fp16_makes_all_of_it_fp32(
+    patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Found at the second part, it holds for the first too."""
+    asked = []
+
+    def made(
+        builder: LargeStageBuilder, segments: LlmSegments, number: int, *rest: object, half_cache: bool
+    ) -> BuiltStage:
+        asked.append((number, half_cache))
+        if half_cache and number == 1:
+            raise CacheTooLargeError
+        first_state(segments).save(tmp_path / STATE, {})
+        return BuiltStage(tmp_path, {}, 0, 0, 0.0, 0.0, [])
+
+    monkeypatch.setattr(LargeStageBuilder, "_segment", made)
+    parts, recipe = load_parts(paper_tiny(LAYERS), "random"), choose_recipe(Target.JETSON, Precision.FP16)
+    builder = LargeStageBuilder(
+        parts.model.profile, recipe, PartExamples(parts), StageCache(tmp_path), lambda *_: None, parts=parts
+    )
+    builder._chain(segments_of(), Precision.FP16, "key")
+    assert asked == [(0, True), (1, True), (0, False), (1, False), (2, False), (3, False)]
+
+
+def segments_of() -> LlmSegments:
+    model = load_parts(paper_tiny(LAYERS), "random").model
+    assert isinstance(model.llm, StreamedLm)
+    return LlmSegments(model.llm, stage(model.dimensions, "llm"), model.dimensions.axes)
