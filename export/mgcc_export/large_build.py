@@ -21,7 +21,7 @@ from mgcc_export.llm_segments import LlmSegments
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import node_types
 from mgcc_export.reference import ReferenceCase, compare_graph, reference_cases
-from mgcc_export.stage_build import StageBuilder
+from mgcc_export.stage_build import StageBuilder, cases_of
 from mgcc_export.stage_cache import BuiltStage, versions
 from mgcc_export.stages import ExampleMaker, Stage
 from mgcc_export.targets import TOLERANCES, Form, Precision, fallbacks
