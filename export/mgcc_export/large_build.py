@@ -88,14 +88,12 @@ class LargeStageBuilder(StageBuilder):
             self._answers.clear()
             self.parts.release()
 
-    def _export(self, stage: Stage, folder: Path) -> BuiltStage:
+    def _export(self, stage: Stage, folder: Path, name: str) -> BuiltStage:
         """As the base does, but PyTorch answers first and leaves memory to ONNX Runtime."""
-        started = time.monotonic()
-        self.progress(stage.name, "exporting")
+        started = self._started(stage, "exporting", name, "export_s")
         path = folder / f"{stage.name}.onnx"
         graph = export_stage(stage.module, stage.spec, stage.axes, self.maker.trace_inputs(stage), path)
-        exported = time.monotonic()
-        self.progress(stage.name, "comparing with PyTorch")
+        exported = self._started(stage, "comparing with PyTorch", name, "validate_s")
         golden = folder / "golden" / f"{stage.name}.npz"
         golden.parent.mkdir()
         golden.write_bytes(stage_golden(stage, self.maker))

@@ -176,14 +176,24 @@ def _measured(error: ValueMismatchError) -> str:
 
 def node_types(path: Path) -> dict[str, int]:
     """How many nodes of a graph give which element type, 4- and 8-bit weights as types of their own."""
+    found: dict[str, int] = {}
+    for types in types_by_operator(path).values():
+        for kind, count in types.items():
+            found[kind] = found.get(kind, 0) + count
+    return found
+
+
+def types_by_operator(path: Path) -> dict[str, dict[str, int]]:
+    """Operator -> element type of its first result -> how many nodes; DequantizeLinear by the type of its weight."""
     graph = onnx.load(path, load_external_data=False).graph
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
     weights = {w.name: w.data_type for w in graph.initializer}
-    found: dict[str, int] = {}
+    found: dict[str, dict[str, int]] = {}
     for node in graph.node:
         kind = weights.get(node.input[0]) if node.op_type == "DequantizeLinear" else kinds.get(node.output[0])
         name = onnx.TensorProto.DataType.Name(kind).lower() if kind else "unknown"
-        found[name] = found.get(name, 0) + 1
+        of_operator = found.setdefault(node.op_type, {})
+        of_operator[name] = of_operator.get(name, 0) + 1
     return found
 
 

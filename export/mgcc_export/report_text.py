@@ -47,7 +47,7 @@ def report_markdown(report: BuildReport) -> str:
         parts += ["## Precision by stage", _precision_table(lowered)]
     if layered := [s for s in lowered if s.lowered and s.lowered.layers]:
         parts += ["## Precision by layer type", _layer_table(layered)]
-        commands = "\n".join(s.lowered.command for s in layered if s.lowered)
+    if commands := "\n".join(s.lowered.command for s in lowered if s.lowered and s.lowered.command):
         parts += ["## The same engines with NVIDIA's tool", f"```bash\n{commands}\n```"]
     parts += ["## What could not be checked here", _UNCHECKED[Target(report.target)]]
     built = ", ".join(f"{name} {version}" for name, version in report.built_with.items())

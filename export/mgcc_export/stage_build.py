@@ -28,7 +28,7 @@ from mgcc_export import (
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.golden import stage_golden
 from mgcc_export.low_report import LowReport
-from mgcc_export.lower import Lowered, Quantise, between, lower_stage
+from mgcc_export.lower import Lowered, Quantise, between, lower_stage, types_by_operator
 from mgcc_export.peak_memory import with_peak
 from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
@@ -69,7 +69,9 @@ class StageBuilder:
         low_name, low_key = f"{name}-{self.recipe.target}-{self.recipe.precision}", self._low_key(key)
 
         def export() -> tuple[BuiltStage, bool]:
-            return self._kept_or_made(stage, f"{name}-{Precision.FP32}", key, lambda at: self._export(stage, at))
+            return self._kept_or_made(
+                stage, f"{name}-{Precision.FP32}", key, lambda at: self._export(stage, at, f"{name}-{Precision.FP32}")
+            )
 
         if self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX:
             return export()
@@ -103,18 +105,22 @@ class StageBuilder:
             digest.update((self.captured / "calibration.json").read_bytes())
             for path in sorted(Path(str(mgcc_calibration.__file__)).parent.glob("*.py")):
                 digest.update(path.read_bytes())
-        for module in _LOWERING:
-            digest.update(Path(str(module.__file__)).read_bytes())
+        for path in (*(Path(str(module.__file__)) for module in _LOWERING), Path(__file__)):
+            digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def _export(self, stage: Stage, folder: Path) -> BuiltStage:
+    def _started(self, stage: Stage, doing: str, name: str, *field: str) -> float:
+        """Report a step with its duration of the last time, which stands in `field` of the entry `name`; the time."""
+        last = self.cache.last_s(name, *field)
+        self.progress(stage.name, doing + (f" ({last:.0f} s the last time)" if last else ""))
+        return time.monotonic()
+
+    def _export(self, stage: Stage, folder: Path, name: str) -> BuiltStage:
         """Export, validate and give golden data; nothing that failed validation reaches the cache."""
-        started = time.monotonic()
-        self.progress(stage.name, "exporting")
+        started = self._started(stage, "exporting", name, "export_s")
         path = folder / f"{stage.name}.onnx"
         graph = export_stage(stage.module, stage.spec, stage.axes, self.maker.trace_inputs(stage), path)
-        exported = time.monotonic()
-        self.progress(stage.name, "comparing with PyTorch")
+        exported = self._started(stage, "comparing with PyTorch", name, "validate_s")
         parity = validate_stage(
             path, stage.module, stage.spec, value_cases(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
         )
@@ -132,8 +138,8 @@ class StageBuilder:
         )
 
     def _lower(self, stage: Stage, base: BuiltStage, folder: Path, name: str) -> BuiltStage:
-        started = time.monotonic()
-        self.progress(stage.name, f"lowering to {self.recipe.precision} and comparing with PyTorch")
+        doing = f"lowering to {self.recipe.precision} and comparing with PyTorch"
+        started = self._started(stage, doing, name, "validate_s")
         cases = self._reference(stage)
         graph = folder / f"{stage.name}.onnx"
         source = base.folder / graph.name
@@ -147,6 +153,8 @@ class StageBuilder:
         weights = graph_files.weight_bytes(graph_files.load_graph(graph))
         if self.recipe.form is Form.ENGINE:
             report = self._build_engine(stage, graph, report, name)
+        else:
+            report = replace(report, layers=types_by_operator(graph))
         return replace(
             base,
             folder=folder,
@@ -166,8 +174,7 @@ class StageBuilder:
         )
 
     def _build_engine(self, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:
-        last = self.cache.last_engine_s(name)
-        self.progress(stage.name, "building the engine" + (f" ({last:.0f} s the last time)" if last else ""))
+        self._started(stage, "building the engine", name, "lowered", "engine", "seconds")
         engine = graph.with_suffix(".engine")
         job = engine_job(stage, self.recipe, self.profile.name, graph)
         done = run_engine_job(job)

@@ -145,12 +145,17 @@ class StageCache:
         for folder in self.root.glob(f"{stage}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def last_engine_s(self, stage: str) -> float:
-        """Seconds that this stage's engine took the last time, whatever it was built from; 0 if never."""
+    def last_s(self, stage: str, *field: str) -> float:
+        """Seconds that a step of this stage took the last time, whatever it was made from; 0 if never.
+
+        `field` is the way to it in the stage's entry, such as "lowered", "engine", "seconds".
+        """
         entries = sorted(self.root.glob(f"{stage}-*/{_ENTRY}"), key=lambda p: p.stat().st_mtime)
         try:
-            entry = json.loads(entries[-1].read_text(encoding="utf-8"))
-            return float(entry["lowered"]["engine"]["seconds"])
+            value = json.loads(entries[-1].read_text(encoding="utf-8"))
+            for name in field:
+                value = value[name]
+            return float(value)
         except (IndexError, OSError, ValueError, TypeError, KeyError):
             return 0.0
 

@@ -13,9 +13,11 @@ from mgcc_export.to_onnx import trace_lengths
 from mgcc_ref.model import MgccModel
 from mgcc_runtime.contract import Axis, Dimensions, DType, StageSpec, TensorSpec, past_names, stages
 
-#: Values of the language model are compared up to this many positions; PyTorch in fp32 at 1024 takes minutes
-#: on a small machine and says nothing more, since the axes are the same.
+#: Prompts of the language model are compared up to this many positions: longer ones take long on the same axes.
 LLM_VALUE_POSITIONS = 512
+#: One decode step at the very end of the context is compared, too (positions may have tables that end there), but not
+#: of a model so large that reading the context before it takes minutes.
+LARGE_PARAMETERS = 400_000_000
 
 #: Lengths of the golden data: small files, and no length that could be mistaken for another.
 GOLDEN_LENGTHS: Mapping[str, int] = {"B": 2, "S": 6, "P": 5, "T": 11}
@@ -70,7 +72,10 @@ def value_cases(stage: Stage) -> list[dict[str, int]]:
     longest = min(stage.axes["T"].maximum, LLM_VALUE_POSITIONS)
     usual = min(stage.axes["S"].optimum, longest // 2)
     least = stage.axes["S"].minimum
-    pairs = [(least, 0), (least, 1), (usual, usual), (longest, 0), (least, longest - least)]
+    pairs = [(least, 0), (least, 1), (usual, usual)]
+    if sum(p.numel() for p in stage.module.parameters()) <= LARGE_PARAMETERS:
+        pairs.append((least, stage.axes["T"].maximum - least))
+    pairs += [(longest, 0), (least, longest - least)]
     return [{"S": s, "P": p, "T": s + p} for s, p in dict.fromkeys(pairs)]
 
 
@@ -85,6 +90,9 @@ def cases_note(stage: Stage, compared: Iterable[Mapping[str, int]]) -> str:
         longest = max((one[axis] for one in lengths if axis in one), default=stage.axes[axis].maximum)
         if longest < stage.axes[axis].maximum:
             notes.append(f"values compared up to {longest} of {stage.axes[axis].maximum} {unit}")
+    prompt = max((one["S"] for one in lengths if "P" in one), default=stage.axes["S"].maximum)
+    if prompt < stage.axes["S"].maximum and not notes:  # decode steps went on to the end
+        notes.append(f"values of prompts compared up to {prompt} of {stage.axes['S'].maximum} positions")
     return "; ".join(notes)
 
 

@@ -32,7 +32,7 @@ AIM = 0.9
 #: Share of the candidates' bytes that may keep more bits; beyond it the stage is better off in the next precision.
 MOST_KEPT = 0.35
 #: Each candidate's rounding is a run of the stage with all weights fed: above this, minutes become hours.
-SEARCHED_BYTES = 1_500_000_000
+SEARCHED_BYTES = 800_000_000
 _ROUNDS = 8
 _TIGHTER = 0.85  # costs do not quite add up: a set that misses the aim in a run is chosen anew for a lower one
 #: Candidates are ranked on the first so many new positions of a case: hundreds of runs on all of them take hours.
@@ -202,18 +202,19 @@ class _Probe:
             candidate, values = self.candidates[name], self.candidates[name].values
             if rounded or self._bits is Bits.FOUR:
                 values = candidate.form(self._bits if rounded else Bits.EIGHT).rounded(values)
-            held[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values))
+            # widened here and not in each run, which would take as long as all the rest of it
+            held[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values, np.float32))
         return held[name]
 
     def _open(self) -> ort.InferenceSession:
         graph = self._model.graph
         for name, candidate in self.candidates.items():
             shape = ir.Shape(candidate.values.shape)
-            fed = ir.Value(name=_fed(name), shape=shape, type=ir.TensorType(ir.DataType.FLOAT16))
+            fed = ir.Value(name=_fed(name), shape=shape, type=ir.TensorType(ir.DataType.FLOAT))
             graph.inputs.append(fed)
             for node in candidate.readers:
                 node.replace_input_with(1, fed)
-            if not candidate.weight.uses():
+            if not candidate.weight.uses() and not candidate.weight.is_graph_output():
                 del graph.initializers[name]
         plain, emulated = self._folder / "probe.onnx", self._folder / "emulated.onnx"
         save_graph(self._model, plain)

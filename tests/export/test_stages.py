@@ -55,6 +55,16 @@ def test_cases_of_the_cache_stay_within_the_context(tiny: MgccModel) -> None:
     assert cases_note(llm, cases[:2]) == "values compared up to 2 of 256 positions"
 
 
+def test_a_long_context_is_reached_by_a_decode_step(tiny: MgccModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mgcc_export.stages.LLM_VALUE_POSITIONS", 100)
+    (llm,) = collect_stages(tiny, ["llm"])
+    assert {"S": 1, "P": 255, "T": 256} in value_cases(llm)
+    assert value_cases(llm)[-2:] == [{"S": 100, "P": 0, "T": 100}, {"S": 1, "P": 99, "T": 100}]
+    assert cases_note(llm, value_cases(llm)) == "values of prompts compared up to 100 of 256 positions"
+    monkeypatch.setattr("mgcc_export.stages.LARGE_PARAMETERS", 1000)
+    assert max(c["T"] for c in value_cases(llm)) == 100
+
+
 def test_a_cache_is_the_models_own(tiny: MgccModel) -> None:
     (llm,) = collect_stages(tiny, ["llm"])
     _, *past = ExampleMaker(tiny).inputs(llm.spec, {"S": 2, "P": 5, "T": 7})
