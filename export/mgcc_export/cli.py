@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
 
     estimate = estimate_build(get_profile(args.profile), stages, recipe)
     if args.estimate:
-        print(estimate_table(estimate))
+        print("\n".join([estimate_table(estimate), *(f"does not fit: {s}" for s in shortages(estimate, args.cache))]))
         return EXIT_DONE
     print(estimate_line(estimate))
     for shortage in shortages(estimate, args.cache):
@@ -128,6 +128,10 @@ def _run(args: argparse.Namespace) -> int:
         write_atomically(args.report.with_suffix(".md"), text.encode())
         print(f"report: {args.report} and {args.report.with_suffix('.md')}")
     print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
+    if recipe.target is Target.JETSON:
+        from mgcc_export.device_build import command_for
+
+        print(f"on the device: {command_for(Path(report.bundle))}")
     return EXIT_DONE
 
 

@@ -54,6 +54,11 @@ def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[st
     }
 
 
+def command_for(bundle: Path) -> str:
+    """The one command that builds the engines of a bundle, copied to the device under its own name."""
+    return _COMMAND.format(bundle=bundle.name, out=f"{bundle.name}-engines")
+
+
 def build_on_device(bundle: Path, out: Path, report: Callable[[str], None], library: str = ENGINE) -> Path:
     """Build every stage's engine and write the bundle `out` that plays them; finished engines are kept and reused.
 
@@ -73,7 +78,7 @@ def build_on_device(bundle: Path, out: Path, report: Callable[[str], None], libr
         report(f"{spec.name} ({number} of {len(specs)}): building the engine")
         kept = _build_stage(source, spec, out, library, rebuild)
         done = "kept from an earlier run" if kept else f"done in {time.monotonic() - started:.0f} s"
-        report(f"{spec.name}: {done}")
+        report(f"{spec.name}: {done}; equivalent: {read_record(out / f'{spec.name}.engine').command}")
     _finish(source, specs, out, library)
     return out
 

@@ -15,6 +15,7 @@ from mgcc_export.validate import TensorParity
 from mgcc_runtime.bundle import Tolerance
 
 _MIB = 2**20
+_CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,17 @@ def shortages(estimate: Estimate, folder: Path) -> list[str]:
     return found
 
 
-def _memory_bytes() -> int:
-    """Memory of this machine; 0 where the system does not tell."""
+def _memory_bytes(group: Path = _CONTROL_GROUP) -> int:
+    """Memory of this machine, or of the container that this process is in; 0 where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 0
+        machine = 0
+    try:
+        limit = int(group.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such limit: the file is absent, or says max
+        return machine
+    return min(machine, limit) if machine else limit
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

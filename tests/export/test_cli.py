@@ -13,7 +13,7 @@ import pytest
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.cli import PROFILES, main
 from mgcc_export.estimate import Estimate, estimate_build
-from mgcc_export.report import shortages
+from mgcc_export.report import _memory_bytes, shortages
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_ref.config import PROFILE_NAMES, get_profile
 
@@ -121,6 +121,24 @@ def test_too_small_a_machine_is_said_before_the_work(tmp_path: Path) -> None:
     assert f"{tmp_path} has" in disk
     assert "MiB of memory, the build may need" in memory
     assert shortages(Estimate({}, 1, 1, 1.0, 1), tmp_path) == []
+
+
+def test_a_container_has_less_memory_than_its_machine(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{3 * 2**20}\n")
+    assert _memory_bytes(limit) == 3 * 2**20
+    limit.write_text("max\n")
+    assert _memory_bytes(limit) == _memory_bytes(tmp_path / "absent") > 3 * 2**20
+
+
+def test_an_estimate_says_what_does_not_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgcc_export.report._memory_bytes", lambda: 2**30)
+    assert main(["--profile", "story", "--estimate"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("does not fit: this machine has 1024 MiB of memory, the build may need")
+    assert "use a larger machine, a lower --precision or fewer --stages" in line
 
 
 def test_the_report_is_written(capsys: pytest.CaptureFixture[str], tiny_build, tmp_path: Path) -> None:

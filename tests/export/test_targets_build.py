@@ -21,6 +21,7 @@ from mgcc_export.errors import ExportError, OutputFolderError
 from mgcc_export.estimate import estimate_build
 from mgcc_export.report import BuildReport
 from mgcc_export.report_text import report_markdown
+from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import Stage
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_ref.config import get_profile
@@ -67,7 +68,12 @@ def test_bundles_of_graphs_pass_verify_here(
     assert (options.out / PLAN).exists() == (target is Target.JETSON)
     text = report_markdown(report)
     assert all(f"`{s.stage}`" in text for s in report.stages)
-    assert "What could not be checked here" in text
+    assert "What could not be checked here" in text and "Precision by layer type" in text
+    lowered = [s.lowered for s in report.stages if s.lowered]
+    assert all(
+        low.layers and sum(sum(t.values()) for t in low.layers.values()) == sum(low.node_types.values())
+        for low in lowered
+    )
     smaller = sum(s.weight_bytes for s in report.stages) / sum(s.weight_bytes for s in tiny_build[0].stages)
     assert smaller < (0.6 if precision is Precision.FP16 else 0.4)
 
@@ -91,6 +97,7 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
     assert "Precision by layer type" in report_markdown(report)
     steps: list[tuple[str, str]] = []
     build(options, lambda stage, step: steps.append((stage, step)))
+    assert StageCache(options.cache).last_s(f"tiny-refiner-rtx-{precision}", "lowered", "engine", "seconds") > 0
     assert {s for s, step in steps if step == "kept from an earlier build"} == set(names)
 
 
@@ -123,10 +130,11 @@ def test_the_device_builds_engines_and_goes_on_after_a_kill(planned: Path, tmp_p
         Bundle.open(out)
     told.clear()
     build_on_device(planned, out, told.append, "tensorrt_rtx")
-    assert [t for t in told if "kept" in t] == [
+    assert [t.split(";")[0] for t in told if "kept" in t] == [
         "vision_encoder: kept from an earlier run",
         "llm: kept from an earlier run",
     ]
+    assert len([t for t in told if "; equivalent: tensorrt_rtx --onnx=" in t]) == len(stages(DIMENSIONS))
     bundle = Bundle.open(out)
     assert {e.engine for e in bundle.manifest.stages.values()} == {"tensorrt_rtx"}
     assert {p.name for p in out.iterdir()} >= {"unet.engine", "unet.engine.json", "golden"}
