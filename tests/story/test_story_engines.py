@@ -62,16 +62,25 @@ def test_the_graphs_that_engines_were_built_from_keep_to_the_tolerance(reports: 
     assert "What could not be checked here" in report_markdown(reports[precision])
 
 
-#: Strict: whoever brings the language model within its tolerance hears of it here.
-LLM_MISSES = pytest.mark.xfail(
-    reason="with 8-bit weights the logits are 0.043 from PyTorch's in relative L2, at most 0.04; so it stays in fp16"
-)
-
-
-@pytest.mark.parametrize("name", [pytest.param("llm", marks=LLM_MISSES), "unet", "refiner"])
+@pytest.mark.parametrize("name", ["llm", "unet", "refiner"])
 def test_8_bit_weights_make_smaller_engines(reports: Reports, name: str) -> None:
     half, eight = (_by_name(reports[p])[name] for p in (Precision.FP16, Precision.INT8))
     assert (half.precision, eight.precision) == ("fp16", "int8")
     saved = half.weight_bytes - eight.weight_bytes
     assert saved > 0.3 * half.weight_bytes
     assert half.bytes - eight.bytes > 0.5 * saved, f"{half.bytes / MIB:.0f} MiB, then {eight.bytes / MIB:.0f}"
+
+
+def test_few_of_the_language_models_weights_keep_fp16(reports: Reports) -> None:
+    """Rounded like the others, those few would miss the tolerance at the first position."""
+    lowered = _by_name(reports[Precision.INT8])["llm"].lowered
+    assert lowered is not None and lowered.reasons == ()
+    assert lowered.node_types["int8"] > 2 * len(lowered.wider)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
+def test_the_grounder_decides_as_in_fp32(reports: Reports, precision: Precision) -> None:
+    """fp16 where it does not decide; what a rounding could turn over (which objects, which of two places) in fp32."""
+    grounder = _by_name(reports[precision])["grounder"]
+    assert grounder.precision in ("fp16", precision)
+    assert grounder.lowered is not None and grounder.lowered.node_types["float16"] > 0
