@@ -141,6 +141,8 @@ def test_int4_is_the_one_piece_int4(built: Interrupted, one_piece: Path, tmp_pat
     ours = outputs_of(emulated(built.graph, tmp_path), built.half)
     theirs = outputs_of(emulated(low, tmp_path), built.half)
     exact = outputs_of(one_piece, frozenset())
+    for values in (ours, theirs, exact):
+        values[0] = values[0][..., :-8]  # an untrained [IMG] head says -30, beside which all else is small
     for a, b, c in zip(ours, theirs, exact, strict=True):
         norm = np.linalg.norm(b)
         assert np.linalg.norm(a - b) < 2e-3 * norm  # fp16
