@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -44,18 +44,37 @@ class OrtTensor:
 
 
 class OrtSession:
-    """One stage. Feeds and outputs are OrtValues, so past keys and values are never copied to the host."""
+    """One stage. Feeds and outputs are OrtValues, so past keys and values are never copied.
 
-    def __init__(self, session: ort.InferenceSession, spec: StageSpec) -> None:
-        self._session = session
+    `kept_in`: the memory that kept outputs stay in, as ONNX Runtime calls it; None for the host's, where all results
+    land by themselves.
+    """
+
+    def __init__(self, session: ort.InferenceSession, spec: StageSpec, kept_in: str | None = None) -> None:
+        self._session, self._kept_in = session, kept_in
         self._outputs = [t.name for t in spec.outputs]
         self._half = {n.name for n in (*session.get_inputs(), *session.get_outputs()) if n.type == _HALF}
 
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
         values = {name: _ort_value(feed, half=name in self._half) for name, feed in feeds.items()}
-        found = dict(zip(self._outputs, self._session.run_with_ort_values(self._outputs, values), strict=True))
+        if self._kept_in is None:
+            results = self._session.run_with_ort_values(self._outputs, values)
+        else:
+            results = self._run_bound(values, keep, self._kept_in)
+        found = dict(zip(self._outputs, results, strict=True))
         kept = {name: OrtTensor(found[name]) for name in keep}
         return Outputs({name: self._array(name, value) for name, value in found.items() if name not in kept}, kept)
+
+    def _run_bound(self, values: Mapping[str, ort.OrtValue], keep: Collection[str], memory: str) -> list[ort.OrtValue]:
+        """Results in the outputs' order, those in `keep` left where they were computed."""
+        binding = self._session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, memory if name in keep else "cpu")
+        self._session.run_with_iobinding(binding)
+        found: list[ort.OrtValue] = binding.get_outputs()
+        return found
 
     def _array(self, name: str, value: ort.OrtValue) -> Array:
         array: Array = value.numpy()
@@ -77,10 +96,21 @@ def _ort_value(feed: Feed, *, half: bool) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float16 if half else None))
 
 
+#: A provider's name, alone or with options.
+Provider: TypeAlias = "str | tuple[str, Mapping[str, str]]"
+
+
 def open_session(
-    path: Path, spec: StageSpec, options: EngineOptions, providers: Sequence[str] = ("CPUExecutionProvider",)
+    path: Path,
+    spec: StageSpec,
+    options: EngineOptions,
+    providers: Sequence[Provider] = ("CPUExecutionProvider",),
+    gpu_memory: str | None = None,
 ) -> OrtSession:
-    """Open an ONNX file with these providers and hold its inputs and outputs against the contract."""
+    """Open an ONNX file with these providers and hold its inputs and outputs against the contract.
+
+    Kept outputs stay in `gpu_memory` where a provider other than the CPU's could be started.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = options.threads
@@ -89,7 +119,8 @@ def open_session(
     session = ort.InferenceSession(str(path), settings, providers=list(providers))
     _check_nodes(path, spec, "input", spec.inputs, session.get_inputs())
     _check_nodes(path, spec, "output", spec.outputs, session.get_outputs())
-    return OrtSession(session, spec)
+    on_gpu = gpu_memory is not None and len(session.get_providers()) > 1
+    return OrtSession(session, spec, gpu_memory if on_gpu else None)
 
 
 def _accepted(tensor: TensorSpec) -> tuple[str, ...]:
