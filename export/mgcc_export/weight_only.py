@@ -165,9 +165,19 @@ def _dequantised(graph: ir.Graph, candidate: Candidate, form: Form) -> ir.Value:
         scale_shape, kind = [shape[0] // form.block, shape[1]], ir.DataType.INT4
     else:
         scale_shape, kind = [shape[form.axis]], ir.DataType.INT8
-    # computed while the file is written and then dropped: one weight at a time is in memory
-    q = _lazy(graph, f"{name}.q", kind, shape, lambda: form.quantise(candidate.values)[0])
-    scale = _lazy(graph, f"{name}.scale", _HALF, scale_shape, lambda: form.quantise(candidate.values)[1])
+    # computed while the file is written and then dropped: one weight at a time is in memory, its scales a little longer
+    scales: list[Array] = []
+
+    def integers() -> Array:
+        values, found = form.quantise(candidate.values)
+        scales.append(found)
+        return values
+
+    q = _lazy(graph, f"{name}.q", kind, shape, integers)
+    scale = _lazy(
+        graph, f"{name}.scale", _HALF, scale_shape,
+        lambda: scales.pop() if scales else form.quantise(candidate.values)[1],
+    )  # fmt: skip
     attributes = [ir.AttrInt64("axis", form.axis)]
     if form.block:
         attributes.append(ir.AttrInt64("block_size", form.block))
