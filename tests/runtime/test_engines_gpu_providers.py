@@ -1,16 +1,27 @@
 """Which of ONNX Runtime's providers a GPU bundle runs on, and what is said when it is the CPU."""
 
 import logging
+import sys
+from types import ModuleType
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.engines.onnxruntime import OrtSession, OrtTensor
-from mgcc_runtime.engines.onnxruntime_gpu import CPU, TENSORRT, TENSORRT_RTX, _warn, choose_providers
+from mgcc_runtime.engines.onnxruntime_gpu import (
+    _PLUGIN,
+    CPU,
+    TENSORRT,
+    TENSORRT_RTX,
+    _warn,
+    choose_providers,
+    plugged_in,
+)
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names, make_stage
 
@@ -82,6 +93,44 @@ def test_a_kept_cache_is_bound_to_its_memory(tmp_path):
             np.testing.assert_array_equal(ours[name], value)
         assert all(isinstance(ours.kept[name], OrtTensor) for name in keep)
         feeds = {"inputs_embeds": feeds["inputs_embeds"][:, :1], **{past: ours.kept[p] for past, p in names}}
+
+
+@pytest.fixture
+def plugin(monkeypatch, tmp_path):
+    """A package like TensorRT-RTX's, which cannot be loaded without a driver: its device is ONNX Runtime's own CPU."""
+    package = ModuleType(_PLUGIN)
+    package.get_ep_name = lambda: CPU
+    package.get_library_path = lambda: tmp_path / "provider.so"
+    registered = []
+    monkeypatch.setitem(sys.modules, _PLUGIN, package)
+    monkeypatch.setattr("onnxruntime.register_execution_provider_library", lambda *a: registered.append(a))
+    monkeypatch.setattr("mgcc_runtime.engines.onnxruntime_gpu.provider_options", lambda *_: {})  # the CPU has none
+    monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
+    plugged_in.cache_clear()
+    yield registered
+    plugged_in.cache_clear()
+
+
+def test_a_plugged_in_provider_is_registered_once_and_runs(plugin, tmp_path, caplog):
+    onnx.save(make_stage(FIXED, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            session = open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions())
+            assert session.run(example_inputs(FIXED.inputs))["image"].shape == (1, 3, 32, 32)
+            session.close()
+    assert plugin == [(CPU, str(tmp_path / "provider.so"))]
+    assert not caplog.records
+
+
+def test_a_plug_in_that_cannot_be_loaded_is_told(plugin, tmp_path, caplog, monkeypatch):
+    def fail(*_):
+        raise Fail("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("onnxruntime.register_execution_provider_library", fail)
+    _warn.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert plugged_in() == ()
+    assert "cannot be used (libcuda.so.1: cannot open shared object file); check the GPU's driver" in caplog.text
 
 
 def test_without_a_gpu_it_runs_on_the_cpu_and_says_so_once(tmp_path, caplog, monkeypatch):

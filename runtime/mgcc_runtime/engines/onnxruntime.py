@@ -6,6 +6,7 @@ Graphs of lower precision have an fp16 cache; the contract's callers see float32
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -96,6 +97,14 @@ def _ort_value(feed: Feed, *, half: bool) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float16 if half else None))
 
 
+@dataclass(frozen=True)
+class Plugin:
+    """A provider in a library of its own: its devices here (`ort.OrtEpDevice`), and its options."""
+
+    devices: Sequence[Any]
+    options: Mapping[str, str]
+
+
 #: A provider's name, alone or with options.
 Provider: TypeAlias = "str | tuple[str, Mapping[str, str]]"
 
@@ -106,17 +115,23 @@ def open_session(
     options: EngineOptions,
     providers: Sequence[Provider] = ("CPUExecutionProvider",),
     gpu_memory: str | None = None,
+    plugin: Plugin | None = None,
 ) -> OrtSession:
     """Open an ONNX file with these providers and hold its inputs and outputs against the contract.
 
-    Kept outputs stay in `gpu_memory` where a provider other than the CPU's could be started.
+    Kept outputs stay in `gpu_memory` where a provider other than the CPU's could be started. `plugin`, a provider that
+    is no part of ONNX Runtime, stands in place of `providers`; the CPU is always behind it.
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = options.threads
     # a memory pattern is stored for every new input shape: with a growing cache that would be one for each token
     settings.enable_mem_pattern = not any(isinstance(n, str) for t in spec.inputs for n in t.shape)
-    session = ort.InferenceSession(str(path), settings, providers=list(providers))
+    if plugin is not None:
+        settings.add_provider_for_devices(list(plugin.devices), dict(plugin.options))
+    # a list of providers would be taken in the plug-in's place
+    named = {} if plugin is not None else {"providers": list(providers)}
+    session = ort.InferenceSession(str(path), settings, **named)
     _check_nodes(path, spec, "input", spec.inputs, session.get_inputs())
     _check_nodes(path, spec, "output", spec.outputs, session.get_outputs())
     on_gpu = gpu_memory is not None and len(session.get_providers()) > 1

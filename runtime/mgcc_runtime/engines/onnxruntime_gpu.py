@@ -1,13 +1,20 @@
-"""ONNX Runtime on a GPU: TensorRT-RTX, TensorRT or CUDA, whichever provider is installed, and the CPU behind them."""
+"""ONNX Runtime on a GPU: TensorRT-RTX, TensorRT or CUDA, whichever provider is installed, and the CPU behind them.
+
+TensorRT-RTX's comes as a plug-in of the plain onnxruntime (package onnxruntime-ep-nv-tensorrt-rtx), the other two in
+onnxruntime-gpu.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import StageSpec
@@ -20,6 +27,7 @@ CPU = "CPUExecutionProvider"
 TENSORRT, TENSORRT_RTX = "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"
 #: The fastest first.
 PREFERRED = (TENSORRT_RTX, TENSORRT, "CUDAExecutionProvider")
+_PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 #: ONNX Runtime's name of the GPU's memory, the same for all three.
 GPU_MEMORY = "cuda"
 
@@ -43,8 +51,32 @@ def provider_options(name: str, folder: Path) -> dict[str, str]:
     return {}
 
 
+@functools.cache
+def plugged_in() -> tuple[Any, ...]:
+    """The devices of TensorRT-RTX's plug-in, registered once a process; none where it is absent or cannot be loaded."""
+    try:
+        plugin = importlib.import_module(_PLUGIN)
+    except ImportError:
+        return ()
+    name = str(plugin.get_ep_name())
+    try:
+        ort.register_execution_provider_library(name, str(plugin.get_library_path()))
+    except (Fail, RuntimeError, OSError) as error:
+        _warn(
+            f"the package {_PLUGIN} is installed and cannot be used ({str(error).splitlines()[0][:300]}); check the "
+            "GPU's driver with `nvidia-smi`"
+        )
+        return ()
+    return tuple(device for device in ort.get_ep_devices() if device.ep_name == name)
+
+
 def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> cpu.OrtSession:
     """Open an ONNX file on the GPU; where there is none, on the CPU, with a warning in the log."""
+    if devices := plugged_in():
+        folder = _kept_engines(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        plugin = cpu.Plugin(devices, provider_options(TENSORRT_RTX, folder))
+        return cpu.open_session(path, spec, options, gpu_memory=GPU_MEMORY, plugin=plugin)
     names = choose_providers(ort.get_available_providers(), spec)
     if names == (CPU,):
         _warn(
