@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mgcc_export.build import BuildOptions
-from mgcc_export.lower import lower_stage
+from mgcc_export.fp16 import write_half
+from mgcc_export.lower import Lowered, lower_stage
 from mgcc_export.reference import reference_cases
 from mgcc_export.stage_build import Progress, StageBuilder, cases_of
 from mgcc_export.stage_cache import StageCache, link_or_copy
 from mgcc_export.stages import ExampleMaker, collect_stages
 from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
 from mgcc_export.tensorrt_build import Profile, profiles_of
+from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_model
 
+_CACHE = ("past_key_values.", "present.")
 _LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
 from pathlib import Path
 
@@ -33,7 +37,9 @@ def load_data():
 def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[Path, str]:
     """Write `options.out`/debug-NAME: NAME.onnx in fp32, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
 
-    Returns the folder and the command. Values out of tolerance do not stop it: that is when it is needed.
+    Where lowered.onnx, which is what a bundle gets, is wider than was asked for in some place, asked.onnx is the graph
+    that missed its tolerance. Returns the folder and the command. Values out of tolerance do not stop it: that is when
+    it is needed.
     """
     profile = get_profile(options.profile)
     progress("model", "loading weights")
@@ -54,7 +60,11 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     )
     source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
     lowered = lower_stage(source, target, stage.spec, options.recipe.precision, cases)
-    half = {t.name for t in stage.spec.inputs if lowered.half_cache and t.name.startswith("past_key_values.")}
+    cache = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(_CACHE)]
+    boundary = cache if lowered.half_cache else []
+    half = {t.name for t in stage.spec.inputs} & {*boundary}
+    if lowered.reasons or lowered.remarks:
+        _write_asked(source, folder / "asked.onnx", options.recipe.precision, lowered, boundary)
     for number, case in enumerate(cases):
         arrays = {f"in.{n}": v.astype(np.float16) if n in half else v for n, v in case.feeds.items()}
         arrays |= {f"out.{n}": v for n, v in case.outputs.items()}
@@ -63,6 +73,18 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     return folder, polygraphy_command(
         folder, options.recipe.target, profiles_of(stage.spec, stage.axes), lowered.precision
     )
+
+
+def _write_asked(source: Path, target: Path, asked: Precision, lowered: Lowered, half: Sequence[str]) -> None:
+    """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
+    if asked is Precision.FP16:
+        write_half(source, target, lowered.scan.keep, half)
+        return
+    between = target.with_name("half.onnx")
+    write_half(source, between, lowered.scan.keep, half)
+    write_quantised(between, target, Bits.FOUR if asked is Precision.INT4 else Bits.EIGHT)
+    for path in between.parent.glob(f"{between.name}*"):
+        path.unlink()
 
 
 def polygraphy_command(folder: Path, target: Target, profiles: tuple[Profile, ...], precision: Precision) -> str:

@@ -19,16 +19,18 @@ from mgcc_export.debug_stage import write_debug
 from mgcc_export.device_build import PLAN, build_on_device, build_plan, main
 from mgcc_export.errors import ExportError, OutputFolderError
 from mgcc_export.estimate import estimate_build
+from mgcc_export.lower import types_by_operator
 from mgcc_export.report import BuildReport
 from mgcc_export.report_text import report_markdown
 from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import Stage
-from mgcc_export.targets import Precision, Target, choose_recipe
+from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe, fallbacks
 from mgcc_ref.config import get_profile
 from mgcc_runtime.bundle import Bundle, read_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.manifest import Tolerance
 from mgcc_runtime.verify import verify
 from tests.runtime.golden_data import add_golden
 from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, reseal
@@ -51,7 +53,13 @@ def failures(bundle: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "precision"),
-    [(Target.ORT_GPU, Precision.FP16), (Target.JETSON, Precision.FP16), (Target.JETSON, Precision.INT8)],
+    [
+        (Target.CPU, Precision.FP16),
+        (Target.ORT_GPU, Precision.FP16),
+        (Target.ORT_GPU, Precision.INT4),
+        (Target.JETSON, Precision.FP16),
+        (Target.JETSON, Precision.INT8),
+    ],
 )
 def test_bundles_of_graphs_pass_verify_here(
     tiny_build: Built, tmp_path: Path, target: Target, precision: Precision
@@ -62,7 +70,7 @@ def test_bundles_of_graphs_pass_verify_here(
     assert failures(options.out) == {}
     manifest = read_manifest(options.out)
     assert manifest.target == target
-    assert {*manifest.precision.values()} <= {precision.value, "fp16", "fp32"}
+    assert {*manifest.precision.values()} <= {p.value for p in fallbacks(precision)}
     assert precision.value in manifest.precision.values()
     assert manifest.tolerances["llm"].relative_l2 > tiny_build[0].stages[1].tolerance.relative_l2
     assert (options.out / PLAN).exists() == (target is Target.JETSON)
@@ -79,7 +87,7 @@ def test_bundles_of_graphs_pass_verify_here(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8, Precision.INT4])
 def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, precision: Precision) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
     names = ("refiner", "vae_decoder")
@@ -203,11 +211,23 @@ def test_what_cannot_fit_is_refused_with_the_way_out(
     assert "use a larger machine, a lower --precision or fewer --stages; --ignore-estimate builds all the same" in line
 
 
+def test_what_missed_can_be_debugged_too(tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle never gets the graph that missed its tolerance; who wants to know why does."""
+    strict = {**TOLERANCES, Precision.INT8: Tolerance(0.9999999, 1e-7)}
+    monkeypatch.setattr("mgcc_export.lower.TOLERANCES", strict)
+    options = options_for(tiny_build, tmp_path / "b", Target.ORT_GPU, Precision.INT8)
+    folder, _ = write_debug(options, "llm", silent)
+    asked, lowered = (types_by_operator(folder / name) for name in ("asked.onnx", "lowered.onnx"))
+    assert asked["DequantizeLinear"]["int8"] > 0 and "DequantizeLinear" not in lowered
+    assert not list(folder.glob("half.onnx*"))
+
+
 @pytest.mark.slow
 def test_a_debugged_stage_can_be_run_by_polygraphy(tiny_build: Built, tmp_path: Path) -> None:
     options = options_for(tiny_build, tmp_path / "b", Target.ORT_GPU, Precision.FP16)
     folder, command = write_debug(options, "refiner", silent)
     assert {p.name for p in folder.iterdir()} >= {"refiner.onnx", "lowered.onnx", "case-0.npz", "data_loader.py"}
+    assert not (folder / "asked.onnx").exists()  # it is what was asked for
     with np.load(folder / "case-0.npz", allow_pickle=False) as case:
         assert {"in.image_features", "out.conditioning"} <= set(case.files)
     pytest.importorskip("polygraphy", reason="a tool of the extra rtx")
