@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stages", default="", metavar="A,B",
                         help="only these (below fp32 on the CPU: only these are lowered); empty: all")  # fmt: skip
     parser.add_argument("--weights", metavar="DIR|random", help="weights folder, or seeded random weights; unset: own")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="bundle; unset: build/PROFILE-TARGET-PRECISION")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="bundle; unset: build/PROFILE-TARGET-PRECISION[-random]"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", default=Path("build/.cache"), help="finished stages")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report as JSON")
     parser.add_argument("--estimate", action="store_true", help="print disk, memory and time needed, and stop")
@@ -113,7 +115,8 @@ def _run(args: argparse.Namespace) -> int:
         if not args.ignore_estimate:
             raise UnavailableError(f"{shortage}; --ignore-estimate builds all the same")
         print(f"warning: {shortage}", file=sys.stderr)
-    out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}"
+    mark = "-random" if weights == "random" else ""
+    out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}{mark}"
     options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan)
     try:
         with _ProgressPrinter(started) as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,9 @@ _START_SECONDS = 15.0
 #: The libraries; and the model, the traced stage, its serialised form and the session that checks it.
 _BASE_BYTES = 900 * 2**20
 _COPIES_OF_LARGEST_STAGE = 3
+#: Of a streamed model: of a stage, whose module goes before its graph is run, and of a block or the table.
+_STREAMED_COPIES = 3
+_SEGMENT_COPIES = 5
 _GRAPH_BYTES = 150_000  # nodes and shapes of a stage
 _GOLDEN_BYTES = 4 * 2**20
 #: Of a runtime that has the bundle open: interpreter, engine and activations, beside weights and cache.
@@ -76,10 +79,14 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     step = _COPIES_OF_LARGEST_STAGE * largest * _FP32_BYTES
     if recipe.form is Form.ENGINE:  # a process of its own, while this one holds the model
         step = max(step, int(_BUILDER_BYTES + _BUILDER_COPIES * largest * _WEIGHT_BYTES[recipe.precision]))
-    peak = _BASE_BYTES + whole_model + table + step
+    peak = _streamed_peak(profile, counts, recipe) if profile.llm.streamed else _BASE_BYTES + whole_model + table + step
     seconds = _START_SECONDS + sum(_stage_seconds(count / 1e6, recipe) for count in counts.values())
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context * _FP32_BYTES
-    if recipe.calibrated:
+    if profile.llm.streamed:
+        lone = {name: count for name, count in counts.items() if name != "llm"}
+        # the fp32 stages, and the language model twice more while its parts are put together
+        kept = sum(lone.values()) * _FP32_BYTES + int(2 * counts.get("llm", 0) * _WEIGHT_BYTES[recipe.precision])
+    elif recipe.calibrated:
         kept = sum(counts.values()) * _FP32_BYTES + weights + int(_CAPTURED_CACHES * cache)
     elif recipe.precision is not Precision.FP32 or recipe.form is Form.ENGINE:
         cache //= 1 if recipe.precision is Precision.FP32 else 2
@@ -87,6 +94,19 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     else:
         kept = 0
     return Estimate(counts, bundle, peak, seconds, weights + cache + _RUNTIME_BYTES, kept)
+
+
+def _streamed_peak(profile: Profile, counts: Mapping[str, int], recipe: Recipe) -> int:
+    """Of a build that holds one stage at a time, and of the language model its table and one block."""
+    llm = profile.llm
+    table = llm.vocabulary * llm.hidden * _FP32_BYTES
+    steps = [_STREAMED_COPIES * count * _FP32_BYTES for name, count in counts.items() if name != "llm"]
+    if "llm" in counts:
+        steps.append(_SEGMENT_COPIES * max(llm.block_parameters, llm.vocabulary * llm.hidden) * _FP32_BYTES)
+    if recipe.form is Form.ENGINE:
+        largest = max(counts.values())
+        steps.append(int(_BUILDER_BYTES + _BUILDER_COPIES * largest * _WEIGHT_BYTES[recipe.precision]))
+    return int(_BASE_BYTES + 2 * table + max(steps))
 
 
 def _stage_seconds(millions: float, recipe: Recipe) -> float:

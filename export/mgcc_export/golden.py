@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from mgcc_export.to_onnx import Positional
 from mgcc_ref.model import MgccModel
 from mgcc_ref.pipeline import ReferencePipeline, ReferenceResult
 
+Array = np.ndarray[Any, Any]
 SEED, WORDS = 7, 8
 MOST_STEPS = 20  # the paper's 50 would take a device minutes and check nothing more
 _IMAGE_SIZES = ((0, 0), (150, 110))  # the vision tower's own size, and one that must be resized and cropped
@@ -30,9 +31,13 @@ def stage_golden(stage: Stage, maker: ExampleMaker) -> bytes:
     inputs = maker.inputs(stage.spec, GOLDEN_LENGTHS)
     with torch.inference_mode():
         outputs = Positional(stage.module)(*inputs)
-    arrays = {f"in.{t.name}": _array(v) for t, v in zip(stage.spec.inputs, inputs, strict=True)}
-    arrays |= {f"out.{t.name}": _array(v) for t, v in zip(stage.spec.outputs, outputs, strict=True)}
-    return npz(arrays)
+    feeds = {t.name: _array(v) for t, v in zip(stage.spec.inputs, inputs, strict=True)}
+    return npz(golden_arrays(feeds, {t.name: _array(v) for t, v in zip(stage.spec.outputs, outputs, strict=True)}))
+
+
+def golden_arrays(feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """A stage's inputs and outputs under their names in the file."""
+    return {f"in.{name}": value for name, value in feeds.items()} | {f"out.{n}": v for n, v in outputs.items()}
 
 
 def request_golden(model: MgccModel, most_steps: int = MOST_STEPS, words: int = WORDS) -> dict[str, bytes]:

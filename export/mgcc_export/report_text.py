@@ -8,6 +8,10 @@ from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.targets import Target
 
 _MIB = 2**20
+_STAGE_COLUMNS = (
+    "stage", "precision", "engine", "size MiB", "weights MiB", "made in s", "memory MiB", "rel. L2", "cosine",
+    "engine built in s",
+)  # fmt: skip
 #: What this machine cannot show about a target.
 _UNCHECKED = {
     Target.CPU: "Nothing: the bundle was run here.",
@@ -36,7 +40,7 @@ def report_markdown(report: BuildReport) -> str:
         + (f". {report.note}." if report.note else "."),
         "## Stages",
         _table(
-            ("stage", "precision", "engine", "size MiB", "weights MiB", "rel. L2", "cosine", "engine built in s"),
+            _STAGE_COLUMNS,
             (_stage_row(s) for s in report.stages),
         ),
         "Relative L2 and cosine are the worst over all outputs and compared shapes, against PyTorch in fp32.",
@@ -58,6 +62,7 @@ def _stage_row(s: StageReport) -> tuple[str, ...]:
     engine = s.lowered.engine if s.lowered else None
     return (
         f"`{s.stage}`", s.precision, s.engine, f"{s.bytes / _MIB:.1f}", f"{s.weight_bytes / _MIB:.1f}",
+        f"{s.export_s + s.validate_s:.0f}", f"{s.peak_memory_bytes / _MIB:.0f}",
         f"{s.worst.relative_l2:.1e}", f"{min(p.cosine for p in s.parity):.6f}",
         f"{engine.seconds:.0f}, {engine.peak_memory_bytes / _MIB:.0f} MiB" if engine else "",
     )  # fmt: skip
