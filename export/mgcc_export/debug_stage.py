@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from mgcc_export.build import BuildOptions
+from mgcc_export.errors import UnavailableError
 from mgcc_export.fp16 import write_half
+from mgcc_export.large_build import PartExamples, large_cases
 from mgcc_export.lower import Lowered, lower_stage
 from mgcc_export.reference import reference_cases
 from mgcc_export.stage_build import Progress, StageBuilder, cases_of
 from mgcc_export.stage_cache import StageCache, link_or_copy
-from mgcc_export.stages import ExampleMaker, collect_stages
+from mgcc_export.stages import ExampleMaker, Stage, collect_stages
 from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
 from mgcc_export.tensorrt_build import Profile, profiles_of
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_model
+from mgcc_ref.parts import load_parts
 
 _CACHE = ("past_key_values.", "present.")
 _LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
@@ -43,9 +46,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     """
     profile = get_profile(options.profile)
     progress("model", "loading weights")
-    model = load_model(profile, options.weights)
-    (stage,) = collect_stages(model, (name,))
-    maker = ExampleMaker(model)
+    stage, maker, lengths = _opened(options, name)
     plain = choose_recipe(Target.CPU, Precision.FP32)
     built, _ = StageBuilder(profile, plain, maker, StageCache(options.cache), progress).obtain(stage)
     folder = options.out.resolve().parent / f"{options.out.name}-debug-{name}"
@@ -55,9 +56,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     for path in built.folder.glob(f"{name}.onnx*"):
         link_or_copy(path, folder / path.name)
     progress(name, f"lowering to {options.recipe.precision}")
-    cases = reference_cases(
-        stage.module, stage.spec, cases_of(stage), lambda lengths: maker.inputs(stage.spec, lengths)
-    )
+    cases = reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one))
     source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
     lowered = lower_stage(source, target, stage.spec, options.recipe.precision, cases)
     cache = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(_CACHE)]
@@ -73,6 +72,24 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     return folder, polygraphy_command(
         folder, options.recipe.target, profiles_of(stage.spec, stage.axes), lowered.precision
     )
+
+
+def _opened(options: BuildOptions, name: str) -> tuple[Stage, ExampleMaker, list[dict[str, int]]]:
+    """The stage with its weights, what makes its inputs, and the lengths to compare at."""
+    profile = get_profile(options.profile)
+    if not profile.llm.streamed:
+        model = load_model(profile, options.weights)
+        (stage,) = collect_stages(model, (name,))
+        return stage, ExampleMaker(model), cases_of(stage)
+    if name == "llm":
+        raise UnavailableError(
+            f"stage llm of profile {profile.name} is built block by block and never whole, so it has no files for "
+            "--debug-stage; take --profile story, whose blocks go through the same steps"
+        )
+    parts = load_parts(profile, options.weights)
+    parts.hold([s.name for s in collect_stages(parts.model, (name,))])
+    (stage,) = collect_stages(parts.model, (name,))
+    return stage, PartExamples(parts), large_cases(stage)
 
 
 def _write_asked(source: Path, target: Path, asked: Precision, lowered: Lowered, half: Sequence[str]) -> None:

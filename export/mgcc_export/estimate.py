@@ -79,10 +79,13 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     step = _COPIES_OF_LARGEST_STAGE * largest * _FP32_BYTES
     if recipe.form is Form.ENGINE:  # a process of its own, while this one holds the model
         step = max(step, int(_BUILDER_BYTES + _BUILDER_COPIES * largest * _WEIGHT_BYTES[recipe.precision]))
-    peak = _streamed_peak(profile, counts, recipe) if profile.llm.streamed else _BASE_BYTES + whole_model + table + step
+    peak = _BASE_BYTES + whole_model + table + step
+    streamed = profile.llm.streamed and not recipe.calibrated  # the calibration runs all stages together
+    if streamed:
+        peak = _streamed_peak(profile, counts, recipe)
     seconds = _START_SECONDS + sum(_stage_seconds(count / 1e6, recipe) for count in counts.values())
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context * _FP32_BYTES
-    if profile.llm.streamed:
+    if streamed:
         lone = {name: count for name, count in counts.items() if name != "llm"}
         # the fp32 stages, and the language model twice more while its parts are put together
         kept = sum(lone.values()) * _FP32_BYTES + int(2 * counts.get("llm", 0) * _WEIGHT_BYTES[recipe.precision])

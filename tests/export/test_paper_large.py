@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from mgcc_export import llm_chain
 from mgcc_export.build import BuildOptions, build
+from mgcc_export.debug_stage import write_debug
+from mgcc_export.errors import UnavailableError
+from mgcc_export.estimate import estimate_build
 from mgcc_export.fp16 import write_half
 from mgcc_export.half_emulation import write_emulated
 from mgcc_export.large_build import LargeStageBuilder, PartExamples
@@ -27,6 +30,7 @@ from mgcc_export.stage_cache import BuiltStage, StageCache
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_export.to_onnx import export_stage, trace_lengths
 from mgcc_export.weight_only import Bits, write_quantised
+from mgcc_ref.config import get_profile
 from mgcc_ref.llm_layers import StreamedLm, whole_llm
 from mgcc_ref.parts import load_parts
 from mgcc_runtime.bundle import read_manifest
@@ -218,6 +222,22 @@ def test_a_cache_beyond_fp16_makes_all_of_it_fp32(
     )
     builder._chain(segments_of(), Precision.FP16, "key")
     assert asked == [(0, True), (1, True), (0, False), (1, False), (2, False), (3, False)]
+
+
+def test_debugging_it_whole_is_refused(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = BuildOptions(NAME, choose_recipe(Target.RTX, Precision.FP16), tmp_path / "b", tmp_path / "c", "random")
+    with pytest.raises(UnavailableError, match=r"llm of profile paper-tiny is built block by block .* --profile story"):
+        write_debug(options, "llm", lambda *_: None)
+
+
+@pytest.mark.parametrize("target", [Target.RTX, Target.JETSON])
+def test_the_real_one_fits_24_gb_in_int4(target: Target) -> None:
+    """OPT-6.7B in fp32 alone is 27 GB, and in fp16 its engine's builder wants 41."""
+    need = {p: estimate_build(get_profile("paper"), (), choose_recipe(target, p)) for p in list(Precision)[2:]}
+    assert need[Precision.INT4].peak_memory_bytes < 20 * 2**30
+    assert (need[Precision.FP16].peak_memory_bytes > 40 * 2**30) is (target is Target.RTX)
+    calibrated = estimate_build(get_profile("paper"), (), choose_recipe(Target.CPU, Precision.INT4))
+    assert calibrated.peak_memory_bytes > 27e9, "the calibration runs all stages together, in fp32 first"
 
 
 def segments_of() -> LlmSegments:
