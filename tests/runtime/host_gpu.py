@@ -282,7 +282,7 @@ def host_tensorrt(driver: HostDriver, *, rtx: bool, version: str, diagnosis: int
         EngineValidity=Validity,
         EngineInvalidityDiagnostics=Diagnostics,
         ExecutionContextAllocationStrategy=Allocation,
-        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER=1),
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(LAZY=0, EAGER=1, NONE=2),
         CudaGraphStrategy=SimpleNamespace(DISABLED=0),
     )
     return module

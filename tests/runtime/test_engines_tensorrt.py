@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgcc_runtime.contract import DType
+from mgcc_runtime.contract import DType, stages
 from mgcc_runtime.engines import EngineOptions, cuda, open_session
 from mgcc_runtime.engines.device_memory import ALIGNMENT, NUMPY_TYPES, SlabPlan, slab_size
 from mgcc_runtime.engines.engine_record import ProfileRecord, read_record, record_path
+from mgcc_runtime.engines.tensorrt import specialisation
 from mgcc_runtime.errors import BundleError, ContractError, EngineError, StageMemoryError
 from tests.runtime import host_gpu
 from tests.runtime.engine_makers import VERSION, spec_of, write_plan
@@ -205,6 +206,14 @@ def test_kernels_are_kept_over_restarts(host, tmp_path):
     assert [p.read_bytes() for p in kept] == [b"kernel"]
 
 
+def test_no_token_waits_for_kernels_of_its_own_shape():
+    """EAGER, the strategy of graphs, compiles in a blocking way for every new shape, and a cache has one each token."""
+    found = {s.name: specialisation(s) for s in stages(DIMENSIONS)}
+    assert found["llm"] == "NONE"
+    assert {found[name] for name in ("unet", "vae_decoder")} == {"EAGER"}
+    assert {found[name] for name in ("grounder", "refiner", "vision_encoder")} == {"LAZY"}
+
+
 def test_plans_and_sizes():
     plan = SlabPlan.of({"a": 1, "b": 0, "c": 1000})
     assert plan.offsets == {"a": 0, "b": ALIGNMENT, "c": 2 * ALIGNMENT}
@@ -262,7 +271,7 @@ def test_the_real_library_has_the_words_that_are_used():
     assert trt.EngineValidity.INVALID is not None
     for enumeration, word in (
         ("ExecutionContextAllocationStrategy", "USER_MANAGED"),
-        ("DynamicShapesKernelSpecializationStrategy", "EAGER"),
+        *(("DynamicShapesKernelSpecializationStrategy", specialisation(s)) for s in stages(DIMENSIONS)),
         ("CudaGraphStrategy", "DISABLED"),
     ):
         assert hasattr(getattr(trt, enumeration), word)

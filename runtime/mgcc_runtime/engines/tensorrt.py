@@ -199,7 +199,7 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> TensorR
     kernels = KernelCache.open(record, memory.device) if hasattr(engine, "create_runtime_config") else None
     contexts = []
     for number in range(max(1, len(record.profiles))):
-        context = _plain_context(trt, engine) if kernels is None else _rtx_context(trt, engine, kernels)
+        context = _plain_context(trt, engine) if kernels is None else _rtx_context(trt, engine, kernels, spec)
         if context is None:
             raise StageMemoryError(f"stage {spec.name} gets no memory on {memory.device.name}; close other programs")
         if number and not context.set_optimization_profile_async(number, memory.stream.handle):
@@ -214,15 +214,28 @@ def _plain_context(trt: Any, engine: Any) -> Any:
     return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
 
-def _rtx_context(trt: Any, engine: Any, kernels: KernelCache) -> Any:
+def _rtx_context(trt: Any, engine: Any, kernels: KernelCache, spec: StageSpec) -> Any:
     """A context of TensorRT-RTX: our memory, compiled kernels kept over restarts, no kernel swapped behind a graph."""
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-    # lazily specialised kernels arrive in the background and would invalidate a captured graph
-    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    strategies = trt.DynamicShapesKernelSpecializationStrategy
+    config.dynamic_shapes_kernel_specialization_strategy = getattr(strategies, specialisation(spec))
     config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures them itself
     kernels.attach(config)
     return engine.create_execution_context(config)
+
+
+def specialisation(spec: StageSpec) -> str:
+    """When TensorRT-RTX compiles kernels for the very shapes it is given, in its own word.
+
+    A stage of fixed shape: at once, since kernels that arrive in the background would invalidate a captured graph. A
+    growing cache never has the same shape again: not at all, or each token would wait for kernels of its own. Other
+    lengths come back, and no graph is captured of them: in the background.
+    """
+    axes = {n for t in (*spec.inputs, *spec.outputs) for n in t.shape if isinstance(n, str)}
+    if not axes:
+        return "EAGER"
+    return "NONE" if "P" in axes else "LAZY"
 
 
 def _capturable(context: Any, stream: int) -> bool:
