@@ -71,7 +71,7 @@ class PartedModel:
             self.model.unet.null_conditioning.copy_(self.model.encode_captions([""]))
         if "grounder" in needed and self.model.labels:
             self.model.settle_queries()
-        if needed == STAGE_PARTS["unet"]:
+        if stages and not self.model.labels and set(stages) <= {"unet", "unet_plain"}:
             self.model.clip.to("meta")  # it has done its part
 
     def release(self) -> None:
