@@ -1,0 +1,299 @@
+"""`python benchmarks/peers.py`: real sides on the tiny bundle, what is refused, and the arithmetic of ratios."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mgcc_benchmarks.peers_cli import main
+from mgcc_benchmarks.peers_client import PeerError, Worker
+from mgcc_benchmarks.peers_gligen import gligen_inputs, gligen_model
+from mgcc_benchmarks.peers_graphs import _check_weights
+from mgcc_benchmarks.peers_load import BusyError, LoadMeter, own_s, require_quiet
+from mgcc_benchmarks.peers_parity import check_parity, limits_of
+from mgcc_benchmarks.peers_plan import COMPARISONS, Comparison, Peer
+from mgcc_benchmarks.peers_ratio import paired_ratio
+from mgcc_benchmarks.peers_report import chart, markdown
+from mgcc_benchmarks.peers_setup import Place, absence, set_up
+from mgcc_benchmarks.peers_worker import SIDES, Outputs, WorkerSpec, read_arrays
+from mgcc_ref.model import load_model
+from mgcc_ref.pipeline import Layout, ReferencePipeline
+from mgcc_ref.schedule import compile_schedule
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import stage
+
+SURFACE = (  # what programs may rely on
+    "turn_vs_reference", "turn_few_steps_vs_reference", "llm_decode_vs_llamacpp", "llm_prefill_vs_llamacpp",
+    "unet_vs_torch_compile", "unet_vs_onnxruntime_fp32", "unet_vs_openvino_fp32",
+)  # fmt: skip
+QUICK = ["--rounds", "3", "--warm-up", "1", "--threads", "1", "--least-ms", "1", "--words", "2", "--dialogues", "1",
+         "--prompt-tokens", "20", "--next-tokens", "4"]  # fmt: skip
+#: 21 evaluations in float32, summed by the compiled schedule in another order than by the stepping scheduler.
+RELATIVE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def place(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The tiny bundle, and peers of its own in an empty folder."""
+    return Place(tmp_path_factory.mktemp("peers"), Bundle.open(tiny_bundle))
+
+
+@pytest.fixture(scope="module")
+def ready(place: Place) -> Place:
+    """With plain graphs, by the command that a user is told."""
+    assert not place.graphs.exists()
+    assert main(["--set-up", "onnxruntime", "--bundle", str(place.bundle.root), "--peers", str(place.root)]) == 0
+    return place
+
+
+@pytest.fixture
+def spinner() -> Iterator[int]:
+    """A process that uses a core."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def comparison(name: str) -> Comparison:
+    return next(c for c in COMPARISONS if c.name == name)
+
+
+@pytest.mark.slow
+def test_whole_run_on_real_sides(ready: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = ("turn_vs_reference", "unet_vs_onnxruntime_fp32", "llm_decode_vs_onnxruntime_fp32",
+           "llm_prefill_vs_openvino_fp32", "llm_decode_vs_openvino_fp32")  # fmt: skip
+    left_out = (
+        "turn_few_steps_vs_reference",
+        "llm_decode_vs_llamacpp",
+        "gligen_step_vs_diffusers",
+        "runtime_install_mb",
+    )
+    only = ",".join((*ran, *left_out, "dialogue_turn_10_against_2", "import_s"))
+    where = ["--bundle", str(ready.bundle.root), "--peers", str(ready.root), "--out", str(tmp_path / "p.json")]
+    assert main([*where, *QUICK, "--only", only, "--allow-busy", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((tmp_path / "p.json").read_text())
+    assert set(found["ratios"]) == set(ran)
+    assert set(found["skipped"]) == set(left_out)
+    assert found["failed"] == {}
+    for row in found["ratios"].values():
+        low, high = row["ci95"]
+        assert 0 < low <= row["value"] <= high
+        assert set(row["versions"]) > {"ours"}
+    assert found["ratios"]["turn_vs_reference"]["parity"]["psnr_db"] >= 45
+    assert found["ratios"]["llm_decode_vs_openvino_fp32"]["parity"]["same_choices"] == 1
+    assert found["ratios"]["unet_vs_onnxruntime_fp32"]["aim"] == 1.9
+    assert found["figures"]["dialogue_turn_10_against_2"]["value"] > 0
+    assert found["request"]["texts"] == 5 and found["request"]["images"] == 4
+    assert found["quotable"] == (not found["why_not_quotable"])
+    text = (tmp_path / "p.md").read_text()
+    assert "≥ 4" in text and "fast-bundle" in text
+    with Image.open(tmp_path / "p.png") as picture:
+        assert np.asarray(picture).std() > 10
+
+
+def test_surface_and_sides_are_complete() -> None:
+    names = [c.name for c in COMPARISONS]
+    assert set(SURFACE) <= set(names) and len(set(names)) == len(names)
+    for c in COMPARISONS:
+        assert f"ours.{c.work}" in SIDES and f"{c.theirs}.{c.work}" in SIDES
+
+
+def test_ratio_of_known_samples() -> None:
+    score = paired_ratio([10.0, 20.0, 5.0], [20.0, 40.0, 10.0])
+    assert score.to_json() == {"value": 2.0, "ci95": [2.0, 2.0]}
+    mixed = paired_ratio([1.0, 1.0], [2.0, 8.0])
+    assert mixed.value == 4.0  # geometric: the arithmetic mean of the ratios would be 5
+    back = paired_ratio([2.0, 8.0], [1.0, 1.0])
+    assert back.value == pytest.approx(1 / 4.0)
+
+
+def test_interval_covers_the_truth_and_pairing_narrows_it() -> None:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for trial in range(150):
+        machine = np.exp(rng.normal(0, 0.5, 20))  # slows both sides of a round
+        ours = machine * np.exp(rng.normal(0, 0.05, 20))
+        theirs = 1.5 * machine * np.exp(rng.normal(0, 0.05, 20))
+        low, high = paired_ratio(ours.tolist(), theirs.tolist(), seed=trial).ci95 or (0.0, 0.0)
+        covered += low <= 1.5 <= high
+    assert 0.85 <= covered / 150 <= 1.0
+    unpaired = paired_ratio(ours.tolist(), rng.permutation(theirs).tolist()).ci95
+    assert unpaired is not None and math.log(unpaired[1] / unpaired[0]) > 3 * math.log(high / low)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([], []), ([1.0], [1.0, 2.0]), ([1.0, 0.0], [1.0, 1.0])])
+def test_times_that_do_not_pair_are_refused(ours: list[float], theirs: list[float]) -> None:
+    with pytest.raises(ValueError, match="as many of each, all above 0"):
+        paired_ratio(ours, theirs)
+
+
+def test_a_busy_machine_is_refused(
+    tiny_bundle: Path, tmp_path: Path, spinner: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--bundle", str(tiny_bundle), *QUICK, "--out", str(tmp_path / "p.json")]) == 2
+    said = capsys.readouterr().err
+    assert "other programs use" in said and "--allow-busy" in said and "not quotable" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_counts_others_and_not_our_workers(spinner: int) -> None:
+    everybody, but_ours, start_s = LoadMeter(), LoadMeter((spinner,)), time.monotonic()
+    while (spun_s := own_s((spinner,)) - own_s()) < 0.5:  # of processor time, however busy the machine is
+        assert time.monotonic() - start_s < 120
+        time.sleep(0.05)
+    with_spinner, without, spent_s = everybody.others_cores(), but_ours.others_cores(), time.monotonic() - start_s
+    assert with_spinner is not None and without is not None
+    assert (with_spinner - without) * spent_s == pytest.approx(spun_s, abs=0.15)
+
+
+def test_quietness_has_a_limit() -> None:
+    require_quiet(0.05)
+    with pytest.raises(BusyError, match=r"use 0\.5 of"):
+        require_quiet(0.5)
+    with pytest.raises(BusyError, match="does not tell its load"):
+        require_quiet(None)
+
+
+def test_absent_peers_say_why_and_how(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, Bundle.open(tiny_bundle))
+    for peer in (Peer.ONNXRUNTIME, Peer.OPENVINO, Peer.DIFFUSERS, Peer.RUNTIME):
+        assert f"run `python benchmarks/peers.py --set-up {peer.value}" in absence(peer, place)
+    assert "random weights" in absence(Peer.LLAMACPP, place)
+    assert absence(Peer.REFERENCE, place) == ""
+    place.folder(Peer.RUNTIME).mkdir()
+    stamp = place.folder(Peer.RUNTIME) / "ready.json"
+    stamp.write_text('{"packages": []}')
+    assert absence(Peer.RUNTIME, place) == ""
+    stamp.write_text('{"packages": ["another==1"]}')  # of another version of this benchmark
+    assert "not set up" in absence(Peer.RUNTIME, place)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "apt-get install build-essential" in absence(Peer.COMPILE, place)
+    with pytest.raises(PeerError, match="needs a C\\+\\+ compiler"):
+        set_up(Peer.LLAMACPP, place, print)
+
+
+def test_sides_that_differ_are_not_timed(tiny_bundle: Path) -> None:
+    manifest = Bundle.open(tiny_bundle).manifest
+    rng = np.random.default_rng(0)
+
+    def refused(name: str, ours: Outputs, theirs: Outputs) -> str:
+        c = comparison(name)
+        check_parity(c, ours, ours, limits_of(c, manifest))  # the same passes
+        with pytest.raises(PeerError, match="would compare different work") as caught:
+            check_parity(c, ours, theirs, limits_of(c, manifest))
+        return str(caught.value)
+
+    latents = rng.normal(size=(1, 8, 4, 4)).astype(np.float32)
+    assert "relative_l2" in refused("unet_vs_openvino_fp32", {"prediction": latents}, {"prediction": 1.01 * latents})
+    logits = rng.normal(size=(4, 50)).astype(np.float32)
+    assert "cosine" in refused("llm_decode_vs_llamacpp", {"logits": logits}, {"logits": logits[::-1].copy()})
+    image, tokens = np.zeros((8, 8, 3), np.uint8), np.arange(10)
+    other = {"image": image + np.uint8(30), "tokens": tokens}
+    assert "psnr_db" in refused("turn_vs_reference", {"image": image, "tokens": tokens}, other)
+    shorter = {"image": image, "tokens": tokens[:5]}
+    assert "token_match" in refused("turn_vs_reference", {"image": image, "tokens": tokens}, shorter)
+
+
+def test_llama_without_our_tokens_and_with_rounding_is_accepted(tiny_bundle: Path) -> None:
+    c, rng = comparison("llm_decode_vs_llamacpp"), np.random.default_rng(0)
+    theirs = rng.normal(size=(8, 500)).astype(np.float32)
+    theirs[np.arange(8), np.arange(8)] = 9.0
+    ours = np.concatenate([theirs + 0.02 * rng.normal(size=theirs.shape), np.zeros((8, 8))], axis=1)
+    limits = limits_of(c, Bundle.open(tiny_bundle).manifest)
+    found = check_parity(c, {"logits": ours.astype(np.float32)}, {"logits": theirs}, limits)
+    assert found["same_choices"] == 1
+    exact = replace(c, theirs=Peer.ONNXRUNTIME)
+    with pytest.raises(PeerError):
+        check_parity(exact, {"logits": ours}, {"logits": theirs}, limits_of(exact, Bundle.open(tiny_bundle).manifest))
+
+
+def test_a_side_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    spec = WorkerSpec("ours.unet", str(tmp_path), 1, {"bundle": "/no/such/bundle"})
+    with pytest.raises(PeerError, match=r"ours\.unet failed \(BundleError: bundle /no/such/bundle is not a folder"):
+        Worker(Path(sys.executable), spec)
+
+
+def test_graphs_of_other_weights_are_refused(place: Place) -> None:
+    model = load_model("tiny")
+    spec, golden = stage(model.dimensions, "unet"), read_arrays(place.bundle.file("golden/unet.npz"))
+    _check_weights(place.bundle, model.unet, spec, golden)
+    with pytest.raises(PeerError, match="expected the same weights; build the bundle again"):
+        _check_weights(place.bundle, load_model("tiny", "random", seed=5).unet, spec, golden)
+
+
+@torch.no_grad()
+def test_both_gligen_sides_draw_the_same(tmp_path: Path) -> None:
+    from mgcc_benchmarks.peers_diffusers import DiffusersGligen
+
+    model = gligen_model()
+    inputs, profile = gligen_inputs(model), model.profile
+    table = compile_schedule(profile.sampler, profile.unet.prediction, profile.sampler.default_steps)
+    layout = Layout((), inputs["boxes"], inputs["box_mask"], inputs["phrase_embeddings"])
+    noise, conditioning = inputs["noise"], inputs["conditioning"]
+    scale = profile.sampler.default_guidance
+    *_, ours = ReferencePipeline(model).denoise(noise, table, conditioning, layout, scale)
+    side = DiffusersGligen(WorkerSpec("diffusers.gligen", str(tmp_path), 1))
+    theirs = torch.from_numpy(side.outputs()["latents"])
+    assert float((ours - theirs).norm() / theirs.norm()) < RELATIVE
+    assert side.run_ms() > 0
+    hidden = replace(layout, box_mask=torch.zeros_like(layout.box_mask))  # the boxes take part
+    *_, without = ReferencePipeline(model).denoise(noise, table, conditioning, hidden, scale)
+    assert float((without - theirs).norm() / theirs.norm()) > 10 * RELATIVE
+
+
+def test_chart_and_table_show_the_ratio() -> None:
+    def row(value: float, aim: float | None) -> dict[str, object]:
+        return {"value": value, "ci95": [value * 0.9, value * 1.1], "aim": aim, "ours_ms": 1.0, "theirs_ms": value}
+
+    found = {
+        "machine": {"cpu": "c"}, "bundle": {"profile": "p", "sha256": "0" * 64}, "threads": 2, "runs": 3, "warm_up": 1,
+        "quotable": False, "why_not_quotable": ["other programs used 1.00 cores before the start"],
+        "ratios": {"faster": row(2.0, 1.5), "fastest": row(4.0, None), "slower": row(0.5, None)}, "figures": {},
+        "skipped": {}, "failed": {},
+    }  # fmt: skip
+    text = markdown(found)
+    assert "Not to be quoted" in text and "| `faster` | 2.00 | 1.8 to 2.2 | ≥ 1.5 |" in text
+    pixels = np.asarray(chart(found)).astype(int)
+
+    def longest(colour: tuple[int, int, int]) -> list[int]:
+        return [int((np.abs(line - colour).sum(axis=1) == 0).sum()) for line in pixels]
+
+    green, brown = longest((70, 150, 90)), longest((200, 160, 80))
+    assert max(green) / max(brown) == pytest.approx(2, rel=0.06)  # a logarithmic scale: 4 is twice as far as 1/2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "1"], "--rounds is 1, expected 2 to 10000"),
+        (["--set-up", "nobody"], "invalid choice: 'nobody'"),
+        (["--bundle", "{bundle}", "--only", "speed"], "--only has speed, expected some of turn_vs_reference"),
+        (["--bundle", "/no/such/bundle", "--out", "{tmp}/r.json"], "/no/such/bundle is not a folder"),
+        (["--bundle", "{bundle}", "--out", "{tmp}/r.txt"], "does not end in .json"),
+        (["--bundle", "{bundle}", "--allow-busy", "--prompt-tokens", "9999", "--out", "{tmp}/r.json"], "context holds"),
+    ],
+)
+def test_bad_arguments_exit_with_two(
+    arguments: list[str], message: str, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([argument.format(tmp=tmp_path, bundle=tiny_bundle) for argument in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
