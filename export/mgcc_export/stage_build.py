@@ -33,7 +33,7 @@ from mgcc_export.peak_memory import with_peak
 from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, link_or_copy, stage_key
-from mgcc_export.stages import ExampleMaker, Stage, value_cases
+from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage, value_cases
 from mgcc_export.targets import Form, Precision, Recipe, Target
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_export.to_onnx import export_stage
@@ -225,9 +225,16 @@ def rebuild_command(profile: str, recipe: Recipe) -> str:
 
 
 def cases_of(stage: Stage) -> list[dict[str, int]]:
-    """Lengths at which a lower precision is compared: those of fp32, and one between the usual and the longest."""
+    """Lengths at which a lower precision is compared.
+
+    Those of fp32, one between the usual and the longest, and those of the golden data: what a device will be asked
+    to give.
+    """
     cases = value_cases(stage)
-    return cases if len(cases) < 2 else [*cases, between(cases[-2], cases[-1])]
+    if len(cases) < 2:
+        return cases  # of fixed shape, as the golden data is
+    golden = {name: GOLDEN_LENGTHS[name] for name in cases[0]}
+    return [*cases, between(cases[-2], cases[-1]), golden]
 
 
 def distribution(library: str) -> str:

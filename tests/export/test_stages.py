@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mgcc_export.errors import UnavailableError
+from mgcc_export.stage_build import cases_of
 from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, cases_note, collect_stages, value_cases
 from mgcc_ref.model import MgccModel
 from mgcc_runtime.contract import DType, stages
@@ -63,6 +64,13 @@ def test_a_long_context_is_reached_by_a_decode_step(tiny: MgccModel, monkeypatch
     assert cases_note(llm, value_cases(llm)) == "values of prompts compared up to 100 of 256 positions"
     monkeypatch.setattr("mgcc_export.stages.LARGE_PARAMETERS", 1000)
     assert max(c["T"] for c in value_cases(llm)) == 100
+
+
+def test_lower_precision_is_compared_where_the_device_will_be(tiny: MgccModel) -> None:
+    """At the lengths of the golden data too: a decision that falls otherwise there alone fails on every device."""
+    for stage in collect_stages(tiny):
+        lengths = {n: GOLDEN_LENGTHS[n] for n in value_cases(stage)[0]}
+        assert lengths in cases_of(stage)
 
 
 def test_a_cache_is_the_models_own(tiny: MgccModel) -> None:

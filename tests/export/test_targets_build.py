@@ -198,7 +198,8 @@ def test_estimates_follow_the_precision(profile: str) -> None:
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     plain = estimate_build(get_profile(profile))
     assert of[Precision.FP16].seconds > plain.seconds
-    assert of[Precision.FP16].cache_bytes > 0 == plain.cache_bytes
+    assert of[Precision.FP16].cache_bytes > 0
+    assert (plain.cache_bytes > 0) is get_profile(profile).llm.streamed  # whose weights are copied from the cache
 
 
 def test_what_cannot_fit_is_refused_with_the_way_out(
