@@ -167,8 +167,11 @@ def _set_up_optimum(place: Place, say: Callable[[str], None]) -> None:
     say("writing the language model for it")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    for kind in (AutoModelForCausalLM, AutoTokenizer):
-        kind.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder / "llm")
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name).float()
+    model.hf_quantizer = None  # the weights are plain numbers now, which transformers would refuse to save
+    model.config.__dict__.pop("quantization_config", None)
+    model.save_pretrained(folder / "llm")
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder / "llm")
     say("exporting with optimum-onnx")
     options = ("--task", "text-generation-with-past", "--model", folder / "llm")
     _run((place.python(Peer.OPTIMUM).with_name("optimum-cli"), "export", "onnx", *options, folder / "onnx"))
