@@ -167,7 +167,7 @@ def _set_up_optimum(place: Place, say: Callable[[str], None]) -> None:
     say("writing the language model for it")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name).float()
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
     model.hf_quantizer = None  # the weights are plain numbers now, which transformers would refuse to save
     model.config.__dict__.pop("quantization_config", None)
     model.save_pretrained(folder / "llm")
