@@ -46,9 +46,9 @@ _COPIES_OF_LARGEST_STAGE = 3
 #: Of a streamed model: of a stage, whose module goes before its graph is run, and of a block or the table.
 _STREAMED_COPIES = 3
 _SEGMENT_COPIES = 5
-#: Activations at once for each pixel of the picture (measured: Stable Diffusion's VAE decoder at 512x512, 3.6 GB).
-_PIXEL_BYTES = 15_000
-_OF_PICTURES = ("unet", "unet_plain", "vae_decoder")
+#: Activations at once for each pixel of the picture. Measured: Stable Diffusion's VAE decoder at 512x512, 3.6 GB. Its
+#: UNet took 12.9 GB to compare in fp32; its scan was ended at 20.7 GB and growing, so that this is a guess from above.
+_PIXEL_BYTES = {"unet": 40_000, "unet_plain": 40_000, "vae_decoder": 15_000}
 _GRAPH_BYTES = 150_000  # nodes and shapes of a stage
 _GOLDEN_BYTES = 4 * 2**20
 #: Of a runtime that has the bundle open: interpreter, engine and activations, beside weights and cache.
@@ -113,9 +113,8 @@ def _streamed_peak(profile: Profile, counts: Mapping[str, int], recipe: Recipe) 
     """Of a build that holds one stage at a time, and of the language model its table and one block."""
     llm = profile.llm
     table = llm.vocabulary * llm.hidden * _FP32_BYTES
-    pictures = _PIXEL_BYTES * profile.image_px**2
     steps = [
-        _STREAMED_COPIES * count * _FP32_BYTES + (pictures if name in _OF_PICTURES else 0)
+        _STREAMED_COPIES * count * _FP32_BYTES + _PIXEL_BYTES.get(name, 0) * profile.image_px**2
         for name, count in counts.items()
         if name != "llm"
     ]

@@ -233,7 +233,7 @@ def test_debugging_it_whole_is_refused(patch: pytest.MonkeyPatch, tmp_path: Path
 @pytest.mark.parametrize("target", [Target.RTX, Target.JETSON])
 def test_the_real_one_fits_24_gb_in_int4(target: Target) -> None:
     """OPT-6.7B in fp32 alone is 27 GB, and in fp16 its engine's builder wants 41."""
-    need = {p: estimate_build(get_profile("paper"), (), choose_recipe(target, p)) for p in list(Precision)[2:]}
+    need = {p: estimate_build(get_profile("paper"), ("llm",), choose_recipe(target, p)) for p in list(Precision)[2:]}
     assert need[Precision.INT4].peak_memory_bytes < 23 * 2**30
     assert (need[Precision.FP16].peak_memory_bytes > 40 * 2**30) is (target is Target.RTX)
     calibrated = estimate_build(get_profile("paper"), (), choose_recipe(Target.CPU, Precision.INT4))
