@@ -75,7 +75,7 @@ class DrawStep:
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
         self._precision = precision  # of the frozen model that is read
-        self.model = load_frozen(profile, weights)
+        self.model = load_frozen(profile, weights, run_folder.parent)
         self.alignment = Alignment(self.model)
         load_module(self.alignment, weights / "alignment.safetensors")
         self._turns = self._read(run_folder / "train.npz", SEED, TURNS, Split.TRAIN)
