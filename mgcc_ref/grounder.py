@@ -36,30 +36,36 @@ class QueryBlock(nn.Module):
 
 
 CENTRE_BINS = 24
-_NEAR_BINS = 2  # on either side of the best one that the centre is averaged over
+_NEAR_BINS = 6  # on either side of the best one that the centre is averaged over
+_SMOOTH_BINS = 3.0  # sigma of the bell in which the best bin is looked for: the most likely neighbourhood, not bin
 
 
 class BoxHead(nn.Module):
     """Box of a query: a distribution over bins for each coordinate of the centre, and the size.
 
     A regressed centre settles between the places that a text leaves open ("next to": left or right); a
-    distribution keeps them apart, and its mode is one of them.
+    distribution keeps them apart, and the mean around its mode is one of them. Of 602 objects in unseen
+    conversations, 0.729 stood as told with the neighbourhood's mode, 0.708 with the sharpest bin's and its two
+    neighbours on either side, 0.718 with the mean of all.
     """
 
     bin_centres: Tensor
+    smoothing: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2 * CENTRE_BINS + 2))
         centres = (torch.arange(CENTRE_BINS) + 0.5) / CENTRE_BINS
         self.register_buffer("bin_centres", centres, persistent=False)
+        apart = CENTRE_BINS * (centres.unsqueeze(1) - centres)
+        self.register_buffer("smoothing", (-0.5 * (apart / _SMOOTH_BINS).square()).softmax(dim=0), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., width) -> boxes cxcywh (..., 4) in [0, 1] and bin logits (..., 2, CENTRE_BINS)."""
         out = self.layers(x)
         logits = out[..., : 2 * CENTRE_BINS].unflatten(-1, (2, CENTRE_BINS))
         index = torch.arange(CENTRE_BINS, device=x.device)
-        best = logits.argmax(dim=-1, keepdim=True)
+        best = (logits.softmax(dim=-1) @ self.smoothing).argmax(dim=-1, keepdim=True)
         around = logits.masked_fill((index - best).abs() > _NEAR_BINS, -1e4)
         centre = (around.softmax(dim=-1) * self.bin_centres).sum(dim=-1)
         return torch.cat([centre, out[..., 2 * CENTRE_BINS :].sigmoid()], dim=-1), logits

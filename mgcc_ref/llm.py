@@ -172,14 +172,36 @@ class CausalLm(nn.Module):
 
         `positions` (S,) int64 replaces the running count; only training uses it, with a mask of its own.
         """
+        layers, present = self._pass(len(self.blocks), inputs_embeds, past, mask, positions)
+        return torch.cat([layers[i] for i in self.config.feature_layers], dim=-1), layers[-1], present
+
+    def context_features(
+        self,
+        inputs_embeds: Tensor,
+        past: tuple[Tensor, ...],
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(feature layers (B, S, D_f), present) as `features` gives them, of no more blocks than they need.
+
+        Training's: `past` and `present` hold the first `feature_depth` layers alone.
+        """
+        layers, present = self._pass(self.config.feature_depth, inputs_embeds, past, mask, positions)
+        return torch.cat([layers[i] for i in self.config.feature_layers], dim=-1), present
+
+    def _pass(
+        self, depth: int, inputs_embeds: Tensor, past: tuple[Tensor, ...], mask: Tensor | None, positions: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """hidden_states 0 to `depth` of the first `depth` blocks, and their cache."""
         x, mask, rotary = self.enter(inputs_embeds, past[0].shape[2], mask, positions)
         layers, present = [x], []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks[:depth]):
             x, key, value = block(x, (past[2 * i], past[2 * i + 1]), mask, rotary)
             layers.append(x)
             present += [key, value]
-        layers[-1] = last = self.final_norm(x)
-        return torch.cat([layers[i] for i in self.config.feature_layers], dim=-1), last, present
+        if depth == len(self.blocks):
+            layers[-1] = self.final_norm(x)
+        return layers, present
 
     def enter(
         self, inputs_embeds: Tensor, before: int, mask: Tensor | None = None, positions: Tensor | None = None

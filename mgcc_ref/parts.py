@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mgcc_ref.clip import build_clip
+from mgcc_ref.clip import build_clip, build_projection
 from mgcc_ref.config import Profile
 from mgcc_ref.grounder import LayoutHead
 from mgcc_ref.llm import CausalLm, ImageTokens
@@ -125,8 +125,7 @@ class PartedModel:
         if part == "clip":
             return build_clip(p.clip)
         if part == "projection":
-            known = self.model.vision_encoder.projection
-            return nn.Linear(known.in_features, known.out_features)
+            return build_projection(p.clip, p.visual_pooling, p.visual_tokens, p.llm.hidden)
         if part == "refiner":
             return Refiner(p.refiner, features, p.llm.hidden, positions, width)
         if part == "grounder":

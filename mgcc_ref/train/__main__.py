@@ -83,7 +83,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
     "draw": (_draw, LoopOptions(total_steps=400, learning_rate=5e-3, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
-        LoopOptions(total_steps=5000, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=500),
+        LoopOptions(total_steps=3000, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=500),
     ),
     "evaluator": (_evaluator, LoopOptions(total_steps=600, learning_rate=1.5e-3, ema_decay=0.99)),
 }

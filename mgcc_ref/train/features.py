@@ -27,7 +27,7 @@ class Contexts:
 
     features: Tensor  # (B, S, D_f)
     mask: Tensor  # (B, S) bool
-    cache: tuple[Tensor, ...]  # 2 x layers of (B, H_kv, S, d)
+    cache: tuple[Tensor, ...]  # 2 x feature depth of (B, H_kv, S, d)
 
 
 def left_padding_mask(mask: Tensor, new: int) -> Tensor:
@@ -54,7 +54,7 @@ def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Conte
     embeds = torch.stack([torch.nn.functional.pad(e, (0, 0, longest - len(e), 0)) for e in embedded])
     mask = torch.stack([torch.arange(longest) >= longest - len(e) for e in embedded])
     cache = model.llm.empty_cache(len(requests))
-    features, _, present = model.llm.features(embeds, cache, left_padding_mask(mask, longest))
+    features, present = model.llm.context_features(embeds, cache, left_padding_mask(mask, longest))
     return Contexts(features, mask, tuple(present))
 
 
@@ -106,7 +106,7 @@ def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarra
         mask[own, :end] = True
         mask[own, own] = torch.ones(extra, extra, dtype=torch.bool).tril()
         positions[own] = end + torch.arange(extra)
-    features, _, _ = model.llm.features(embeds, model.llm.empty_cache(), mask, positions)
+    features, _ = model.llm.context_features(embeds, model.llm.empty_cache(), mask, positions)
     return features[0].float().clamp(-6e4, 6e4).half().numpy()  # within float16's range
 
 

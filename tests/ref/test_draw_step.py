@@ -36,7 +36,9 @@ def test_held_back_phrasings_are_never_trained_on(bank: dict[Split, str]) -> Non
 
 def test_no_line_asks_and_does_not_ask() -> None:
     for split in Split:
-        assert not lines(phrases_draw.DRAW, split) & (lines(phrases_draw.TALK, split) | lines(phrases_draw.TRICKY, split))
+        assert not lines(phrases_draw.DRAW, split) & (
+            lines(phrases_draw.TALK, split) | lines(phrases_draw.TRICKY, split)
+        )
 
 
 def test_the_row_of_the_head_is_the_objective(tiny: MgccModel) -> None:

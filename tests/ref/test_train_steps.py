@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
-from mgcc_ref.train import context_store
+from mgcc_ref.train import context_store, visual_projection
 from mgcc_ref.train.__main__ import main
 from mgcc_ref.train.steps import align, clip, draw, grounder, student, unet, vae
 
@@ -35,7 +35,9 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(context_store, "GROUP_SIZE", 4)
         patch.setattr(align, "GROUPS", 3)
         patch.setattr(align, "HELD_BACK_GROUPS", 1)
-        patch.setattr(align, "REGRESSION_SCENES", 200)
+        patch.setattr(visual_projection, "SCENES", 200)
+        patch.setattr(visual_projection, "HELD_BACK_SCENES", 100)
+        patch.setattr(visual_projection, "STEPS", 20)
         patch.setattr(draw, "TURNS", 24)
         patch.setattr(draw, "HELD_BACK_TURNS", 12)
         patch.setattr(grounder, "BATCH_SIZE", 4)
@@ -126,7 +128,7 @@ def test_visual_targets_read_like_the_labels_words() -> None:
 
     model = load_model("tiny")
     scene = Scene(Background.SNOW, (place("fox", (0.8, 0.2), 30),))
-    tokens = align.visual_targets(model, [scene])[0]
+    tokens = visual_projection.visual_targets(model, [scene])[0]
     fox = align.word_embedding(model, "fox")
     likeness = torch.cosine_similarity(tokens, fox.unsqueeze(0))
     assert int(likeness.argmax()) == 1, "top right is the second quadrant"

@@ -1,10 +1,9 @@
 """Step `align`: visual projection, [IMG] tokens, CMRM and mapper, around the frozen language model.
 
-The visual projection is solved, not iterated: ridge regression from the frozen vision features to the language
-model's own embeddings of the words for what stands in each quadrant, so that visual tokens read like words. Then
-the [IMG] embeddings, the CMRM and the mapper learn to give the text tower's output for the target's canonical
-caption (L2, as GILL). The contexts are read once; their caches are kept on disk, so a training step passes only the
-eight [IMG] tokens through the language model, with gradient.
+The visual projection comes from `visual_projection.py`, once for all steps that read. Then the [IMG] embeddings, the
+CMRM and the mapper learn to give the text tower's output for the target's canonical caption (L2, as GILL). The contexts
+are read once; their caches are kept on disk, so a training step passes only the eight [IMG] tokens through the language
+model, with gradient.
 """
 
 from __future__ import annotations
@@ -22,16 +21,14 @@ from torch import Tensor, nn
 
 from mgcc_ref.config import Profile
 from mgcc_ref.model import Alignment, MgccModel, load_untrained
-from mgcc_ref.prompting import preprocess
 from mgcc_ref.story.captions import canonical_caption
-from mgcc_ref.story.layout_words import place_of
 from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import Background, PlacedObject, Scene, random_scene, render
-from mgcc_ref.tokens import encode_user_text
+from mgcc_ref.story.scene import Background
 from mgcc_ref.train.context_store import GROUP_SIZE, ContextStore
 from mgcc_ref.train.features import left_padding_mask, read_requests
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.requests import Request, training_request
+from mgcc_ref.train.visual_projection import fit_visual_projection, word_embedding
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
@@ -41,62 +38,7 @@ BACKGROUND_TOKEN, BACKGROUND_WEIGHT = (
     1,
     12.0,
 )  # a caption's first word is its background, and it rules the whole picture
-REGRESSION_SCENES = 3000
-RIDGE = 1e-2
-SEED, HELD_BACK_SEED, SCENE_SEED = 5_000_003, 6_000_003, 7_000_003
-
-
-def word_embedding(model: MgccModel, text: str) -> Tensor:
-    """Mean input embedding of ` text` (with the space that it has inside a sentence): (D,)."""
-    ids = encode_user_text(model.tokenizer, " " + text)
-    return model.embed_tokens[torch.tensor(ids)].mean(dim=0)
-
-
-def quadrant(item: PlacedObject) -> int:
-    x, y = item.centre
-    return 2 * int(y >= 0.5) + int(x >= 0.5)
-
-
-def visual_targets(model: MgccModel, scenes: list[Scene]) -> Tensor:
-    """What the four visual tokens should read like: (scenes, 4, D)."""
-    words: dict[str, Tensor] = {}
-
-    def word(text: str) -> Tensor:
-        if text not in words:
-            words[text] = word_embedding(model, text)
-        return words[text]
-
-    rows = []
-    for scene in scenes:
-        for cell in range(4):
-            items = [o for o in scene.objects if quadrant(o) == cell]
-            read = [word(o.label) + 0.5 * word(place_of(o.box).value.replace("-", " ")) for o in items]
-            read.append(0.5 * word(scene.background.value))
-            rows.append(torch.stack(read).mean(dim=0))
-    return torch.stack(rows).view(len(scenes), 4, -1)
-
-
-def solve_visual_projection(model: MgccModel) -> float:
-    """Fit the projection in closed form; returns the share of the targets' variance that it explains."""
-    scenes = [random_scene(np.random.default_rng([SCENE_SEED, i])) for i in range(REGRESSION_SCENES)]
-    features = torch.cat(
-        [
-            model.vision_encoder.pooled_features(
-                torch.cat([preprocess(Image.fromarray(render(s)), model) for s in scenes[i : i + 100]])
-            )
-            for i in range(0, len(scenes), 100)
-        ]
-    ).flatten(0, 1)
-    targets = visual_targets(model, scenes).flatten(0, 1)
-    x, y = features.double(), targets.double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    xc, yc = x - x_mean, y - y_mean
-    ridge = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(xc.T @ xc + ridge, xc.T @ yc)  # (2 width, D)
-    explained = 1 - (yc - xc @ weight).square().sum() / yc.square().sum()
-    model.vision_encoder.projection.weight.copy_(weight.T)
-    model.vision_encoder.projection.bias.copy_(y_mean - x_mean @ weight)
-    return float(explained)
+SEED, HELD_BACK_SEED = 5_000_003, 6_000_003
 
 
 class AlignObjective(nn.Module):
@@ -129,7 +71,7 @@ class AlignObjective(nn.Module):
         cache = tuple(batch["cache"].float().unbind(0))
         tokens = self.alignment.image_tokens.embeddings.expand(len(batch["target"]), -1, -1)
         mask = F.pad(batch["mask"], (0, tokens.shape[1]), value=True)
-        image_features, _, _ = self._llm[0].features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
+        image_features, _ = self._llm[0].context_features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
         given: Tensor = self.alignment.refiner(image_features, batch["features"].float(), batch["mask"])
         return given
 
@@ -147,7 +89,7 @@ class AlignStep:
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
         self._precision = precision  # of the frozen model that is read
-        self.model = load_frozen(profile, weights)
+        self.model = load_frozen(profile, weights, run_folder.parent)
         with torch.no_grad():
             draw = self.model.llm.image_tokens.embeddings
             draw.add_(word_embedding(self.model, "picture") - draw.mean(dim=0))
@@ -196,11 +138,13 @@ class AlignStep:
         load_module(self.objective.alignment, folder / "alignment.safetensors")
 
 
-def load_frozen(profile: Profile, weights: Path) -> MgccModel:
-    """What `align` and `grounder` build on: the language model, the trained CLIP and the projection between them."""
+def load_frozen(profile: Profile, weights: Path, shared: Path) -> MgccModel:
+    """What `align` and `grounder` build on: the language model, the trained CLIP and the projection between them.
+
+    The projection is trained once and kept in the folder `shared`, so that all runs beside each other read alike.
+    """
     model = load_untrained(profile)
     load_module(model.clip, weights / "clip.safetensors")
     model.settle()
-    with torch.no_grad():
-        log.info("visual projection explains %.3f of its targets", solve_visual_projection(model))
+    fit_visual_projection(model, shared / "visual-projection.safetensors")
     return model

@@ -28,7 +28,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 128
-TURNS, HELD_BACK_TURNS = 3000, 240
+TURNS, HELD_BACK_TURNS = 1500, 240
 SEED, HELD_BACK_SEED = 12_000_017, 13_000_027
 FEATURE_NOISE = 0.05  # of a feature's own spread: few phrasings, many dimensions
 
@@ -75,7 +75,7 @@ class DrawStep:
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
         self._precision = precision  # of the frozen model that is read
-        self.model = load_frozen(profile, weights)
+        self.model = load_frozen(profile, weights, run_folder.parent)
         self.alignment = Alignment(self.model)
         load_module(self.alignment, weights / "alignment.safetensors")
         self._turns = self._read(run_folder / "train.npz", SEED, TURNS, Split.TRAIN)

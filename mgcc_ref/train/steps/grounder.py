@@ -29,7 +29,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 48
-TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 12_000, 200
+TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 10_000, 200
 SEED, HELD_BACK_SEED = 8_000_003, 9_000_003
 LAST_POINT_CHANCE = 0.4
 CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
@@ -154,7 +154,7 @@ class GrounderStep:
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
         self._precision = precision  # of the frozen model that is read
-        self.model = load_frozen(profile, weights)
+        self.model = load_frozen(profile, weights, run_folder.parent)
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
         features = run_folder.parent / "features"  # beside the run: runs of other seeds read the same ones

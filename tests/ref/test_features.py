@@ -1,0 +1,43 @@
+"""Reading conversations: one pass gives what each request read alone gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mgcc_ref.model import MgccModel, load_model
+from mgcc_ref.prompting import build_prompt
+from mgcc_ref.story.phrases import Split
+from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation, read_requests
+from mgcc_ref.train.requests import training_conversation
+
+
+@pytest.fixture(scope="module")
+def tiny() -> MgccModel:
+    return load_model("tiny")
+
+
+@torch.no_grad()
+def test_every_point_reads_as_its_own_request_does(tiny: MgccModel) -> None:
+    conversations = [training_conversation(5, i, Split.TRAIN) for i in range(6)]
+    assert len({len(c.parts) for c in conversations}) > 1, "of different kinds and lengths"
+    for conversation in conversations:
+        rows = read_conversation(tiny, conversation)
+        reading = Reading(rows, point_ends(tiny, conversation), len(closing_ids(tiny)))
+        for point in range(len(reading.ends)):
+            embeds = build_prompt(tiny, conversation.request(point).parts).embeddings
+            alone, _, _ = tiny.llm.features(embeds, tiny.llm.empty_cache())
+            np.testing.assert_allclose(reading.context(point), alone[0].numpy(), rtol=2e-3, atol=2e-3)
+
+
+@torch.no_grad()
+def test_requests_read_together_read_as_alone(tiny: MgccModel) -> None:
+    requests = [training_conversation(5, i, Split.TRAIN).request(0) for i in range(3)]
+    contexts = read_requests(tiny, [r.parts for r in requests])
+    for row, request in enumerate(requests):
+        embeds = build_prompt(tiny, request.parts).embeddings
+        alone, _, _ = tiny.llm.features(embeds, tiny.llm.empty_cache())
+        own = contexts.features[row, contexts.mask[row]]
+        torch.testing.assert_close(own, alone[0], rtol=1e-3, atol=1e-3)
+    assert len(contexts.cache) == 2 * tiny.profile.llm.feature_depth
