@@ -7,6 +7,8 @@ Written out rather than taken from `transformers`, so that one pass is one plain
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -195,7 +197,7 @@ class CausalLm(nn.Module):
         """hidden_states 0 to `depth` of the first `depth` blocks, and their cache."""
         x, mask, rotary = self.enter(inputs_embeds, past[0].shape[2], mask, positions)
         layers, present = [x], []
-        for i, block in enumerate(self.blocks[:depth]):
+        for i, block in enumerate(islice(self.blocks, depth)):
             x, key, value = block(x, (past[2 * i], past[2 * i + 1]), mask, rotary)
             layers.append(x)
             present += [key, value]

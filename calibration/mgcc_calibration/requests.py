@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class RequestSource:
 def storyworld_requests(count: int, seed: int) -> RequestSource:
     """`count` requests of the training split; the i-th depends on (seed, i) alone. DataError if `count` < 1.
 
+    If none of them has an image, the next one that does takes the place of the last.
     Never the held-back split: what is scored later must not have set the ranges.
     """
     if count < 1:
@@ -46,9 +48,16 @@ def storyworld_requests(count: int, seed: int) -> RequestSource:
             "install it with `pip install 'mgcc-edge[train]'`, or give a folder of your own stories"
         ) from None
     parts = [tuple(training_request(seed, i).parts) for i in range(count)]
+    if not any(_shows_something(p) for p in parts):  # the vision tower needs data as well
+        later = (tuple(training_request(seed, i).parts) for i in itertools.count(count))
+        parts[-1] = next(p for p in later if _shows_something(p))
     return RequestSource(
         f"StoryWorld, training split, seed {seed}", tuple(Request(p, seed + i) for i, p in enumerate(parts))
     )
+
+
+def _shows_something(parts: tuple[Part, ...]) -> bool:
+    return any(not isinstance(part, str) for part in parts)
 
 
 def folder_requests(folder: Path, seed: int) -> RequestSource:

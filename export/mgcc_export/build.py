@@ -21,7 +21,7 @@ from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.stage_build import Progress, StageBuilder
 from mgcc_export.stage_cache import BuiltStage, StageCache, versions
 from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
-from mgcc_export.targets import LADDER, REQUEST_TOLERANCES, TOLERANCES, Form, Precision, Recipe, Target
+from mgcc_export.targets import LADDER, TOLERANCES, Form, Precision, Recipe, Target, request_tolerance
 from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.parts import PartedModel, load_parts
@@ -184,7 +184,7 @@ def _manifest(
         requires=REQUIRES if recipe.form is Form.ONNX else {"runtime": REQUIRES["runtime"]},
         memory_estimate_bytes=estimate_build(profile, options.stages, recipe).device_memory_bytes,
         tolerances={name: TOLERANCES[precision] for name, precision in precisions.items()},
-        request_tolerance=REQUEST_TOLERANCES[min(precisions.values(), key=LADDER.index)],
+        request_tolerance=request_tolerance(min(precisions.values(), key=LADDER.index), random_weights=random),
     )
 
 

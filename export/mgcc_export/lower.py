@@ -75,7 +75,7 @@ def lower_stage(
         first = ""
         for attempt in work.attempts(precision):
             if not work.write(precision, attempt):
-                first = f"{precision}: no weight is of a form that takes it"
+                first = first or f"{precision}: no weight is of a form that takes it"
                 break
             try:
                 parity, boundary = work.compare(precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 
@@ -76,6 +76,16 @@ REQUEST_TOLERANCES = {
     Precision.INT8: RequestTolerance(psnr_db=22.0, token_match=0.25),
     Precision.INT4: RequestTolerance(psnr_db=12.0, token_match=0.0, boxes_equal=False),
 }
+
+
+def request_tolerance(precision: Precision, *, random_weights: bool) -> RequestTolerance:
+    """What a whole request has to keep to. To a model with random weights all words are about equally likely, so
+    that below fp32 rounding picks even the first: no token is asked for.
+    """
+    tolerance = REQUEST_TOLERANCES[precision]
+    if random_weights and precision is not Precision.FP32:
+        return replace(tolerance, token_match=0.0)
+    return tolerance
 
 
 def choose_recipe(target: Target, precision: Precision) -> Recipe:
