@@ -7,7 +7,8 @@ choice (the largest logit) is made all the same, and the parity check counts how
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 
 Logits = NDArray[Any]  # (V,) float32 of the last position
+Cache = TypeVar("Cache")
 
 
 class LlmEngine(Protocol):
@@ -33,6 +35,30 @@ class LlmEngine(Protocol):
     def step(self, token: int) -> Logits:
         """Read one more token."""
         ...
+
+
+class CachedLlm(ABC, Generic[Cache]):
+    """An engine whose cache is a value that a pass is given and gives anew."""
+
+    versions: dict[str, str]
+
+    def __init__(self, empty: Cache) -> None:
+        self.empty = self.start = self.now = empty
+
+    @abstractmethod
+    def read(self, ids: NDArray[np.int64], cache: Cache) -> Logits:
+        """Read (S,) tokens behind `cache`; `now` is the cache with them."""
+
+    def prefill(self, ids: NDArray[np.int64]) -> Logits:
+        logits = self.read(ids, self.empty)
+        self.start = self.now
+        return logits
+
+    def rewind(self) -> None:
+        self.now = self.start
+
+    def step(self, token: int) -> Logits:
+        return self.read(np.array([token]), self.now)
 
 
 class _LlmSide:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
+from mgcc_benchmarks.peers_llm import CachedLlm, DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 
 _VERSIONS = {"onnxruntime": ort.__version__}
@@ -38,7 +38,7 @@ class OrtUnet:
         return (time.perf_counter() - start_s) * 1e3
 
 
-class OrtLlm:
+class OrtLlm(CachedLlm[list[ort.OrtValue]]):
     """The cache stays in ONNX Runtime's own values, as its documentation advises; numpy would copy it each step."""
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -49,26 +49,14 @@ class OrtLlm:
         self.outputs = [o.name for o in self.session.get_outputs()]
         heads, width = inputs[1].shape[1], inputs[1].shape[3]
         nothing = ort.OrtValue.ortvalue_from_numpy(np.zeros((1, heads, 0, width), np.float32))
-        self.empty = [nothing] * len(self.past)
-        self.start = self.now = self.empty
+        super().__init__([nothing] * len(self.past))
 
-    def _read(self, ids: NDArray[np.int64], cache: list[ort.OrtValue]) -> Logits:
+    def read(self, ids: NDArray[np.int64], cache: list[ort.OrtValue]) -> Logits:
         embeddings = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.table[ids][None]))
         feeds = {"inputs_embeds": embeddings, **dict(zip(self.past, cache, strict=True))}
         logits, _, *self.now = self.session.run_with_ort_values(self.outputs, feeds)
         found: Logits = logits.numpy()[0, 0]
         return found
-
-    def prefill(self, ids: NDArray[np.int64]) -> Logits:
-        logits = self._read(ids, self.empty)
-        self.start = self.now
-        return logits
-
-    def rewind(self) -> None:
-        self.now = self.start
-
-    def step(self, token: int) -> Logits:
-        return self._read(np.array([token]), self.now)
 
 
 class OrtPrefill(PrefillSide):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
+from mgcc_benchmarks.peers_llm import CachedLlm, DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 from mgcc_runtime.bench_parts import turn_texts
 from mgcc_runtime.bundle import Bundle
@@ -103,33 +103,22 @@ class OurUnet:
         return (time.perf_counter() - start_s) * 1e3
 
 
-class OurLlm:
+class OurLlm(CachedLlm[KvCache]):
     """The bundle's stage `llm` with the runtime's immutable cache."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         bundle = Bundle.open(spec.files["bundle"])
         self.session = _open(bundle, "llm", spec.threads)
-        self.prompts, self.dimensions = PromptBuilder(bundle), bundle.manifest.dimensions
-        self.present = present_names(self.dimensions.layers)
+        self.prompts, dimensions = PromptBuilder(bundle), bundle.manifest.dimensions
+        self.present = present_names(dimensions.layers)
         self.versions = our_versions(bundle.manifest.stages["llm"].engine)
-        self.start = self.now = KvCache.empty(self.dimensions)
+        super().__init__(KvCache.empty(dimensions))
 
-    def _read(self, ids: NDArray[np.int64], cache: KvCache) -> Logits:
+    def read(self, ids: NDArray[np.int64], cache: KvCache) -> Logits:
         outputs = self.session.run({"inputs_embeds": self.prompts.embed(ids), **cache.feeds()}, keep=self.present)
         self.now = cache.extended(outputs, len(ids))
         logits: Logits = outputs["logits"][0, 0]
         return logits
-
-    def prefill(self, ids: NDArray[np.int64]) -> Logits:
-        logits = self._read(ids, KvCache.empty(self.dimensions))
-        self.start = self.now
-        return logits
-
-    def rewind(self) -> None:
-        self.now = self.start
-
-    def step(self, token: int) -> Logits:
-        return self._read(np.array([token]), self.now)
 
 
 class OurPrefill(PrefillSide):

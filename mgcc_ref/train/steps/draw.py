@@ -17,12 +17,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from mgcc_ref.config import Profile
-from mgcc_ref.model import Alignment, MgccModel
+from mgcc_ref.model import Alignment, MgccModel, load_untrained
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
-from mgcc_ref.train.steps.align import load_frozen
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
@@ -75,7 +74,7 @@ class DrawStep:
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
         self._precision = precision  # of the frozen model that is read
-        self.model = load_frozen(profile, weights, run_folder.parent)
+        self.model = load_untrained(profile)  # turns are texts: nothing but the language model reads them
         self.alignment = Alignment(self.model)
         load_module(self.alignment, weights / "alignment.safetensors")
         self._turns = self._read(run_folder / "train.npz", SEED, TURNS, Split.TRAIN)
