@@ -1,10 +1,12 @@
-"""Pre-norm attention pieces that the refinement module and the grounder share."""
+"""Pre-norm attention pieces that the refinement module, the grounder and the visual projection share."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mgcc_ref.rotary import rotate
 
 
 class LayerwiseNorm(nn.Module):
@@ -38,10 +40,23 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, length, d)
 
-    def forward(self, queries: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
-        """`memory_mask` (B, S) bool is true where memory counts."""
+    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of memory (B, S, W_m), to be attended more than once: each (B, heads, S, d)."""
+        return self._split(self.key(memory)), self._split(self.value(memory))
+
+    def forward(
+        self,
+        queries: Tensor,
+        memory: Tensor | tuple[Tensor, Tensor],
+        memory_mask: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """`memory_mask` (B, S) bool is true where memory counts; `rotary` turns queries and keys alike."""
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
-        q, k, v = self._split(self.query(queries)), self._split(self.key(memory)), self._split(self.value(memory))
+        q = self._split(self.query(queries))
+        k, v = self.remember(memory) if isinstance(memory, Tensor) else memory
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,8 @@ class ScenePainter:
         with torch.no_grad():
             return self.vae.encode(scene_pixels(scenes, self.profile.image_px))
 
-    def conditions(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
-        """What the UNet is told of each scene: boxes, box_mask, phrases, conditioning; and the cells inside boxes."""
+    def boxes(self, scenes: Sequence[Scene]) -> dict[str, Tensor]:
+        """Where the UNet is told that things stand: boxes, box_mask, phrases; and the cells inside boxes."""
         n, size = self.profile.max_objects, self.profile.unet.latent_px
         boxes, mask = np.zeros((len(scenes), n, 4), np.float32), np.zeros((len(scenes), n), np.float32)
         labels, inside = np.zeros((len(scenes), n), np.int64), np.zeros((len(scenes), size, size), np.float32)
@@ -61,16 +61,19 @@ class ScenePainter:
                 boxes[b, i], mask[b, i], labels[b, i] = item.box, 1, LABELS.index(item.label)
                 x1, y1, x2, y2 = (np.array(item.box) * size).round().astype(int)
                 inside[b, y1 : y2 + 1, x1 : x2 + 1] = 1
-        with torch.no_grad():
-            conditioning = self.text_encoder(encode_captions(self.tokenizer, captions))[0]
         mask_t = torch.from_numpy(mask)
         return {
             "boxes": torch.from_numpy(boxes),
             "box_mask": mask_t,
             "phrases": self.phrase_table[torch.from_numpy(labels)] * mask_t.unsqueeze(-1),
             "inside": torch.from_numpy(inside),
-            "conditioning": conditioning,
         }
+
+    def conditions(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
+        """What the UNet is told of each scene: `boxes`, and the captions' conditioning."""
+        with torch.no_grad():
+            conditioning = self.text_encoder(encode_captions(self.tokenizer, captions))[0]
+        return {**self.boxes(scenes), "conditioning": conditioning}
 
     def trajectory(
         self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int | list[int]

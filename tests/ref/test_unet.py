@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from mgcc_ref.layout_map import LAYOUT_CHANNELS, LAYOUT_EMBEDDING, PAINTED_CHANNELS, LayoutMap
 from mgcc_ref.model import MgccModel
 from mgcc_ref.pipeline import GroundedObject, ReferencePipeline
-from mgcc_ref.unet import LAYOUT_CHANNELS, LAYOUT_EMBEDDING, LayoutMap, position_channels
+from mgcc_ref.unet import position_channels
 
 
 @torch.no_grad()
@@ -21,8 +22,17 @@ def test_layout_map_covers_exactly_the_cells_of_the_box() -> None:
     expected[4:6, 4] = 0.5  # the box ends half-way through this cell
     torch.testing.assert_close(coverage, expected)
     assert not painted[0, :, :4].any(), "the masked object paints nothing"
-    u = painted[0, LAYOUT_EMBEDDING]
+    u = painted[0, PAINTED_CHANNELS + LAYOUT_EMBEDDING]
     assert u[4, 2] < u[4, 3]
+
+
+def test_the_painter_paints_the_same_while_it_learns() -> None:
+    """Training computes covered cells alone, all others compute every cell."""
+    layout = LayoutMap(phrase=3, latent_px=8)
+    boxes = torch.tensor([[[0.2, 0.5, 0.55, 0.8], [0.5, 0.1, 0.9, 0.6]], [[0.0, 0.0, 0.3, 0.2], [0.1, 0.1, 0.4, 0.9]]])
+    told = boxes, torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.randn(2, 2, 3)
+    torch.testing.assert_close(layout.train()(*told), layout.eval()(*told))
+    assert layout(*told)[0, 0].count_nonzero() < 64, "a cell that no box covers stays empty"
 
 
 def test_position_channels_are_the_recipes() -> None:

@@ -18,6 +18,8 @@ from mgcc_ref.config import Profile
 from mgcc_ref.schedule import build_scheduler
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.scene import Scene, random_scene
+from mgcc_ref.train import layout_painter
+from mgcc_ref.train.layout_painter import PaintedLatents, fit_painter
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
@@ -27,16 +29,20 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
-CACHED_SCENES = 24_000
+CACHED_SCENES = 40_000
 DROP_BOXES, DROP_ALL = 0.25, 0.10
 BACKGROUND_ONLY_CAPTIONS = 0.5
 BOX_WEIGHT = 2.0  # extra loss weight inside the boxes: objects are small, and they are the point
-SCENE_SEED = 3_000_003
+PAINT_LOSS = 0.3
+SCENE_SEED = 3_100_003
 HELD_BACK_SEED = 4_000_003
 
 
 class UNetObjective(nn.Module):
-    """Mean squared error of the v-prediction, weighted inside the boxes; t uniform over the training schedule."""
+    """Mean squared error of the v-prediction, weighted inside the boxes; t uniform over the training schedule.
+
+    The layout map's painter goes on answering for itself, too (`layout_painter.py`).
+    """
 
     signal: Tensor  # square roots of the schedule's cumulative alphas, (1000,)
     sigma: Tensor
@@ -44,6 +50,7 @@ class UNetObjective(nn.Module):
     def __init__(self, unet: GroundedUNet, alphas_cumprod: Tensor) -> None:
         super().__init__()
         self.unet = unet
+        self.shown = PaintedLatents(unet.latent_channels)
         self.register_buffer("signal", alphas_cumprod.sqrt(), persistent=False)
         self.register_buffer("sigma", (1 - alphas_cumprod).sqrt(), persistent=False)
 
@@ -51,17 +58,14 @@ class UNetObjective(nn.Module):
         t, noise, x0 = batch["t"], batch["noise"], batch["latents"]
         signal, sigma = self.signal[t].view(-1, 1, 1, 1), self.sigma[t].view(-1, 1, 1, 1)
         target = signal * noise - sigma * x0
-        prediction = self.unet.denoise(
-            signal * x0 + sigma * noise,
-            t.float(),
-            batch["conditioning"],
-            batch["boxes"],
-            batch["box_mask"],
-            batch["phrases"],
-        )
+        layout = self.unet.layout_map(batch["boxes"], batch["box_mask"], batch["phrases"])
+        prediction = self.unet.denoise_on(layout, signal * x0 + sigma * noise, t.float(), batch["conditioning"])
         error = (prediction - target).square().mean(dim=1)  # (B, h, w)
         loss = (error * (1 + BOX_WEIGHT * batch["inside"])).mean()
-        return loss, {"v_mse": error.mean().detach()}
+        told = batch["inside"] * batch["box_mask"].amax(dim=1).view(-1, 1, 1)
+        painted = self.shown.error(layout, x0, told)
+        metrics = {"v_mse": error.mean().detach(), "painted": painted.detach()}
+        return loss + PAINT_LOSS * painted, metrics
 
 
 class UNetStep:
@@ -71,6 +75,8 @@ class UNetStep:
         self.objective = UNetObjective(self.painter.unet, scheduler.alphas_cumprod)
         self._held_back = [random_scene(np.random.default_rng([HELD_BACK_SEED, i])) for i in range(64)]
         self._held_back_latents = self.painter.encode(self._held_back)
+        scenes = [self.scene(i) for i in range(min(CACHED_SCENES, layout_painter.SCENES))]
+        fit_painter(self.painter, self.objective.shown, scenes, run_folder / "painter.safetensors")
         self._latents = self._cached_latents(run_folder / "latents.npy")
 
     def scene(self, index: int) -> Scene:
@@ -114,7 +120,7 @@ class UNetStep:
         latents = self._held_back_latents
         batch = {**conditions, "latents": latents, **self._noise(rng, latents)}
         _, metrics = self.objective(on_device_of(self.objective, batch), 0)
-        return {"v_mse": float(metrics["v_mse"])}
+        return {name: float(value) for name, value in metrics.items()}
 
     def picture(self, path: Path) -> None:
         """Eight held-back scenes above what the model draws from their boxes and captions."""
