@@ -14,6 +14,7 @@ from mgcc_ref.decoding import TextResult, decode_text
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, build_prompt
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
+from mgcc_ref.settling import settle
 
 PRESENCE_THRESHOLD = 0.5
 REPETITION_PENALTY = 1.2
@@ -108,6 +109,8 @@ class ReferencePipeline:
         """Ask the grounder where what stands; objects below the presence threshold are dropped."""
         boxes, presence, phrases, pointers = self.model.grounder(context.features, full_mask(context.features))
         kept = (presence >= PRESENCE_THRESHOLD).float()
+        if (limit := self.model.profile.max_overlap) is not None:
+            boxes = settle(boxes[0], kept[0] > 0, limit).unsqueeze(0)
         objects = tuple(
             GroundedObject(self._label(context, phrases[0, i], pointers[0, i]), tuple(boxes[0, i].tolist()), float(p))
             for i, p in enumerate(presence[0])

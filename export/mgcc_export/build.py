@@ -28,7 +28,7 @@ from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule
-from mgcc_runtime.bundle import SCHEMA, Manifest, StageEntry, Tokens, Vision
+from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Vision
 from mgcc_runtime.contract import stages
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
@@ -174,7 +174,7 @@ def _manifest(
         prompt=model.template,
         tokens=Tokens(model.end_token_ids, model.image_token_ids),
         vision=Vision(mean, std),
-        presence_threshold=PRESENCE_THRESHOLD,
+        layout=LayoutRules(PRESENCE_THRESHOLD, profile.max_overlap),
         default_steps=profile.sampler.default_steps,
         default_guidance=profile.sampler.default_guidance,
         stages={s.name: StageEntry(f"{s.name}.{suffix}", recipe.engine, s.spec.inputs, s.spec.outputs) for s in chosen},

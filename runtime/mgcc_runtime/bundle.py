@@ -20,12 +20,22 @@ from mgcc_runtime.contract import StageSpec, TensorSpec, stages
 from mgcc_runtime.errors import BundleError, ContractError, InputError
 from mgcc_runtime.files import read_json
 from mgcc_runtime.machine import installed_version
-from mgcc_runtime.manifest import SCHEMA, FileEntry, Manifest, RequestTolerance, StageEntry, Tokens, Tolerance, Vision
+from mgcc_runtime.manifest import (
+    SCHEMA,
+    FileEntry,
+    LayoutRules,
+    Manifest,
+    RequestTolerance,
+    StageEntry,
+    Tokens,
+    Tolerance,
+    Vision,
+)
 from mgcc_runtime.version import VERSION
 
 __all__ = [
-    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "Manifest", "RequestTolerance", "StageEntry", "Tokens",
-    "Tolerance", "Vision", "check_files", "read_manifest", "sha256_of", "write_manifest",
+    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "LayoutRules", "Manifest", "RequestTolerance", "StageEntry",
+    "Tokens", "Tolerance", "Vision", "check_files", "read_manifest", "sha256_of", "write_manifest",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"

@@ -16,6 +16,8 @@ from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import Dimensions
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
+from mgcc_runtime.manifest import LayoutRules
+from mgcc_runtime.settling import settle
 
 _SLACK_PX = 0.5  # boxes written out by us are rounded to tenths of a pixel
 
@@ -82,12 +84,14 @@ class Labels:
 
 
 def layout_from_grounder(
-    grounder: Mapping[str, Array], words: Sequence[str], labels: Labels, d: Dimensions, threshold: float
+    grounder: Mapping[str, Array], words: Sequence[str], labels: Labels, d: Dimensions, rules: LayoutRules
 ) -> Layout:
     """Keep the objects that are present. `grounder` are the stage's outputs, `words` the prompt's by position."""
     presence = grounder["presence"][0]  # (N,)
-    kept = presence >= threshold
+    kept = presence >= rules.presence_threshold
     xyxy = np.clip(grounder["boxes"][0], 0, 1)
+    if rules.max_overlap is not None:
+        xyxy = settle(xyxy, kept, rules.max_overlap)
     items = []
     for i in np.flatnonzero(kept):
         left, top, right, bottom = (float(v) * d.image_px for v in xyxy[i])
@@ -97,7 +101,7 @@ def layout_from_grounder(
     shown = kept[None, :, None]
     return Layout(
         tuple(items),
-        np.where(shown, grounder["boxes"], 0).astype(np.float32),
+        np.where(shown, xyxy[None], 0).astype(np.float32),
         kept[None].astype(np.float32),
         np.where(shown, grounder["phrase_embeddings"], 0).astype(np.float32),
     )

@@ -61,6 +61,15 @@ class RequestTolerance:
 
 
 @dataclass(frozen=True)
+class LayoutRules:
+    """What of the grounder's answers is drawn: objects from `presence_threshold` on, moved off each other where two
+    share more than `max_overlap` of the smaller one (None: never)."""
+
+    presence_threshold: float
+    max_overlap: float | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     schema: int
     profile: str
@@ -71,7 +80,7 @@ class Manifest:
     prompt: PromptTemplate
     tokens: Tokens
     vision: Vision
-    presence_threshold: float
+    layout: LayoutRules
     default_steps: int
     default_guidance: float | None  # None: in the weights of a distilled UNet
     stages: Mapping[str, StageEntry]
@@ -94,7 +103,7 @@ class Manifest:
             "prompt": self.prompt.to_json(),
             "tokens": {"end": list(self.tokens.end), "image": list(self.tokens.image)},
             "vision": {"mean": list(self.vision.mean), "std": list(self.vision.std)},
-            "layout": {"presence_threshold": self.presence_threshold},
+            "layout": asdict(self.layout),
             "sampling": {"steps": self.default_steps, "guidance": self.default_guidance},
             "stages": {name: _stage_to_json(entry) for name, entry in self.stages.items()},
             "files": {name: {"bytes": f.bytes, "sha256": f.sha256} for name, f in self.files.items()},
@@ -119,7 +128,7 @@ class Manifest:
             prompt=PromptTemplate.from_json(values["prompt"]),
             tokens=Tokens(tuple(map(int, values["tokens"]["end"])), tuple(map(int, values["tokens"]["image"]))),
             vision=Vision(tuple(map(float, values["vision"]["mean"])), tuple(map(float, values["vision"]["std"]))),
-            presence_threshold=float(values["layout"]["presence_threshold"]),
+            layout=_layout_rules(values["layout"]),
             default_steps=int(values["sampling"]["steps"]),
             default_guidance=_optional_float(values["sampling"]["guidance"]),
             stages={str(name): _stage_from_json(entry) for name, entry in values["stages"].items()},
@@ -156,3 +165,8 @@ def _stage_from_json(values: Mapping[str, Any]) -> StageEntry:
         return tuple(TensorSpec(str(t["name"]), DType(t["dtype"]), tuple(t["shape"]), "") for t in items)
 
     return StageEntry(str(values["file"]), str(values["engine"]), tensors(values["inputs"]), tensors(values["outputs"]))
+
+
+def _layout_rules(values: Mapping[str, Any]) -> LayoutRules:
+    limit = values.get("max_overlap")
+    return LayoutRules(float(values["presence_threshold"]), None if limit is None else float(limit))

@@ -214,8 +214,8 @@ class Pipeline:
                 return self.phrases.layout(request.boxes)
             if request.boxes is BoxMode.NONE:
                 return Layout.empty(manifest.dimensions)
-            found, threshold = self.stages.ground(context.features), manifest.presence_threshold
-            return layout_from_grounder(found, context.words, self.labels, manifest.dimensions, threshold)
+            found = self.stages.ground(context.features)
+            return layout_from_grounder(found, context.words, self.labels, manifest.dimensions, manifest.layout)
 
     def _imagine(self, context: Context, watch: Stopwatch) -> Floats:
         with watch.measure("llm_image_tokens"):

@@ -5,6 +5,7 @@ import pytest
 
 from mgcc_runtime.errors import EXIT_BAD_INPUT, LayoutError
 from mgcc_runtime.layout import Box, Labels, layout_from_boxes, layout_from_grounder, parse_boxes
+from mgcc_runtime.manifest import LayoutRules
 from mgcc_runtime.request import box_mode
 from tests.runtime.tiny_bundle import DIMENSIONS
 
@@ -27,7 +28,7 @@ class NoLabels:
 
 
 def test_threshold_and_scale(grounder):
-    layout = layout_from_grounder(grounder, WORDS, NoLabels, DIMENSIONS, 0.5)
+    layout = layout_from_grounder(grounder, WORDS, NoLabels, DIMENSIONS, LayoutRules(0.5))
     assert [box.xyxy for box in layout.items] == [(0, 8, 16, 32), (16, 16, 32, 32)]
     assert layout.items[0].score == pytest.approx(0.9)
     assert layout.box_mask.tolist() == [[1, 1, 0]]
@@ -38,16 +39,16 @@ def test_threshold_and_scale(grounder):
 
 def test_pointer_names_a_word_of_the_user(grounder):
     """The most probable position is the template's, which no user said."""
-    layout = layout_from_grounder(grounder, WORDS, NoLabels, DIMENSIONS, 0.5)
+    layout = layout_from_grounder(grounder, WORDS, NoLabels, DIMENSIONS, LayoutRules(0.5))
     assert layout.items[0].label == "cat"
-    only_images = layout_from_grounder(grounder, ("",) * 5, NoLabels, DIMENSIONS, 0.5)
+    only_images = layout_from_grounder(grounder, ("",) * 5, NoLabels, DIMENSIONS, LayoutRules(0.5))
     assert only_images.items[0].label == "object"
 
 
 def test_nearest_label_by_cosine(grounder, pipe):
     labels = Labels(pipe.bundle)
     grounder["phrase_embeddings"][0, 0] = 100 * labels.embeddings[2] + 0.1
-    assert layout_from_grounder(grounder, WORDS, labels, DIMENSIONS, 0.5).items[0].label == "sailboat"
+    assert layout_from_grounder(grounder, WORDS, labels, DIMENSIONS, LayoutRules(0.5)).items[0].label == "sailboat"
 
 
 def test_parse_boxes():

@@ -191,7 +191,7 @@ def make_manifest(d: Dimensions) -> b.Manifest:
     return b.Manifest(
         schema=b.SCHEMA, profile="test", target="cpu", precision={s.name: "fp32" for s in stages(d)},
         weights="random", dimensions=d, prompt=TEMPLATE, tokens=b.Tokens((257,), tuple(range(258, 266))),
-        vision=b.Vision((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), presence_threshold=0.5, default_steps=4,
+        vision=b.Vision((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), layout=b.LayoutRules(0.5, 0.12), default_steps=4,
         default_guidance=2.0,
         stages={s.name: b.StageEntry(f"{s.name}.onnx", "onnxruntime", s.inputs, s.outputs) for s in stages(d)},
         files={}, built_with={"onnx": onnx.__version__}, built_at="2026-01-01T00:00:00+00:00",

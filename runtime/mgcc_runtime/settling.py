@@ -1,0 +1,36 @@
+"""Boxes that share too much to be drawn make room for each other: the reference's `mgcc_ref/settling.py` in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROUNDS, _STEP = 24, 0.7
+
+
+def settle(boxes: NDArray[np.float32], present: NDArray[np.bool_], max_overlap: float) -> NDArray[np.float32]:
+    """Move present boxes xyxy (N, 4) in [0, 1] until no two share more than about `max_overlap` of the smaller one.
+
+    Of such a pair each goes half of the way, along the axis on which they share least. `present` is (N,).
+    """
+    boxes = boxes.astype(np.float32)
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    area = 4 * half.prod(axis=1)
+    smaller = np.minimum(area[:, None], area)
+    index = np.arange(len(boxes))
+    both = present[:, None] & present & (index[:, None] != index)
+    tie = np.where(index[:, None] > index, np.float32(1), np.float32(-1))[..., None]
+    for _ in range(_ROUNDS):
+        away = centre[:, None] - centre  # (N, N, 2) from the second to the first
+        shared = np.maximum(half[:, None] + half - np.abs(away), 0)
+        too_much = both & (shared.prod(axis=-1) > max_overlap * smaller)
+        if not too_much.any():
+            break
+        moved = too_much[..., None] & (shared <= shared[..., ::-1])
+        direction = np.where(np.abs(away) > 1e-4, np.sign(away), tie)
+        step = np.where(moved, np.float32(0.5 * _STEP) * direction * shared, 0).sum(axis=1)
+        centre = np.minimum(np.maximum(centre + step, half), 1 - half)
+    settled: NDArray[np.float32] = np.where(
+        present[:, None], np.concatenate([centre - half, centre + half], axis=1), boxes
+    )
+    return settled.astype(np.float32)
