@@ -6,12 +6,11 @@ ViT-L/14. Only the projection to the language model's visual tokens is MGCC's ow
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 from mgcc_ref.config import ClipConfig, VisualPooling
+from mgcc_ref.visual_projection import build_projection
 
 
 def build_clip(config: ClipConfig) -> CLIPModel:
@@ -91,43 +90,6 @@ class PhraseEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.text_encoder(input_ids)[1]
-
-
-class GridProjection(nn.Module):
-    """(patches (B, G*G, D_v), class token (B, D_v)) -> one token for each quadrant of the picture (B, 4, D).
-
-    Each patch goes through one hidden layer; a quadrant's token is linear in the mean of its patches, in their first
-    moments along x and y, and in the class token. Linear in the mean patch alone, tokens told which quadrant a thing
-    stands in (R² 0.55) and nothing of where in it; with the hidden layer and the moments 0.82, and 0.69 of where.
-    """
-
-    def __init__(self, vision_hidden: int, patch_hidden: int, hidden: int) -> None:
-        super().__init__()
-        self.patch = nn.Linear(vision_hidden, patch_hidden)
-        self.out = nn.Linear(3 * patch_hidden + vision_hidden, hidden)
-
-    def forward(self, patches: Tensor, whole: Tensor) -> Tensor:
-        patches = F.gelu(self.patch(patches))
-        batch, count, width = patches.shape
-        side = round(count**0.5)
-        half = side // 2
-        cells = patches.view(batch, 2, half, 2, half, width).transpose(2, 3).reshape(batch, 4, half, half, width)
-        along = torch.linspace(-1, 1, half, device=patches.device)
-        moments = [cells, cells * along.view(1, 1, 1, half, 1), cells * along.view(1, 1, half, 1, 1)]
-        pooled = [moment.mean(dim=(2, 3)) for moment in moments]
-        return self.out(torch.cat([*pooled, whole.unsqueeze(1).expand(-1, 4, -1)], dim=-1))
-
-
-PATCH_HIDDEN = 2  # width of GridProjection's hidden layer, in widths of the vision tower
-
-
-def build_projection(config: ClipConfig, pooling: VisualPooling, tokens: int, hidden: int) -> nn.Module:
-    """From vision features to visual tokens; ValueError if `pooling` cannot make `tokens` of them."""
-    if pooling is VisualPooling.POOLED:
-        return nn.Linear(config.vision_hidden, tokens * hidden)
-    if tokens != 4:
-        raise ValueError(f"visual pooling GRID makes 4 tokens, not {tokens}")
-    return GridProjection(config.vision_hidden, PATCH_HIDDEN * config.vision_hidden, hidden)
 
 
 class VisionEncoder(nn.Module):

@@ -114,12 +114,14 @@ class RefinerConfig:
 
 @dataclass(frozen=True)
 class GrounderConfig:
-    """`LayoutHead`."""
+    """`LayoutHead`. Its `layers` query blocks are gone through `rounds` times, with the same weights."""
 
     query_source: QuerySource
     slots_per_label: int
     hidden: int
+    encoder_layers: int  # of the bidirectional encoder over the context
     layers: int
+    rounds: int
     heads: int
     feed_forward: int
 
@@ -187,6 +189,7 @@ class Profile:
     template: PromptTemplate
     end_tokens: tuple[str, ...]  # any of them ends a text
     max_objects: int  # N
+    max_overlap: float | None  # of two boxes, as part of the smaller one, above which they make room; None: never
     labels: tuple[str, ...]
     visual_tokens: int = 4  # k
     image_tokens: int = 8  # r
@@ -227,17 +230,18 @@ _PLAIN = PromptTemplate("</s>", "", "\n", "", "\n", "\n", "", "")  # OPT was tra
 
 _TINY = Profile(
     name="tiny",
-    llm=LlmConfig("llama", 64, 2, 4, 2, 128, 512, 512, (1, 2)),
+    llm=LlmConfig("llama", 64, 2, 4, 2, 128, 512, 512, (0, 2)),
     clip=ClipConfig(32, 8, 32, 2, 2, 32, 2, 2, 128, 16, 32, eos_token_id=3, stem_channels=(8, 16)),
     visual_pooling=VisualPooling.GRID,
     refiner=RefinerConfig(1, 32, 2, 64, 32, 1, 2, 64),
-    grounder=GrounderConfig(QuerySource.LEARNED, 1, 32, 2, 2, 64),
+    grounder=GrounderConfig(QuerySource.LEARNED, 1, 32, 1, 2, 2, 2, 64),
     unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 4, (32, 64), (False, True), 1, 2, 8, "v_prediction"),
     vae=VaeConfig((8, 16, 32), kl=False),
     sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 4, 2.0),
     template=_CHAT,
     end_tokens=("<|im_end|>",),
     max_objects=4,
+    max_overlap=0.12,
     labels=_story_labels(),
     max_context=256,
 )
@@ -248,13 +252,14 @@ _STORY = Profile(
     clip=ClipConfig(128, 16, 128, 5, 4, 128, 3, 4, 512, 32, 128, eos_token_id=3, stem_channels=(24, 48, 96)),
     visual_pooling=VisualPooling.GRID,
     refiner=RefinerConfig(2, 128, 4, 192, 192, 2, 4, 512),
-    grounder=GrounderConfig(QuerySource.LABELS, 2, 192, 3, 4, 512),
+    grounder=GrounderConfig(QuerySource.LABELS, 2, 192, 2, 2, 3, 6, 512),
     unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 16, (64, 128, 176), (False, True, True), 1, 4, 16, "v_prediction"),
     vae=VaeConfig((32, 64, 128), kl=False),
     sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 20, 2.0),
     template=_CHAT,
     end_tokens=("<|im_end|>", "<|endoftext|>"),
     max_objects=8,
+    max_overlap=0.12,  # StoryWorld's own: more hides what a reader must recognise
     labels=_story_labels(),
 )
 
@@ -267,7 +272,7 @@ _PAPER = Profile(
     ),
     visual_pooling=VisualPooling.POOLED,
     refiner=RefinerConfig(2, 512, 8, 2048, 512, 4, 4, 2048),
-    grounder=GrounderConfig(QuerySource.LEARNED, 1, 512, 4, 8, 2048),
+    grounder=GrounderConfig(QuerySource.LEARNED, 1, 512, 2, 4, 1, 8, 2048),
     unet=UNetConfig(
         Grounding.GLIGEN, 4, 64, (320, 640, 1280, 1280), (True, True, True, False), 2, 8, 32, "epsilon",
         source="masterful/gligen-1-4-generation-text-box",
@@ -279,6 +284,7 @@ _PAPER = Profile(
     template=_PLAIN,
     end_tokens=("</s>",),
     max_objects=30,
+    max_overlap=None,
     labels=(),
     max_context=2048,
 )  # fmt: skip

@@ -6,6 +6,7 @@ the same frozen features with object queries and gives the same kind of answer i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,41 @@ from torch import Tensor, nn
 
 from mgcc_ref.attention import Attention, FeedForward, LayerwiseNorm
 from mgcc_ref.config import GrounderConfig, QuerySource
+from mgcc_ref.rotary import rotary_tables
+
+_ROTARY_THETA = 1000.0  # contexts are a few hundred positions long
+_LONGEST_PERIOD, _DISTANCE_OCTAVES = 1024.0, 8  # of the sines of a position's distance from the end, in positions
+
+
+class ContextEncoder(nn.Module):
+    """f_mm, projected to (B, S, width) -> (B, S, width): blocks of bidirectional attention with rotary positions.
+
+    The frozen model is causal: what a sentence says of a thing before it ("on the left stands the fox") is bound to
+    it here. How far a position is from the end is told too, since of two statements the later one holds. No dropout:
+    drawing its masks for every position took an eighth of a training step.
+    """
+
+    def __init__(self, config: GrounderConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.head_dim = width // config.heads
+        self.from_end = nn.Linear(2 * _DISTANCE_OCTAVES, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * config.encoder_layers))
+        self.among = nn.ModuleList(Attention(width, width, width, config.heads) for _ in range(config.encoder_layers))
+        self.feed_forward = nn.ModuleList(FeedForward(width, config.feed_forward) for _ in range(config.encoder_layers))
+        self.out_norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        positions = torch.arange(x.shape[1], device=x.device)
+        octaves = 2.0 ** torch.arange(_DISTANCE_OCTAVES, device=x.device)
+        angles = ((x.shape[1] - 1 - positions).float() / _LONGEST_PERIOD).unsqueeze(-1) * (2 * math.pi * octaves)
+        x = x + self.from_end(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        rotary = rotary_tables(positions, self.head_dim, _ROTARY_THETA)
+        for i, (among, feed_forward) in enumerate(zip(self.among, self.feed_forward, strict=True)):
+            normed = self.norms[2 * i](x)
+            x = x + among(normed, normed, mask, rotary)
+            x = x + feed_forward(self.norms[2 * i + 1](x))
+        return self.out_norm(x)
 
 
 class QueryBlock(nn.Module):
@@ -28,7 +64,11 @@ class QueryBlock(nn.Module):
         self.feed_forward = FeedForward(width, config.feed_forward, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, queries: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def remember(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` attends of a context (B, S, width); the same in every round."""
+        return self.across.remember(context)
+
+    def forward(self, queries: Tensor, context: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         normed = self.norms[0](queries)
         queries = queries + self.dropout(self.among(normed, normed))
         queries = queries + self.dropout(self.across(self.norms[1](queries), context, mask))
@@ -73,7 +113,7 @@ class BoxHead(nn.Module):
 
 @dataclass(frozen=True)
 class QueryAnswers:
-    """What every query says after one block. Q is the number of queries."""
+    """What every query says after one round. Q is the number of queries."""
 
     boxes: Tensor  # (B, Q, 4) cxcywh in [0, 1]
     bins: Tensor  # (B, Q, 2, CENTRE_BINS) logits of the centre
@@ -86,6 +126,10 @@ class LayoutHead(nn.Module):
     With LABELS queries there are `slots_per_label` queries for each phrase embedding of the label list, so a label
     is found by asking for it; the N most present are returned. With LEARNED ones the N free queries regress
     the phrase embedding, and the label is what the pointer selects in the text.
+
+    The query blocks are gone through in rounds with the same weights. After each round every query answers, and its
+    answer is part of what the next round's queries see of each other: where a thing stands that is told as "left of
+    the house" can be said once the house's place is known, and two things keep out of each other's way.
     """
 
     query_phrases: Tensor
@@ -104,10 +148,13 @@ class LayoutHead(nn.Module):
         self.objects, self.query_source = objects, config.query_source
         self.norm = LayerwiseNorm(features, layer_width)
         self.project = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width))
+        self.encoder = ContextEncoder(config)
+        self.rounds = config.rounds
         self.blocks = nn.ModuleList(QueryBlock(config, dropout) for _ in range(config.layers))
         self.out_norm = nn.LayerNorm(width)
         self.presence = nn.Linear(width, 1)
         self.box = BoxHead(width)
+        self.answered = nn.Linear(2 * CENTRE_BINS + 3, width)
         self.pointer_query = nn.Linear(width, width)
         self.pointer_key = nn.Linear(width, width)
         if config.query_source is QuerySource.LABELS:
@@ -120,19 +167,23 @@ class LayoutHead(nn.Module):
             self.phrase = nn.Linear(width, phrase)
 
     def all_queries(self, features: Tensor, mask: Tensor) -> tuple[list[QueryAnswers], Tensor, Tensor]:
-        """Before selection: answers after each block (the last one counts), phrases (B, Q, D_p), pointer logits."""
-        context = self.project(self.norm(features))
+        """Before selection: answers after each round (the last one counts), phrases (B, Q, D_p), pointer logits."""
+        context = self.encoder(self.project(self.norm(features)), mask)
+        blocks = [block for block in self.blocks if isinstance(block, QueryBlock)]
+        remembered = [block.remember(context) for block in blocks]
         queries = self.queries
         if self.query_source is QuerySource.LABELS:
             queries = queries + self.phrase_to_query(self.query_phrases)
         x = queries.unsqueeze(0).expand(features.shape[0], -1, -1)
-        answers = []
-        for i, block in enumerate(self.blocks):
-            x = block(x, context, mask)
-            if self.training or i == len(self.blocks) - 1:  # earlier blocks answer too while training (as DETR's do)
-                normed = self.out_norm(x)
-                boxes, bins = self.box(normed)
-                answers.append(QueryAnswers(boxes, bins, self.presence(normed).squeeze(-1)))
+        answers: list[QueryAnswers] = []
+        for _ in range(self.rounds):
+            if answers:
+                x = x + self.answered(as_told(answers[-1]))
+            for block, memory in zip(blocks, remembered, strict=True):
+                x = block(x, memory, mask)
+            normed = self.out_norm(x)
+            boxes, bins = self.box(normed)
+            answers.append(QueryAnswers(boxes, bins, self.presence(normed).squeeze(-1)))
         x = self.out_norm(x)
         if self.query_source is QuerySource.LABELS:
             phrases = self.query_phrases.unsqueeze(0).expand(features.shape[0], -1, -1)
@@ -145,13 +196,19 @@ class LayoutHead(nn.Module):
 
     def forward(self, context_features: Tensor, context_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         answers, phrases, pointers = self.all_queries(context_features, context_mask)
-        boxes = answers[-1].boxes
         presence, order = answers[-1].presence.sigmoid().topk(self.objects, dim=1)  # (B, N), most present first
 
         def pick(values: Tensor) -> Tensor:
             return values.gather(1, order.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
-        return cxcywh_to_xyxy(pick(boxes)), presence, pick(phrases), F.softmax(pick(pointers), dim=-1)
+        boxes = cxcywh_to_xyxy(pick(answers[-1].boxes))
+        return boxes, presence, pick(phrases), F.softmax(pick(pointers), dim=-1)
+
+
+def as_told(answers: QueryAnswers) -> Tensor:
+    """A round's answers as the next round's input: (B, Q, 2 CENTRE_BINS + 3). No gradient goes back through them."""
+    where = answers.bins.softmax(dim=-1).flatten(-2)
+    return torch.cat([where, answers.boxes[..., 2:], answers.presence.sigmoid().unsqueeze(-1)], dim=-1).detach()
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:

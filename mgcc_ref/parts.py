@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mgcc_ref.clip import build_clip, build_projection
+from mgcc_ref.clip import build_clip
 from mgcc_ref.config import Profile
 from mgcc_ref.grounder import LayoutHead
 from mgcc_ref.llm import CausalLm, ImageTokens
@@ -30,6 +30,7 @@ from mgcc_ref.model import (
 from mgcc_ref.refiner import Refiner
 from mgcc_ref.unet import GroundedUNet
 from mgcc_ref.vae import build_autoencoder
+from mgcc_ref.visual_projection import build_projection
 from mgcc_ref.weights import load_module, load_published, require_file
 
 #: Which parts a stage's module is made of. The UNet holds the text encoder's output for the empty caption.

@@ -89,15 +89,27 @@ def point_ends(model: MgccModel, conversation: Conversation) -> tuple[int, ...]:
     return tuple(len(prompt_ids(model, conversation.parts[: p.parts])) - closing for p in conversation.points)
 
 
-@torch.no_grad()
-def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarray:
-    """One pass of vision tower and language model over a conversation: the rows of its `Reading`."""
+def _embedded(model: MgccModel, conversation: Conversation) -> tuple[Tensor, tuple[int, ...], int]:
+    """What the language model would be given, (1, S + points x closing, D); the points' ends; rows of the closing."""
     ids, closing, ends = prompt_ids(model, conversation.parts), closing_ids(model), point_ends(model, conversation)
     images = [part for part in conversation.parts if not isinstance(part, str)]
     visual = model.vision_encoder(torch.cat([preprocess(i, model) for i in images])) if images else None
-    length, extra = len(ids) - len(closing), len(closing)
-    embeds = embed_prompt(model, ids[:length] + closing * len(ends), visual)
+    embeds = embed_prompt(model, ids[: len(ids) - len(closing)] + closing * len(ends), visual)
+    return embeds, ends, len(closing)
+
+
+@torch.no_grad()
+def embed_conversation(model: MgccModel, conversation: Conversation) -> np.ndarray:
+    """The rows of a `Reading` that holds layer 0 alone, (rows, D): no pass of the language model is needed for it."""
+    return _embedded(model, conversation)[0][0].float().half().numpy()
+
+
+@torch.no_grad()
+def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarray:
+    """One pass of vision tower and language model over a conversation: the rows of its `Reading`."""
+    embeds, ends, extra = _embedded(model, conversation)
     total = embeds.shape[1]
+    length = total - extra * len(ends)
     mask = torch.zeros(total, total, dtype=torch.bool)
     mask[:length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
     positions = torch.arange(total)
@@ -121,16 +133,14 @@ class FeatureStore:
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
 
-    def build(
-        self, model: MgccModel, conversation: Callable[[int], Conversation], precision: TrainingPrecision
-    ) -> None:
-        """Read conversations 0 to `count` that are not there yet."""
+    def build(self, rows_of: Callable[[int], np.ndarray], precision: TrainingPrecision) -> None:
+        """Read the conversations 0 to `count` that are not there yet; `rows_of` reads one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [s for s in range(0, self.count, self.SHARD) if not self._shard(s).exists()]
         started = time.monotonic()
         for done, start in enumerate(missing):
             with frozen_arithmetic(precision):
-                rows = [read_conversation(model, conversation(i)) for i in range(start, start + self.SHARD)]
+                rows = [rows_of(i) for i in range(start, start + self.SHARD)]
             temporary = self.folder / "shard.tmp.npy"
             np.save(self.folder / f"lengths-{start:06d}.npy", np.array([len(r) for r in rows]))
             np.save(temporary, np.concatenate(rows))
@@ -151,12 +161,15 @@ class FeatureStore:
         return views[: self.count]
 
 
-def pad_features(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Features of different lengths -> (B, S, D_f) float32 and mask (B, S), padded on the left."""
+def pad_features(views: Sequence[np.ndarray], width: int) -> tuple[Tensor, Tensor]:
+    """Features of different lengths -> (B, S, width) float32 and mask (B, S), padded on the left.
+
+    Views of fewer features (the first layers alone) are zero in the others.
+    """
     longest = max(len(v) for v in views)
-    out = torch.zeros(len(views), longest, views[0].shape[1])
+    out = torch.zeros(len(views), longest, width)
     mask = torch.zeros(len(views), longest, dtype=torch.bool)
     for i, view in enumerate(views):
-        out[i, longest - len(view) :] = torch.from_numpy(np.asarray(view)).float()
+        out[i, longest - len(view) :, : view.shape[1]] = torch.from_numpy(np.asarray(view)).float()
         mask[i, longest - len(view) :] = True
     return out, mask

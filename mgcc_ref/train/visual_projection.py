@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mgcc_ref.clip import GridProjection
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import preprocess
 from mgcc_ref.story.layout_words import place_of
 from mgcc_ref.story.scene import PlacedObject, Scene, random_scene, render
 from mgcc_ref.tokens import encode_user_text
+from mgcc_ref.visual_projection import GridProjection
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
-SCENES, HELD_BACK_SCENES = 8000, 400
-STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 2500, 64, 3e-3, 0.02
+SCENES, HELD_BACK_SCENES = 16_000, 400
+STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 3600, 64, 1.2e-3, 0.02
 WHERE_SCALE = 0.7  # of a label's own directions, in norms of a word's embedding
 SCENE_SEED, DIRECTIONS_SEED = 7_000_003, 7_100_003
 
@@ -126,12 +126,13 @@ def _train(projection: nn.Module, features: list[Tensor], targets: Tensor) -> No
     optimizer = torch.optim.AdamW(projection.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     for step in range(STEPS):
         for group in optimizer.param_groups:
-            warm = min(1.0, (step + 1) / 50)
+            warm = min(1.0, (step + 1) / 100)
             group["lr"] = LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / STEPS))
         chosen = torch.randint(len(targets), (BATCH_SIZE,), generator=generator)
         loss = scale * (projection(*(f[chosen] for f in features)) - targets[chosen]).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        nn.utils.clip_grad_norm_(projection.parameters(), 1.0)
         optimizer.step()
         if step % 500 == 499:
             log.info("visual projection: step %d of %d, loss %.4f", step + 1, STEPS, loss.item())

@@ -9,7 +9,15 @@ import torch
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.phrases import Split
-from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation, read_requests
+from mgcc_ref.train.features import (
+    Reading,
+    closing_ids,
+    embed_conversation,
+    pad_features,
+    point_ends,
+    read_conversation,
+    read_requests,
+)
 from mgcc_ref.train.requests import training_conversation
 
 
@@ -41,3 +49,19 @@ def test_requests_read_together_read_as_alone(tiny: MgccModel) -> None:
         own = contexts.features[row, contexts.mask[row]]
         torch.testing.assert_close(own, alone[0], rtol=1e-3, atol=1e-3)
     assert len(contexts.cache) == 2 * tiny.profile.llm.feature_depth
+
+
+@torch.no_grad()
+def test_embeddings_alone_are_the_first_layer_of_a_reading(tiny: MgccModel) -> None:
+    conversation, width = training_conversation(5, 1, Split.TRAIN), tiny.profile.llm.hidden
+    whole, first = read_conversation(tiny, conversation), embed_conversation(tiny, conversation)
+    np.testing.assert_array_equal(first, whole[:, :width])
+    assert np.abs(whole[:, width:] - first).max() > 0.1, "the other layer says something else"
+
+
+def test_what_a_view_lacks_is_zero() -> None:
+    views = [np.ones((2, 3), np.float16), np.full((4, 6), 2, np.float16)]
+    padded, mask = pad_features(views, 6)
+    assert padded.shape == (2, 4, 6)
+    assert mask.tolist() == [[False, False, True, True], [True] * 4]
+    assert padded[0, 2:, :3].eq(1).all() and padded[0, :2].eq(0).all() and padded[0, :, 3:].eq(0).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mgcc_ref.config import GrounderConfig, QuerySource
-from mgcc_ref.grounder import CENTRE_BINS, BoxHead, LayoutHead, cxcywh_to_xyxy
+from mgcc_ref.grounder import CENTRE_BINS, BoxHead, LayoutHead, as_told, cxcywh_to_xyxy
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.scene import Background, Scene, place
@@ -20,7 +20,9 @@ from mgcc_ref.train.steps.grounder import Targets, match
 
 def head(source: QuerySource) -> LayoutHead:
     torch.manual_seed(1)
-    config = GrounderConfig(source, slots_per_label=2, hidden=32, layers=2, heads=2, feed_forward=64)
+    config = GrounderConfig(
+        source, slots_per_label=2, hidden=32, encoder_layers=1, layers=2, rounds=2, heads=2, feed_forward=64
+    )
     return LayoutHead(config, 128, 64, objects=4, label_embeddings=torch.randn(6, 16)).eval()
 
 
@@ -52,6 +54,30 @@ def test_what_the_mask_hides_changes_nothing() -> None:
     changed[:, 6:] = -50.0
     for a, b in zip(model(features, mask), model(changed, mask), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@torch.no_grad()
+def test_padding_on_the_left_changes_nothing() -> None:
+    """Batches are trained padded, requests are read alone: positions count from the end, and relative to each other."""
+    model = head(QuerySource.LABELS)
+    features = torch.randn(1, 9, 128)
+    alone = model(features, torch.ones(1, 9, dtype=torch.bool))
+    padded = model(torch.nn.functional.pad(features, (0, 0, 4, 0)), torch.arange(13).unsqueeze(0) >= 4)
+    for a, b in zip(alone[:3], padded[:3], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone[3], padded[3][..., 4:], atol=1e-5, rtol=1e-4)
+    turned = model(features.flip(1), torch.ones(1, 9, dtype=torch.bool))
+    assert (turned[0] - alone[0]).abs().max() > 1e-4, "the order of the context counts"
+
+
+def test_a_rounds_answers_reach_the_next_without_gradient() -> None:
+    model = head(QuerySource.LABELS).train()
+    answers, _, _ = model.all_queries(torch.randn(1, 7, 128), torch.ones(1, 7, dtype=torch.bool))
+    assert len(answers) == model.rounds == 2
+    told = as_told(answers[0])
+    assert told.shape[-1] == 2 * CENTRE_BINS + 3 and not told.requires_grad
+    answers[1].bins.sum().backward()
+    assert model.answered.weight.grad is not None and model.answered.weight.grad.abs().sum() > 0
 
 
 def test_boxes_are_clipped_to_the_picture() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
-from mgcc_ref.train import context_store, visual_projection
+from mgcc_ref.train import context_store, layout_painter, visual_projection
 from mgcc_ref.train.__main__ import main
 from mgcc_ref.train.steps import align, clip, draw, grounder, student, unet, vae
 
@@ -28,6 +28,7 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(clip, "BATCH_SIZE", 8)
         patch.setattr(unet, "BATCH_SIZE", 4)
         patch.setattr(unet, "CACHED_SCENES", 200)
+        patch.setattr(layout_painter, "STEPS", 20)
         patch.setattr(student, "TRAJECTORIES", 8)
         patch.setattr(student, "HELD_BACK_TRAJECTORIES", 4)
         patch.setattr(student, "BATCH_SIZE", 4)
@@ -42,6 +43,7 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(draw, "HELD_BACK_TURNS", 12)
         patch.setattr(grounder, "BATCH_SIZE", 4)
         patch.setattr(grounder, "TRAINING_CONVERSATIONS", 12)
+        patch.setattr(grounder, "EMBEDDED_CONVERSATIONS", 12)
         patch.setattr(grounder, "HELD_BACK_CONVERSATIONS", 6)
         patch.setattr(grounder.FeatureStore, "SHARD", 6)
         yield patch

@@ -1,8 +1,14 @@
-"""Step `grounder`: `LayoutHead` on stored context features, matched to the scene's objects (DETR, arXiv 2005.12872)."""
+"""Step `grounder`: `LayoutHead` on stored context features, matched to the scene's objects (DETR, arXiv 2005.12872).
+
+Reading with the language model is what costs (0.13 s a conversation on a core). Where its features begin with the
+embeddings, half of each batch are conversations of which only these are known, the other layers zero: they cost a
+fifth, so there can be many, and the head cannot learn them by heart.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +20,21 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mgcc_ref.config import Profile, QuerySource
-from mgcc_ref.grounder import CENTRE_BINS, LayoutHead, QueryAnswers, cxcywh_to_xyxy
+from mgcc_ref.grounder import CENTRE_BINS, LayoutHead, QueryAnswers
 from mgcc_ref.model import MgccModel
+from mgcc_ref.pipeline import PRESENCE_THRESHOLD
+from mgcc_ref.settling import settle
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.story.scene import Box, render
-from mgcc_ref.train.features import FeatureStore, Reading, closing_ids, pad_features, point_ends
+from mgcc_ref.train.features import (
+    FeatureStore,
+    Reading,
+    closing_ids,
+    embed_conversation,
+    pad_features,
+    point_ends,
+    read_conversation,
+)
 from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
 from mgcc_ref.train.loop import Batch, TrainingPrecision, on_device_of
 from mgcc_ref.train.mentions import mention_positions
@@ -28,9 +44,10 @@ from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
-BATCH_SIZE = 48
-TRAINING_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 10_000, 200
-SEED, HELD_BACK_SEED = 8_000_003, 9_000_003
+BATCH_SIZE = 32
+TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 3_000, 12_000, 200
+EMBEDDED_CHANCE = 0.5  # of an example from the conversations whose embeddings alone are known
+SEED, EMBEDDED_SEED, HELD_BACK_SEED = 8_000_003, 8_500_003, 9_000_003
 LAST_POINT_CHANCE = 0.4
 CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
 PHRASE_COST, BOX_COST = 100.0, 2.0
@@ -80,7 +97,7 @@ def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> t
 class GrounderObjective(nn.Module):
     """Presence and centre (cross-entropies), size (L1), pointer, and phrase (cosine, LEARNED only) losses.
 
-    The matching is the last block's; the blocks before it answer too, at a smaller weight.
+    The matching is the last round's; the rounds before it answer too, at a smaller weight.
     """
 
     def __init__(self, head: LayoutHead) -> None:
@@ -125,7 +142,7 @@ def place_cell(boxes: Tensor) -> Tensor:
 
 
 def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tensor, wanted: Tensor) -> Tensor:
-    """One block's loss; `wanted` (M, 4) cxcywh are the boxes of the queries `asked` of the requests `rows`."""
+    """One round's loss; `wanted` (M, 4) cxcywh are the boxes of the queries `asked` of the requests `rows`."""
     presence = F.binary_cross_entropy_with_logits(answer.presence, present, reduction="none").sum(dim=1).mean() / 3
     index = torch.arange(CENTRE_BINS, device=wanted.device)
     offset = index - (wanted[:, :2, None] * CENTRE_BINS - 0.5)  # (M, 2, CENTRE_BINS), in bins
@@ -158,14 +175,23 @@ class GrounderStep:
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
         features = run_folder.parent / "features"  # beside the run: runs of other seeds read the same ones
-        self.examples = self._read(features / "train", SEED, TRAINING_CONVERSATIONS, Split.TRAIN)
-        held_back = self._read(features / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT)
+        self.examples = self._read(features / "train", SEED, TRAINING_CONVERSATIONS, Split.TRAIN, read_conversation)
+        self.embedded: list[list[Example]] = []
+        if profile.llm.feature_layers[0] == 0:
+            self.embedded = self._read(
+                features / "embedded", EMBEDDED_SEED, EMBEDDED_CONVERSATIONS, Split.TRAIN, embed_conversation
+            )
+        held_back = self._read(
+            features / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT, read_conversation
+        )
         self.held_back = [points[-1] for points in held_back]
 
-    def _read(self, folder: Path, seed: int, count: int, split: Split) -> list[list[Example]]:
+    def _read(
+        self, folder: Path, seed: int, count: int, split: Split, read: Callable[[MgccModel, Conversation], np.ndarray]
+    ) -> list[list[Example]]:
         """The examples of each conversation, in the order of its points."""
         store = FeatureStore(folder, count)
-        store.build(self.model, lambda i: training_conversation(seed, i, split), self._precision)
+        store.build(lambda i: read(self.model, training_conversation(seed, i, split)), self._precision)
         log.info("preparing the targets of %d conversations", count)
         closing, phrases = len(closing_ids(self.model)), self.model.label_embeddings
         found = []
@@ -181,14 +207,15 @@ class GrounderStep:
         return Example(reading, point, replace(request, parts=()), targets)  # the pictures would fill the memory
 
     def _batch(self, examples: list[Example]) -> Batch:
-        padded, mask = pad_features([e.reading.context(e.point) for e in examples])
+        padded, mask = pad_features([e.reading.context(e.point) for e in examples], self.model.profile.llm.feature_dim)
         self.objective.targets = [e.targets for e in examples]
         return {"features": padded, "mask": mask}
 
     def batch(self, rng: np.random.Generator) -> Batch:
         drawn = []
-        for i in rng.integers(len(self.examples), size=CHUNKS * BATCH_SIZE):
-            points = self.examples[i]
+        for _ in range(CHUNKS * BATCH_SIZE):
+            conversations = self.embedded if self.embedded and rng.random() < EMBEDDED_CHANCE else self.examples
+            points = conversations[int(rng.integers(len(conversations)))]
             drawn.append(points[-1] if rng.random() < LAST_POINT_CHANCE else points[rng.integers(len(points))])
         drawn.sort(key=lambda e: e.length)
         start = BATCH_SIZE * int(rng.integers(CHUNKS))
@@ -197,14 +224,17 @@ class GrounderStep:
     def layouts(self, examples: list[Example]) -> list[list[tuple[str, Box]]]:
         """Label and box xyxy of all that the head finds in each request."""
         batch = on_device_of(self.head, self._batch(examples))
-        last = self.head.all_queries(batch["features"], batch["mask"])[0][-1]
-        slots, found = self.model.profile.grounder.slots_per_label, []
-        for boxes, presence in zip(cxcywh_to_xyxy(last.boxes).cpu(), last.presence.cpu(), strict=True):
-            kept = torch.nonzero(presence > 0).flatten().tolist()
-            if self.head.query_source is QuerySource.LABELS:
-                found.append([(self.model.labels[q // slots], tuple(boxes[q].tolist())) for q in kept])
-            else:
-                found.append([("object", tuple(boxes[q].tolist())) for q in kept])
+        every_boxes, every_presence, every_phrases, _ = (
+            out.cpu() for out in self.head(batch["features"], batch["mask"])
+        )
+        table, found = self.model.label_embeddings, []
+        for boxes, presence, phrases in zip(every_boxes, every_presence, every_phrases, strict=True):
+            labels = torch.cdist(phrases, table).argmin(dim=1).tolist()
+            present = presence >= PRESENCE_THRESHOLD
+            if (limit := self.model.profile.max_overlap) is not None:
+                boxes = settle(boxes, present, limit)
+            kept = torch.nonzero(present).flatten().tolist()
+            found.append([(self.model.labels[labels[i]], tuple(boxes[i].tolist())) for i in kept])
         return found
 
     def evaluate(self) -> dict[str, float]:
