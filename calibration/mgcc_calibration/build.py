@@ -31,9 +31,13 @@ from mgcc_runtime.pipeline import Pipeline
 
 _BUILT_WITH = ("mgcc-edge", "numpy", "onnx", "onnxruntime", "openvino")
 
+#: What competes for the language model by default. Not activations in fixed ranges: a prompt's first position has
+#: values hundreds of times as large as the others', so that all but a few layers would have to be spared.
+_LLM = tuple(p for p in StagePrecision if p is not StagePrecision.INT8)
+
 #: Asked-for precision -> what competes for the language model, and for the other stages.
 LEVELS: dict[str, tuple[tuple[StagePrecision, ...], tuple[StagePrecision, ...]]] = {
-    "auto": (tuple(StagePrecision), tuple(StagePrecision)),
+    "auto": (_LLM, tuple(StagePrecision)),
     "int8": ((StagePrecision.INT8_WEIGHTS, StagePrecision.INT8_DYNAMIC), (StagePrecision.INT8,)),
     "int8-weights": ((StagePrecision.INT8_WEIGHTS,), (StagePrecision.INT8_WEIGHTS,)),
     "int4-weights": ((StagePrecision.INT4_WEIGHTS,), (StagePrecision.INT4_WEIGHTS,)),

@@ -72,7 +72,7 @@ def write_low_bundle(source: Bundle, changes: Mapping[str, StageChange], out: Pa
 def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> Manifest:
     """All files in place, and the manifest that lists them."""
     manifest = source.manifest
-    replaced = {manifest.stages[name].file for name in changes}
+    replaced = {manifest.stages[name].file for name in changes if name != DECODE}
     replaced |= {f"{name}.data" for name in replaced}
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
