@@ -63,7 +63,6 @@ def fuse_language_model(source: Graph, context: int) -> Graph:
     last_position_first(graph)
     graph.remove_unread()
     merge_linear(graph)
-    graph.remove_unread()
     graph.declare_domain(DOMAIN)
     return graph
 

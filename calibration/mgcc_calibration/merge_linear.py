@@ -34,6 +34,7 @@ def merge_linear(graph: Graph) -> None:
             packed = _merge(graph, layers)
             node.input[0], node.input[1], node.input[2] = packed.output[0], "", ""
             _put(graph, layers, [packed])
+    graph.drop_unused_weights()
 
 
 def merge_gates(graph: Graph) -> None:
@@ -50,6 +51,7 @@ def merge_gates(graph: Graph) -> None:
             graph.model.graph.initializer.append(numpy_helper.from_array(widths, name))
             split = helper.make_node("Split", [packed.output[0], name], [n.output[0] for n in layers], axis=-1)
             _put(graph, layers, [packed, split])
+    graph.drop_unused_weights()
 
 
 def _one_form(graph: Graph, layers: list[NodeProto]) -> bool:

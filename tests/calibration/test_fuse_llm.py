@@ -16,6 +16,7 @@ from mgcc_calibration.graph import Graph
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.layers import find_layers
 from mgcc_calibration.merge_linear import merge_gates
+from mgcc_calibration.smooth import apply_factors
 from mgcc_calibration.weight_only import WeightOptions, write_weight_only
 from mgcc_export.stages import ExampleMaker, collect_stages
 from mgcc_export.to_onnx import export_stage
@@ -133,7 +134,6 @@ def test_packed_weights_are_fused_too(exported, spec, model, tmp_path):
     packed = write_weight_only(source, WeightOptions(Grid(8, 32), accuracy_level=0)).graph
     both = fuse_language_model(packed, model.dimensions.context)
     merge_gates(both)
-    both.remove_unread()
     assert Counter(n.op_type for n in both.nodes)["MatMulNBits"] == 4 * model.dimensions.layers + 2
     paths = both.save(tmp_path / "both.onnx"), packed.save(tmp_path / "packed.onnx")
     assert worst_error(*paths, spec, model.dimensions) <= FUSED_LIMIT
@@ -175,6 +175,22 @@ def test_dynamic_int8_spares_what_it_is_told_to(fused, exported, spec, model, tm
     found = Counter(node.op_type for node in made.nodes)
     assert found["MatMulNBits"] > 2 and found["DynamicQuantizeMatMul"] > 0 and not found["MatMul"]
     assert worst_error(made.save(tmp_path / "int8.onnx"), exported, spec, d) < 0.05
+
+
+def test_smoothing_goes_into_the_weights_before_a_gate(exported, spec, model, tmp_path):
+    """SwiGLU's product is scaled by the columns of one of its projections; attention's results need a node."""
+    d, source = model.dimensions, Graph.load(exported)
+    layers = find_layers(source)
+    rng = np.random.default_rng(0)
+    factors = {
+        layer.data: rng.uniform(0.5, 2, source.weights[layer.weight].dims[0]).astype(np.float32) for layer in layers
+    }
+    smoothed, _ = apply_factors(source, layers, factors)
+    added = {node.input[0] for node in smoothed.nodes if node.output[0].endswith("_smoothed")}
+    of_gates = {layer.data for layer in layers if source.weights[layer.weight].dims[0] == 128}
+    assert len(of_gates) == d.layers and added and not added & of_gates
+    fused = fuse_language_model(smoothed, d.context)
+    assert worst_error(fused.save(tmp_path / "smoothed.onnx"), exported, spec, d) <= FUSED_LIMIT
 
 
 def test_a_graph_of_another_structure_is_refused(bundle, exported):

@@ -22,6 +22,8 @@ from mgcc_runtime.errors import ContractError
 
 Array = NDArray[Any]
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class Buffer:
     """All layers' keys and values: one block of memory, an array (1, H_kv, C, d) float32 for each name."""
@@ -73,7 +75,7 @@ class SharedTensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float32)
+        return _FLOAT32
 
     def numpy(self) -> Array:
         return _readable(self).copy()
