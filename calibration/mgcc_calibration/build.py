@@ -32,7 +32,7 @@ from mgcc_runtime.pipeline import Pipeline
 _BUILT_WITH = ("mgcc-edge", "numpy", "onnx", "onnxruntime", "openvino")
 
 #: What competes for the language model by default. Not activations in fixed ranges: a prompt's first position has
-#: values hundreds of times as large as the others', so that all but a few layers would have to be spared.
+#: values hundreds of times as large as the others', and the search for layers to spare runs the graph once for each.
 _LLM = tuple(p for p in StagePrecision if p is not StagePrecision.INT8)
 
 #: Asked-for precision -> what competes for the language model, and for the other stages.

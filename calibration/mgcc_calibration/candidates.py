@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mgcc_calibration.data import Feeds
 from mgcc_calibration.errors import BudgetError, CalibrationError, DataError, FusionError
 from mgcc_calibration.forms import Candidate, CandidateOptions, Engine, StagePrecision
-from mgcc_calibration.graph import Graph
+from mgcc_calibration.graph import Array, Graph
 from mgcc_calibration.layers import Kind, find_layers
 from mgcc_calibration.llm_candidates import FusedLlm, reading
 from mgcc_calibration.observe import Samples
@@ -84,6 +85,7 @@ class _Maker:
     ) -> None:
         self.spec, self.source, self.samples, self.folder, self.options = spec, source, samples, folder, options
         self._plan: Plan | None = None
+        self._exact: list[dict[str, Array]] | None = None  # of the language model in fp32
         self.fused = self._fusing() if spec.name == "llm" and options.context else None
 
     def _fusing(self) -> FusedLlm | None:
@@ -133,16 +135,22 @@ class _Maker:
     def _llm_error(self, path: Path) -> float:
         """Relative L2 of the worst output against fp32, with several new positions."""
         chosen, names = spread(reading(self.samples), self.options.compared), main_outputs(self.spec)
-        values = []
-        for file in (path, self.source):
-            session = open_session("onnxruntime", file, self.spec, EngineOptions(self.options.weights.threads))
-            try:
-                values.append([session.run(feeds).arrays for feeds in chosen])
-            finally:
-                session.close()
+        if self._exact is None:
+            self._exact = self._llm_outputs(self.source, chosen)
+        pairs = list(zip(self._llm_outputs(path, chosen), self._exact, strict=True))
         return max(
-            relative_l2(*(np.concatenate([found[name].ravel() for found in side]) for side in values)) for name in names
+            relative_l2(*(np.concatenate([pair[side][name].ravel() for pair in pairs]) for side in (0, 1)))
+            for name in names
         )
+
+    def _llm_outputs(self, path: Path, chosen: Sequence[Feeds]) -> list[dict[str, Array]]:
+        """What counts of a graph's outputs, for each of the samples."""
+        session = open_session("onnxruntime", path, self.spec, EngineOptions(self.options.weights.threads))
+        try:
+            found = [session.run(feeds).arrays for feeds in chosen]
+        finally:
+            session.close()
+        return [{name: arrays[name] for name in main_outputs(self.spec)} for arrays in found]
 
     def _static(self, engine: Engine) -> Candidate:
         placement = Placement.INPUTS if engine is Engine.OPENVINO else Placement.INPUTS_OUTPUTS

@@ -7,7 +7,7 @@ takes a range for each block of each position.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
@@ -15,12 +15,9 @@ from onnx import NodeProto, helper, numpy_helper
 from mgcc_calibration.block_offsets import pack_eight_bits
 from mgcc_calibration.graph import Graph
 from mgcc_calibration.layers import Kind, Layer, find_layers
-from mgcc_calibration.observe import Samples
-from mgcc_calibration.sensitivity import spread
-from mgcc_calibration.smooth import input_first
+from mgcc_calibration.observe import Limits
+from mgcc_calibration.smooth import Factors, input_first
 from mgcc_calibration.weight_only import DOMAIN, head_layers
-
-_MEASURED = 2  # samples
 
 
 def write_dynamic_int8(graph: Graph, spared: Collection[str]) -> Graph:
@@ -46,16 +43,16 @@ def write_dynamic_int8(graph: Graph, spared: Collection[str]) -> Graph:
     return packed
 
 
-def loudest_first(source: Graph, tensors: Collection[str], samples: Samples) -> list[str]:
-    """Tensors by how far their largest value stands out, as a multiple of their root mean square; the worst first."""
-    names = list(tensors)
-    session = source.session(names)
-    worst = dict.fromkeys(names, 0.0)
-    for feeds in spread(samples, _MEASURED):
-        for name, values in zip(names, session.run(names, feeds), strict=True):
-            size = float(np.sqrt(np.square(values, dtype=np.float64).mean()))
-            worst[name] = max(worst[name], float(np.abs(values).max()) / max(size, 1e-12))
-    return sorted(names, key=lambda name: -worst[name])
+def loudest_first(limits: Mapping[str, Limits], factors: Mapping[str, Factors]) -> list[str]:
+    """Tensors by how far their largest value, smoothed, stands out of their root mean square; the worst first."""
+    worst: dict[str, float] = {}
+    for name, seen in limits.items():
+        if seen.channels is None or not seen.rows:
+            continue
+        smoothing = factors.get(name, np.float32(1))
+        size = float(np.sqrt(np.square(np.concatenate(seen.rows) / smoothing, dtype=np.float64).mean()))
+        worst[name] = float((seen.channels / smoothing).max()) / max(size, 1e-12)
+    return sorted(worst, key=lambda name: -worst[name])
 
 
 def _int8_nodes(packed: Graph, graph: Graph, layer: Layer, data: str, *, first: bool, alone: bool) -> list[NodeProto]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from mgcc_calibration.block_offsets import write_block_offsets
@@ -64,15 +63,11 @@ class FusedLlm:
 
     def check(self) -> None:
         """FusionError if the graph cannot be fused."""
-        assert self._fused
+        self._fused()
 
-    @cached_property
-    def _plain(self) -> Graph:
-        return Graph.load(self.source)
-
-    @cached_property
     def _fused(self) -> Graph:
-        return fuse_language_model(self._plain, self.options.context)
+        """Made anew each time: the weights in fp32 are the most of what a build holds in memory."""
+        return fuse_language_model(Graph.load(self.source), self.options.context)
 
     def make(self, precision: StagePrecision) -> Candidate:
         """One precision as a file FOLDER/fused-PRECISION/llm.onnx."""
@@ -94,11 +89,11 @@ class FusedLlm:
         )
 
     def _fp32(self) -> Candidate:
-        self._fused.save(self._path(StagePrecision.FP32))
+        self._fused().save(self._path(StagePrecision.FP32))
         return self._candidate(StagePrecision.FP32, 0, "fused")
 
     def _eight_bits(self) -> Candidate:
-        result = self.weight_only(self._plain, 8)
+        result = self.weight_only(Graph.load(self.source), 8)
         graph = fuse_language_model(result.graph, self.options.context)
         merge_gates(graph)
         graph.save(self._path(StagePrecision.INT8_WEIGHTS))
@@ -107,7 +102,7 @@ class FusedLlm:
 
     def _four_bits(self) -> Candidate:
         """With offsets for blocks where the weights were published so, or nothing better is asked for."""
-        merged = self._fused.copy()
+        merged = self._fused()
         merge_gates(merged)
         offsets = write_block_offsets(merged, self.options.weights.accuracy_level)
         worst = max((layer.error for layer in offsets.layers if layer.bits == 4), default=0.0)
@@ -115,7 +110,7 @@ class FusedLlm:
             offsets.graph.save(self._path(StagePrecision.INT4_WEIGHTS))
             note = "fused, scale and offset for each block of 32, 8 bits for the logits"
             return self._candidate(StagePrecision.INT4_WEIGHTS, len(offsets.layers), note)
-        result = self.weight_only(self._plain, 4)
+        result = self.weight_only(Graph.load(self.source), 4)
         graph = fuse_language_model(result.graph, self.options.context)
         merge_gates(graph)
         graph.save(self._path(StagePrecision.INT4_WEIGHTS))
@@ -127,15 +122,17 @@ class FusedLlm:
 
         Judged by several positions at a time, which is what this precision is for.
         """
-        samples, path = reading(self.samples), self._path(StagePrecision.INT8_DYNAMIC)
-        layers = [layer for layer in find_layers(self._plain) if layer.kind is Kind.LINEAR]
+        path, plain = self._path(StagePrecision.INT8_DYNAMIC), Graph.load(self.source)
+        layers = [layer for layer in find_layers(plain) if layer.kind is Kind.LINEAR]
         tensors = list(dict.fromkeys(layer.data for layer in layers))
-        limits = measure_limits(self._plain, tensors, tensors, samples, self.options.weights.threads)
-        factors = choose_factors(self._plain, layers, limits)
-        smoothed, moved = apply_factors(self._plain, layers, factors)
-        inputs = {layer.data: layer for layer in moved}
-        loud = loudest_first(smoothed, list(inputs), samples)
+        limits = measure_limits(plain, tensors, tensors, reading(self.samples), self.options.weights.threads)
+        factors = choose_factors(plain, layers, limits)
+        smoothed, moved = apply_factors(plain, layers, factors)
+        del plain
         graph = fuse_language_model(smoothed, self.options.context)
+        del smoothed
+        renamed = {old.data: new.data for old, new in zip(layers, moved, strict=True)}
+        loud = [renamed[name] for name in loudest_first(limits, factors)]
         allowed = 10 ** (-self.options.least_db / 20)
         for count in SPARED:
             write_dynamic_int8(graph, loud[:count]).save(path)

@@ -16,6 +16,7 @@ from mgcc_calibration.graph import Graph
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.layers import find_layers
 from mgcc_calibration.merge_linear import merge_gates
+from mgcc_calibration.observe import measure_limits
 from mgcc_calibration.smooth import apply_factors
 from mgcc_calibration.weight_only import WeightOptions, write_weight_only
 from mgcc_export.stages import ExampleMaker, collect_stages
@@ -169,8 +170,13 @@ def test_dynamic_int8_spares_what_it_is_told_to(fused, exported, spec, model, tm
         return (feeds_of(d, *case) for case in CASES if case[0] > 1)
 
     source = Graph.load(exported)
-    loud = loudest_first(source, list(dict.fromkeys(layer.data for layer in find_layers(source))), samples)
+    names = list(dict.fromkeys(layer.data for layer in find_layers(source)))
+    limits = measure_limits(source, names, names, samples)
+    loud = loudest_first(limits, {})
     assert len(loud) == 4 * d.layers + 1
+    louder = {loud[-1]: np.full(limits[loud[-1]].channels.shape, 1.0, np.float32)}
+    louder[loud[-1]][int(limits[loud[-1]].channels.argmax())] = 1e-3
+    assert loudest_first(limits, louder)[0] == loud[-1]
     made = write_dynamic_int8(fused, loud[:2])
     found = Counter(node.op_type for node in made.nodes)
     assert found["MatMulNBits"] > 2 and found["DynamicQuantizeMatMul"] > 0 and not found["MatMul"]
