@@ -32,6 +32,9 @@ from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
 _SLACK = 1.5
 _REQUEST_SLACK_DB = 3.0
 _LOWEST_OPENVINO = ">=2025.0"
+#: The first with kernels for 8-bit blocks, which graphs with 4-bit and with dynamic weights hold, too.
+_LOWEST_ONNXRUNTIME = ">=1.22"
+_WITH_BLOCKS = ("int8-weights", "int4-weights", "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     requires = dict(manifest.requires)
     if any(change.engine == "openvino" for change in changes.values()):
         requires["openvino"] = _LOWEST_OPENVINO
+    if any(change.engine == "onnxruntime" and change.precision in _WITH_BLOCKS for change in changes.values()):
+        requires["onnxruntime"] = _LOWEST_ONNXRUNTIME
     return replace(manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from mgcc_calibration.block_offsets import write_block_offsets
@@ -24,6 +25,7 @@ from mgcc_export.to_onnx import export_stage
 from mgcc_ref.model import load_model
 from mgcc_runtime.contract import PAST_LENGTH, past_names, present_names, stage
 from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.errors import ContractError
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.verify import relative_l2
 
@@ -216,14 +218,19 @@ def test_a_graph_of_another_structure_is_refused(bundle, exported):
 
 def test_an_in_place_graph_says_its_capacity(fused, spec, tmp_path):
     """One whose buffers are of no stated length cannot be given memory."""
-    from mgcc_runtime.errors import ContractError
-
     vague = fused.copy()
     for value in vague.model.graph.input:
         if value.name.startswith("past_key_values."):
             value.type.tensor_type.shape.dim[2].dim_param = "C"
     with pytest.raises(ContractError, match="does not say of what capacity"):
         open_session("onnxruntime", vague.save(tmp_path / "vague.onnx"), spec, EngineOptions(1))
+
+
+def test_an_in_place_graph_is_for_the_cpu_alone(fused, spec, tmp_path, monkeypatch):
+    """On a GPU the buffers, in the host's memory, would be copied there and never come back."""
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["CUDAExecutionProvider"])
+    with pytest.raises(ContractError, match="for the engine onnxruntime on the CPU, not for CUDAExecutionProvider"):
+        open_session("onnxruntime", fused.save(tmp_path / "fused.onnx"), spec, EngineOptions(1))
 
 
 def test_the_same_graph_gives_the_same_bytes(exported, model, tmp_path):
@@ -250,6 +257,7 @@ def test_both_uses_are_chosen_and_written(exported, fused, model, spec, tmp_path
     other = StageChange(one, "onnxruntime", "int4-weights")
     two = write_low_bundle(bundle, {"llm": same, DECODE: other}, tmp_path / "two", threads=1).manifest
     assert two.graphs()[DECODE].precision == "int4-weights" and two.files["llm_decode.onnx"].bytes == one.stat().st_size
+    assert two.requires["onnxruntime"] == ">=1.22"  # 8-bit blocks
     assert two.tolerances["llm"].relative_l2 > 1e-3  # these are two models: what either misses is in the tolerance
     single = write_low_bundle(bundle, {"llm": same, DECODE: same}, tmp_path / "single", threads=1).manifest
     assert single.stages["llm"].decode is None and "llm_decode.onnx" not in single.files

@@ -136,6 +136,11 @@ def open_session(
     in_place = any(node.name == PAST_LENGTH for node in given)
     _check_nodes(path, spec, "input", spec.inputs, [node for node in given if node.name != PAST_LENGTH])
     _check_nodes(path, spec, "output", spec.outputs, session.get_outputs())
+    if in_place and session.get_providers() != ["CPUExecutionProvider"]:
+        raise ContractError(
+            f"{path} writes its cache in place in the host's memory, which is for the engine onnxruntime on the CPU, "
+            f"not for {session.get_providers()[0]}; rebuild the bundle for this target"
+        )
     if in_place:
         from mgcc_runtime.engines.onnxruntime_in_place import InPlaceSession
 
