@@ -128,3 +128,24 @@ def test_results_are_the_callers_own(stages):
     stages.read(embeddings(1, seed=5), first.cache)
     np.testing.assert_array_equal(first.logits, logits)
     np.testing.assert_array_equal(first.features, features)
+
+
+def test_a_long_prompt_is_read_in_pieces(stages, monkeypatch):
+    from mgcc_runtime.engines import onnxruntime_in_place
+
+    x = embeddings(50)
+    whole = stages.read(x, EMPTY)
+    runs = []
+    monkeypatch.setattr(onnxruntime_in_place, "PIECE", 16)
+    run_on = onnxruntime_in_place.InPlaceSession._run_on
+
+    def counted(self, view, before, feeds):
+        runs.append((before, feeds["inputs_embeds"].shape[1]))
+        return run_on(self, view, before, feeds)
+
+    monkeypatch.setattr(onnxruntime_in_place.InPlaceSession, "_run_on", counted)
+    pieces = stages.read(x, EMPTY)
+    assert runs == [(0, 13), (13, 13), (26, 12), (38, 12)]
+    np.testing.assert_allclose(pieces.logits, whole.logits, atol=TOLERANCE)
+    np.testing.assert_allclose(pieces.features, whole.features, atol=TOLERANCE)
+    np.testing.assert_allclose(pieces.cache.tensors[3].numpy(), whole.cache.tensors[3].numpy(), atol=TOLERANCE)
