@@ -13,7 +13,7 @@ from mgcc_benchmarks.peers_llm import CachedLlm, DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 from mgcc_runtime.bench_parts import turn_texts
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import Dimensions, present_names, stage
+from mgcc_runtime.contract import DECODE, Dimensions, present_names, stage
 from mgcc_runtime.denoise import Latents, ScheduleTable, denoise
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.kv_cache import KvCache
@@ -80,9 +80,10 @@ class OurDialogue(_Pipelined):
 
 
 def _open(bundle: Bundle, name: str, threads: int) -> Session:
-    entry = bundle.manifest.stages[name]
-    spec = stage(bundle.manifest.dimensions, name)
-    return open_session(entry.engine, bundle.file(entry.file), spec, EngineOptions(threads))
+    """A graph of the bundle: that of a stage, or the language model's second as DECODE."""
+    graph = bundle.manifest.graphs()[name]
+    spec = stage(bundle.manifest.dimensions, "llm" if name == DECODE else name)
+    return open_session(graph.engine, bundle.file(graph.file), spec, EngineOptions(threads))
 
 
 class OurUnet:
@@ -104,18 +105,20 @@ class OurUnet:
 
 
 class OurLlm(CachedLlm[KvCache]):
-    """The bundle's stage `llm` with the runtime's immutable cache."""
+    """The bundle's stage `llm` with the runtime's immutable cache, and its own graph for one position if it has one."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         bundle = Bundle.open(spec.files["bundle"])
         self.session = _open(bundle, "llm", spec.threads)
+        self.one = _open(bundle, DECODE, spec.threads) if DECODE in bundle.manifest.graphs() else self.session
         self.prompts, dimensions = PromptBuilder(bundle), bundle.manifest.dimensions
         self.present = present_names(dimensions.layers)
         self.versions = our_versions(bundle.manifest.stages["llm"].engine)
         super().__init__(KvCache.empty(dimensions))
 
     def read(self, ids: NDArray[np.int64], cache: KvCache) -> Logits:
-        outputs = self.session.run({"inputs_embeds": self.prompts.embed(ids), **cache.feeds()}, keep=self.present)
+        session = self.one if len(ids) == 1 else self.session
+        outputs = session.run({"inputs_embeds": self.prompts.embed(ids), **cache.feeds()}, keep=self.present)
         self.now = cache.extended(outputs, len(ids))
         logits: Logits = outputs["logits"][0, 0]
         return logits

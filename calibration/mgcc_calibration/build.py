@@ -9,27 +9,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mgcc_calibration.candidates import Candidate, CandidateOptions, StagePrecision, make_candidates
+from mgcc_calibration.candidates import make_candidates
 from mgcc_calibration.choose import Budget, Choice, Judge, choose, measure, stage_bytes
 from mgcc_calibration.data import CalibrationData, Feeds
 from mgcc_calibration.errors import DataError, MethodError
+from mgcc_calibration.forms import Candidate, CandidateOptions, StagePrecision
+from mgcc_calibration.llm_candidates import decoding, reading
 from mgcc_calibration.low_bundle import StageChange, write_low_bundle
+from mgcc_calibration.observe import Samples
 from mgcc_calibration.perplexity import score_texts, story_texts
 from mgcc_calibration.report import Report, StageOutcome, report_paths, write_report
 from mgcc_calibration.requests import storyworld_requests
 from mgcc_calibration.sensitivity import OTHER_STORIES, draw, mean_psnr_db
 from mgcc_calibration.stage_store import StageStore, stage_key
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import StageSpec, stages
+from mgcc_runtime.contract import DECODE, StageSpec, stages
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.machine import describe_machine, installed_version
+from mgcc_runtime.manifest import decoding_graph
 from mgcc_runtime.pipeline import Pipeline
 
 _BUILT_WITH = ("mgcc-edge", "numpy", "onnx", "onnxruntime", "openvino")
 
+#: What competes for the language model by default. Not activations in fixed ranges: a prompt's first position has
+#: values hundreds of times as large as the others', and the search for layers to spare runs the graph once for each.
+_LLM = tuple(p for p in StagePrecision if p is not StagePrecision.INT8)
+
 #: Asked-for precision -> what competes for the language model, and for the other stages.
 LEVELS: dict[str, tuple[tuple[StagePrecision, ...], tuple[StagePrecision, ...]]] = {
-    "auto": (tuple(StagePrecision), tuple(StagePrecision)),
+    "auto": (_LLM, tuple(StagePrecision)),
     "int8": ((StagePrecision.INT8_WEIGHTS, StagePrecision.INT8_DYNAMIC), (StagePrecision.INT8,)),
     "int8-weights": ((StagePrecision.INT8_WEIGHTS,), (StagePrecision.INT8_WEIGHTS,)),
     "int4-weights": ((StagePrecision.INT4_WEIGHTS,), (StagePrecision.INT4_WEIGHTS,)),
@@ -70,7 +78,9 @@ def build_low(
     """Build `out` from the fp32 `bundle`; the report is written beside it.
 
     Stage by stage: make the graphs, measure them on this machine, take the fastest within the budget, which is fp32
-    where nothing lower keeps to it. `judges` may give a stage a measure of quality besides its own error. Stages that
+    where nothing lower keeps to it. For the language model that is done twice with the same graphs: for calls with
+    several new positions, and for one at a time, which gets a graph of its own where another is faster. `judges` may
+    give a stage a measure of quality besides its own error. Stages that
     are in the `store` are taken from there (unless judged: what a judge sees is in no key), new ones put into it.
     """
     started = time.monotonic()
@@ -81,9 +91,9 @@ def build_low(
     changes: dict[str, StageChange] = {}
     try:
         for spec in chosen:
-            outcomes[spec.name], changes[spec.name] = _obtain(
-                spec, bundle, data, work / spec.name, options, judges(spec), store, progress
-            )
+            found = _obtain(spec, bundle, data, work / spec.name, options, judges(spec), store, progress)
+            outcomes |= {name: outcome for name, (outcome, _) in found.items()}
+            changes |= {name: change for name, (_, change) in found.items()}
         progress("bundle", "writing and comparing with golden data")
         made = write_low_bundle(bundle, changes, out, options.threads)
     finally:
@@ -132,47 +142,73 @@ def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> lis
     return chosen
 
 
+def _uses(spec: StageSpec, data: CalibrationData) -> dict[str, Samples]:
+    """What a stage is used for, each with its samples and a graph to choose: the language model has two uses."""
+
+    def samples() -> Iterator[Feeds]:
+        return data.samples(spec.name)
+
+    if spec.name != "llm":
+        return {spec.name: samples}
+    uses = {spec.name: reading(samples), DECODE: decoding(samples)}
+    found = {name: some for name, some in uses.items() if any(True for _ in some())}
+    return found if spec.name in found else {spec.name: samples}
+
+
 def _choose_stage(
-    spec: StageSpec, source: Path, data: CalibrationData, folder: Path,
+    spec: StageSpec, source: Path, data: CalibrationData, folder: Path, context: int,
     options: BuildOptions, judge: Judge | None, progress: Progress,
-) -> tuple[Choice, Candidate]:  # fmt: skip
+) -> dict[str, tuple[Choice, Candidate]]:  # fmt: skip
+    """The choice for each of the stage's uses."""
     lower = LEVELS[options.asked][0 if spec.name == "llm" else 1]
     precisions = tuple(dict.fromkeys((StagePrecision.FP32, *lower)))  # fp32 is the yardstick and the way back
 
     def samples() -> Iterator[Feeds]:
         return data.samples(spec.name)
 
+    settings = replace(options.candidates, context=context)
     candidates = make_candidates(
-        spec, source, samples, folder, precisions, options.candidates, lambda text: progress(spec.name, text)
+        spec, source, samples, folder, precisions, settings, lambda text: progress(spec.name, text)
     )
-    progress(spec.name, "measuring")
-    measured = measure(
-        spec, candidates, samples, budget=options.budget, judge=judge, rounds=options.rounds, threads=options.threads
-    )
-    fit = [m for m in measured if not m.refused and m.precision is not StagePrecision.FP32]
-    pool = fit if fit and options.asked != "auto" else measured
-    choice = replace(choose(spec.name, pool, options.budget), measurements=tuple(measured))
-    by_form = {(c.engine, c.precision): c for c in candidates}
-    return choice, by_form[choice.chosen.engine, choice.chosen.precision]
+    found = {}
+    for name, some in _uses(spec, data).items():
+        progress(name, "measuring")
+        measured = measure(
+            spec, candidates, some, budget=options.budget, judge=judge if name == spec.name else None,
+            rounds=options.rounds, threads=options.threads,
+        )  # fmt: skip
+        fit = [m for m in measured if not m.refused and m.precision is not StagePrecision.FP32]
+        pool = fit if fit and options.asked != "auto" else measured
+        choice = replace(choose(name, pool, options.budget), measurements=tuple(measured))
+        place = next(i for i, m in enumerate(measured) if m is choice.chosen)
+        found[name] = choice, candidates[place]
+    return found
 
 
 def _obtain(
     spec: StageSpec, bundle: Bundle, data: CalibrationData, folder: Path,
     options: BuildOptions, judge: Judge | None, store: StageStore | None, progress: Progress,
-) -> tuple[StageOutcome, StageChange]:  # fmt: skip
-    """What becomes of a stage, from the store if that has it."""
+) -> dict[str, tuple[StageOutcome, StageChange]]:  # fmt: skip
+    """What becomes of each of the stage's uses, from the store if that has them all."""
     source = bundle.file(bundle.manifest.stages[spec.name].file)
     settings = repr((options.asked, options.candidates, options.budget, options.rounds, options.threads))
     kept = store if judge is None else None
-    name, key = f"{spec.name}-{options.asked}", stage_key(spec.name, source, data, settings) if kept else ""
-    if kept and (found := kept.get(name, key)):
-        progress(spec.name, "kept from an earlier build")
-        return found
-    choice, candidate = _choose_stage(spec, source, data, folder, options, judge, progress)
-    assert candidate.path is not None
-    outcome = _outcome(choice, candidate, source)
-    change = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
-    return outcome, kept.put(name, key, outcome, change) if kept else change
+    names = list(_uses(spec, data))
+    key = stage_key(spec.name, source, data, settings) if kept else ""
+    if kept:
+        stored = {name: kept.get(f"{name}-{options.asked}", key) for name in names}
+        if all(stored.values()):
+            progress(spec.name, "kept from an earlier build")
+            return {name: entry for name, entry in stored.items() if entry is not None}
+    context = bundle.manifest.dimensions.context
+    found = {}
+    chosen = _choose_stage(spec, source, data, folder, context, options, judge, progress)
+    for name, (choice, candidate) in chosen.items():
+        assert candidate.path is not None
+        outcome = _outcome(choice, candidate, source)
+        change = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
+        found[name] = outcome, kept.put(f"{name}-{options.asked}", key, outcome, change) if kept else change
+    return found
 
 
 def _outcome(choice: Choice, candidate: Candidate, source: Path) -> StageOutcome:
@@ -208,7 +244,8 @@ def _image_psnr(before: Bundle, after: Bundle, options: BuildOptions) -> float:
 def _perplexity(before: Bundle, after: Bundle, options: BuildOptions) -> dict[str, float]:
     """Of held-back stories, with both bundles' language models."""
     texts = story_texts(8, options.seed)
-    entries = [(bundle, bundle.manifest.stages["llm"]) for bundle in (before, after)]
+    # token by token, so by the graph for that where there is one
+    entries = [(bundle, decoding_graph(bundle.manifest)) for bundle in (before, after)]
     old, new = (
         score_texts(b, b.file(e.file), texts, engine=e.engine, most=options.tokens, threads=options.threads)
         for b, e in entries

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mgcc_calibration.errors import BudgetError, CalibrationError, DataError
-from mgcc_calibration.graph import Graph
+import numpy as np
+
+from mgcc_calibration.data import Feeds
+from mgcc_calibration.errors import BudgetError, CalibrationError, DataError, FusionError
+from mgcc_calibration.forms import Candidate, CandidateOptions, Engine, StagePrecision
+from mgcc_calibration.graph import Array, Graph
 from mgcc_calibration.layers import Kind, find_layers
+from mgcc_calibration.llm_candidates import FusedLlm, reading
 from mgcc_calibration.observe import Samples
-from mgcc_calibration.plan import Placement, Plan, PlanOptions, make_plan
+from mgcc_calibration.plan import Placement, Plan, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.sensitivity import keep_worst, layer_errors, main_outputs, signal_to_noise_db, spread, stage_error
-from mgcc_calibration.weight_only import WeightOptions, head_layers, write_weight_only
+from mgcc_calibration.weight_only import WeightResult, head_layers, write_weight_only
 from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.verify import relative_l2
+
+__all__ = [
+    "FORMS", "Candidate", "CandidateOptions", "Engine", "StagePrecision", "make_candidates", "write_dynamic",
+]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
-
-
-class StagePrecision(enum.StrEnum):
-    """How a stage's layers are stored and computed."""
-
-    FP32 = "fp32"
-    INT8_DYNAMIC = "int8-dynamic"  # int8 weights; activations in 8 bits with ranges taken at each call
-    INT8_WEIGHTS = "int8-weights"
-    INT4_WEIGHTS = "int4-weights"
-    INT8 = "int8"  # weights and activations in 8 bits, ranges from calibration
-
-
-class Engine(enum.StrEnum):
-    """Engines of the CPU target, as the runtime calls them."""
-
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
 
 
 #: What is tried. OpenVINO takes Q/DQ pairs at inputs; ONNX Runtime needs them at outputs too for its integer kernels.
@@ -50,26 +43,7 @@ FORMS: tuple[tuple[Engine, StagePrecision], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One graph that could be the stage. `kept`: layers in higher precision and why; `note`: how it was made."""
-
-    engine: Engine
-    precision: StagePrecision
-    path: Path | None  # None: it could not be made
-    kept: Mapping[str, str] = field(default_factory=dict)
-    quantised: int = 0  # layers
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class CandidateOptions:
-    """How candidates are made. `least_db`: signal to noise below which W8A8 gives layers back to fp32."""
-
-    plan: PlanOptions = field(default_factory=PlanOptions)
-    weights: WeightOptions = field(default_factory=WeightOptions)
-    least_db: float = 25.0
-    compared: int = 6  # samples that errors are measured on
+_DEFAULTS = CandidateOptions()
 
 
 def make_candidates(
@@ -78,7 +52,7 @@ def make_candidates(
     samples: Samples,
     folder: Path,
     precisions: Sequence[StagePrecision],
-    options: CandidateOptions = CandidateOptions(),
+    options: CandidateOptions = _DEFAULTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Candidate]:
     """Every form of `precisions` as a file FOLDER/ENGINE-PRECISION/STAGE.onnx; one that cannot be made says why.
@@ -97,6 +71,9 @@ def make_candidates(
             raise
         except CalibrationError as error:
             found.append(Candidate(engine, precision, None, note=str(error)))
+    if StagePrecision.FP32 in precisions and maker.fused is not None:
+        progress("onnxruntime fp32, fused")
+        found.append(maker.fused.make(StagePrecision.FP32))
     return found
 
 
@@ -108,12 +85,26 @@ class _Maker:
     ) -> None:
         self.spec, self.source, self.samples, self.folder, self.options = spec, source, samples, folder, options
         self._plan: Plan | None = None
+        self._exact: list[dict[str, Array]] | None = None  # of the language model in fp32
+        self.fused = self._fusing() if spec.name == "llm" and options.context else None
+
+    def _fusing(self) -> FusedLlm | None:
+        """What makes fused graphs; None, with a note in the log, for a graph of another structure."""
+        maker = FusedLlm(self.source, self.samples, self.folder, self.options, self._packed, self._llm_error)
+        try:
+            maker.check()
+        except FusionError as error:
+            _LOG.warning("the language model's graph is used as it was exported: %s", error)
+            return None
+        return maker
 
     def make(self, engine: Engine, precision: StagePrecision) -> Candidate:
         if precision is StagePrecision.FP32:
             return Candidate(engine, precision, self.source, note="as exported")
         if precision is StagePrecision.INT8:
             return self._static(engine)
+        if self.fused is not None and engine is Engine.ONNXRUNTIME:
+            return self.fused.make(precision)
         path = self.folder / f"{engine}-{precision}" / f"{self.spec.name}.onnx"
         graph = Graph.load(self.source)
         linear = [layer for layer in find_layers(graph) if layer.kind is Kind.LINEAR]
@@ -125,17 +116,41 @@ class _Maker:
         return self._weight_only(engine, precision, graph, path)
 
     def _weight_only(self, engine: Engine, precision: StagePrecision, graph: Graph, path: Path) -> Candidate:
+        result = self._packed(graph, 8 if precision is StagePrecision.INT8_WEIGHTS else 4)
+        result.graph.save(path)
+        options = self.options.weights
+        note = f"{options.correction}, blocks of {options.grid.block}"
+        if precision is StagePrecision.INT4_WEIGHTS and (heads := head_layers(graph)):
+            note += f", 8 bits in {', '.join(heads)}"
+        return Candidate(engine, precision, path, result.kept, len(result.layers), note)
+
+    def _packed(self, graph: Graph, bits: int) -> WeightResult:
+        """Weights in so many bits, as the options ask for it."""
         asked = self.options.weights
-        bits = 8 if precision is StagePrecision.INT8_WEIGHTS else 4
         # what gives the logits decides between near words, and nothing after it can make up for an error
         heads = {name: replace(asked.grid, bits=8) for name in head_layers(graph)} if bits == 4 else {}
         options = replace(asked, grid=replace(asked.grid, bits=bits), overrides={**heads, **asked.overrides})
-        result = write_weight_only(graph, options, self.samples)
-        result.graph.save(path)
-        note = f"{options.correction}, blocks of {options.grid.block}"
-        if heads:
-            note += f", 8 bits in {', '.join(heads)}"
-        return Candidate(engine, precision, path, result.kept, len(result.layers), note)
+        return write_weight_only(graph, options, self.samples)
+
+    def _llm_error(self, path: Path) -> float:
+        """Relative L2 of the worst output against fp32, with several new positions."""
+        chosen, names = spread(reading(self.samples), self.options.compared), main_outputs(self.spec)
+        if self._exact is None:
+            self._exact = self._llm_outputs(self.source, chosen)
+        pairs = list(zip(self._llm_outputs(path, chosen), self._exact, strict=True))
+        return max(
+            relative_l2(*(np.concatenate([pair[side][name].ravel() for pair in pairs]) for side in (0, 1)))
+            for name in names
+        )
+
+    def _llm_outputs(self, path: Path, chosen: Sequence[Feeds]) -> list[dict[str, Array]]:
+        """What counts of a graph's outputs, for each of the samples."""
+        session = open_session("onnxruntime", path, self.spec, EngineOptions(self.options.weights.threads))
+        try:
+            found = [session.run(feeds).arrays for feeds in chosen]
+        finally:
+            session.close()
+        return [{name: arrays[name] for name in main_outputs(self.spec)} for arrays in found]
 
     def _static(self, engine: Engine) -> Candidate:
         placement = Placement.INPUTS if engine is Engine.OPENVINO else Placement.INPUTS_OUTPUTS
@@ -171,6 +186,7 @@ class _Maker:
 
 def write_dynamic(source: Path, path: Path) -> Path:
     """int8 weights a channel, activations in 8 bits with ranges of the moment; linear layers alone."""
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +196,7 @@ def write_dynamic(source: Path, path: Path) -> Path:
     try:
         quantize_dynamic(
             source, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
         )  # fmt: skip
     finally:
         root.setLevel(level)

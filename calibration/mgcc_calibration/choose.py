@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mgcc_calibration.candidates import Candidate, Engine, StagePrecision
 from mgcc_calibration.data import Feeds
 from mgcc_calibration.errors import BudgetError, DataError
+from mgcc_calibration.forms import Candidate, Engine, GraphForm, StagePrecision
 from mgcc_calibration.observe import Samples
 from mgcc_calibration.sensitivity import main_outputs, signal_to_noise_db, spread
 from mgcc_runtime.contract import StageSpec
@@ -72,6 +72,7 @@ class Measurement:
     signal_to_noise_db: float | None
     quality: float | None
     refused: str = ""
+    form: GraphForm = GraphForm.EXPORTED
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,9 @@ def _measurement(
         if quality < budget.least_quality:
             reason = f"quality of {quality:.4g}, at least {budget.least_quality:g} is asked for"
     size = stage_bytes(candidate.path) if candidate.path else 0
-    return Measurement(candidate.engine, candidate.precision, size, total, calls, error, decibels, quality, reason)
+    return Measurement(
+        candidate.engine, candidate.precision, size, total, calls, error, decibels, quality, reason, candidate.form
+    )
 
 
 def stage_bytes(path: Path) -> int:

@@ -137,9 +137,9 @@ def _capture(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     from mgcc_calibration.build import BuildOptions, build_low
-    from mgcc_calibration.candidates import CandidateOptions
     from mgcc_calibration.choose import Budget
     from mgcc_calibration.data import CalibrationData
+    from mgcc_calibration.forms import CandidateOptions
     from mgcc_calibration.image_judge import ImageJudge
     from mgcc_calibration.report import report_paths
     from mgcc_calibration.requests import storyworld_requests
@@ -195,12 +195,13 @@ def _sensitivity(options: argparse.Namespace) -> int:
 
 def _perplexity(options: argparse.Namespace) -> int:
     from mgcc_calibration.perplexity import score_texts, story_texts
+    from mgcc_runtime.manifest import decoding_graph
 
     texts = story_texts(options.stories, options.seed)
     scores = []
     for folder in filter(None, (options.bundle, options.against)):
         bundle = Bundle.open(folder)
-        entry = bundle.manifest.stages["llm"]
+        entry = decoding_graph(bundle.manifest)
         scores.append(
             score_texts(bundle, bundle.file(entry.file), texts, engine=entry.engine, most=options.tokens,
                         threads=options.threads)

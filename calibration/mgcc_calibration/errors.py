@@ -19,3 +19,7 @@ class BudgetError(CalibrationError):
 
 class MethodError(InputError):
     """A method, a block size or another setting that does not fit the graph."""
+
+
+class FusionError(CalibrationError):
+    """A language model's graph has another structure than the one that fusing knows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,28 @@ class Graph:
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(kept)
         self.refresh()
+
+    def replace_nodes(self, nodes: Iterable[NodeProto]) -> None:
+        """Other nodes, in topological order."""
+        kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(kept)
+        self.refresh()
+
+    def remove_unread(self) -> None:
+        """Drop nodes and weights that no output of the graph depends on."""
+        needed, kept = set(self.outputs), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        self.replace_nodes(reversed(kept))
+        self.drop_unused_weights()
+
+    def declare_domain(self, domain: str) -> None:
+        """Say that operators of `domain` are used."""
+        if not any(o.domain == domain for o in self.model.opset_import):
+            self.model.opset_import.append(helper.make_opsetid(domain, 1))
 
     def session(self, extra: Sequence[str] = (), threads: int = 1) -> ort.InferenceSession:
         """The graph opened on the CPU, the tensors `extra` being outputs too (after the graph's own)."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgcc_calibration.candidates import Candidate
 from mgcc_calibration.choose import Judge
+from mgcc_calibration.forms import Candidate
 from mgcc_calibration.graph import Array
 from mgcc_calibration.requests import Request
 from mgcc_calibration.sensitivity import draw, mean_psnr_db

@@ -11,10 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from mgcc_calibration.errors import CalibrationError
-from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, StageEntry, sha256_of, write_manifest
-from mgcc_runtime.contract import stages
+from mgcc_runtime.bundle import (
+    MANIFEST,
+    Bundle,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    StageEntry,
+    sha256_of,
+    write_manifest,
+)
+from mgcc_runtime.contract import DECODE, stages
 from mgcc_runtime.engines import EngineOptions, open_session
-from mgcc_runtime.golden import request_golden, stage_golden
+from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
@@ -23,6 +32,9 @@ from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
 _SLACK = 1.5
 _REQUEST_SLACK_DB = 3.0
 _LOWEST_OPENVINO = ">=2025.0"
+#: The first with kernels for 8-bit blocks, which graphs with 4-bit and with dynamic weights hold, too.
+_LOWEST_ONNXRUNTIME = ">=1.22"
+_WITH_BLOCKS = ("int8-weights", "int4-weights", "int8-dynamic")
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ def write_low_bundle(source: Bundle, changes: Mapping[str, StageChange], out: Pa
 def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> Manifest:
     """All files in place, and the manifest that lists them."""
     manifest = source.manifest
-    replaced = {manifest.stages[name].file for name in changes}
+    replaced = {manifest.stages[name].file for name in changes if name != DECODE}
     replaced |= {f"{name}.data" for name in replaced}
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
@@ -72,17 +84,41 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
             files[name] = entry
     entries, precision = dict(manifest.stages), dict(manifest.precision)
     for stage, change in changes.items():
-        for path in (change.path, change.path.with_name(f"{change.path.name}.data")):
-            if path.is_file():
-                _link(path, staging / path.name)
-                files[path.name] = FileEntry(path.stat().st_size, sha256_of(path))
+        if stage == DECODE:
+            continue
+        graph = _graph(change, change.path.name, staging, files)
         old = entries[stage]
-        entries[stage] = StageEntry(change.path.name, change.engine, old.inputs, old.outputs)
+        entries[stage] = StageEntry(graph.file, graph.engine, old.inputs, old.outputs, old.decode)
         precision[stage] = change.precision
+    if (one := changes.get(DECODE)) is not None:
+        entries["llm"] = replace(entries["llm"], decode=_decode(one, changes["llm"], staging, files))
     requires = dict(manifest.requires)
     if any(change.engine == "openvino" for change in changes.values()):
         requires["openvino"] = _LOWEST_OPENVINO
+    if any(change.engine == "onnxruntime" and change.precision in _WITH_BLOCKS for change in changes.values()):
+        requires["onnxruntime"] = _LOWEST_ONNXRUNTIME
     return replace(manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires)
+
+
+def _decode(one: StageChange, several: StageChange, staging: Path, files: dict[str, FileEntry]) -> GraphEntry | None:
+    """The language model's second graph; None where one graph was chosen for both uses."""
+    if one.engine == several.engine and sha256_of(one.path) == sha256_of(several.path):
+        return None
+    return _graph(one, f"{DECODE}.onnx", staging, files)
+
+
+def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileEntry]) -> GraphEntry:
+    """The change's file, and that of its weights if it is another, in the bundle and in `files`."""
+    data = change.path.with_name(f"{change.path.name}.data")
+    if data.is_file() and name != change.path.name:
+        raise CalibrationError(
+            f"{change.path} keeps its weights in {data.name} and cannot be named {name}; build without a second graph"
+        )
+    for path, target in ((change.path, name), (data, data.name)):
+        if path.is_file():
+            _link(path, staging / target)
+            files[target] = FileEntry(path.stat().st_size, sha256_of(path))
+    return GraphEntry(name, change.engine, change.precision)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -96,16 +132,20 @@ def _link(source: Path, target: Path) -> None:
 def _stage_tolerances(bundle: Bundle, changes: Mapping[str, StageChange], threads: int) -> dict[str, Tolerance]:
     """For changed stages what they reach on the golden data, with slack; for the others what was promised before."""
     found = dict(bundle.manifest.tolerances)
+    graphs = bundle.manifest.graphs()
     for spec in stages(bundle.manifest.dimensions):
         if spec.name not in changes or not bundle.has(f"golden/{spec.name}.npz"):
             continue
-        entry, golden = bundle.manifest.stages[spec.name], stage_golden(bundle, spec.name)
-        session = open_session(entry.engine, bundle.file(entry.file), spec, EngineOptions(threads))
-        try:
-            outputs = session.run(golden.inputs)
-        finally:
-            session.close()
-        pairs = [(outputs[t.name], golden.outputs[t.name]) for t in spec.outputs]
+        golden, pairs = stage_golden(bundle, spec.name), []
+        for name, run in ((spec.name, at_once), (DECODE, one_by_one)):
+            if name == DECODE and (spec.name != "llm" or DECODE not in graphs):
+                continue
+            session = open_session(graphs[name].engine, bundle.file(graphs[name].file), spec, EngineOptions(threads))
+            try:
+                outputs = run(session, golden.inputs)
+            finally:
+                session.close()
+            pairs += [(outputs[t.name], golden.outputs[t.name]) for t in spec.outputs]
         distance = _SLACK * max(relative_l2(*pair) for pair in pairs)
         angle = _SLACK**2 * max(1 - cosine(*pair) for pair in pairs)
         before = found.get(spec.name, Tolerance(1.0, 0.0))

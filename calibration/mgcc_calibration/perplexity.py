@@ -66,7 +66,8 @@ def score_texts(
                 feeds = {"inputs_embeds": prompts.embed(np.array([given])), **cache.feeds()}
                 outputs = session.run(feeds, keep)
                 cache = cache.extended(outputs, 1)
-                logits = outputs["logits"][0, 0]
+                logits = outputs["logits"][0, 0].copy()
+                logits[list(bundle.manifest.tokens.image)] = -np.inf  # whether to draw is no matter of the words
                 loss += _surprise(logits, int(wanted))
                 greedy.append(int(np.argmax(logits)))
     finally:

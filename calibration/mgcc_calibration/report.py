@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_calibration.choose import Choice
+from mgcc_runtime.contract import DECODE
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import read_json, write_atomically
 
@@ -116,8 +117,11 @@ def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
     lines = [
         "Times: the quickest round of one request's calls, on this machine as it was; they choose, no benchmark.",
         "",
-        "| stage | engine | precision | time | signal to noise | size | refused because |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"`{DECODE}`: the language model with one new position; its row `llm` is prefill and [IMG] tokens. Where both",
+        "chose the same graph the bundle holds it once.",
+        "",
+        "| stage | engine | precision | graph | time | signal to noise | size | refused because |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, stage in stages.items():
         for m in stage["choice"]["measurements"]:
@@ -125,7 +129,7 @@ def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
             noise = m["signal_to_noise_db"]
             noise = f"{noise:.1f} dB" if noise is not None else _NOT_MEASURED
             lines.append(
-                f"| `{name}` | {m['engine']} | {m['precision']} | {took} | {noise} | "
+                f"| `{name}` | {m['engine']} | {m['precision']} | {m['form']} | {took} | {noise} | "
                 f"{m['bytes'] / _MIB:.2f} MiB | {m['refused']} |"
             )
     return lines

@@ -59,8 +59,8 @@ def search_factors(
 def apply_factors(graph: Graph, layers: Sequence[Layer], factors: Mapping[str, Factors]) -> tuple[Graph, list[Layer]]:
     """A copy of the graph that computes the same with smoothed activations, and the layers as they stand in it.
 
-    1 / s goes into the LayerNormalization, or the multiplication by a constant, that makes the activation, if only
-    these layers read it; else a Mul is put in.
+    1 / s goes into the LayerNormalization, the multiplication by a constant, or the gated linear layer that makes the
+    activation, if only these layers read it; else a Mul is put in.
     """
     smoothed, moved = graph.copy(), {layer.name: layer for layer in layers}
     for tensor, readers in _groups(graph, layers).items():
@@ -125,6 +125,9 @@ def _fold(graph: Graph, tensor: str, readers: Sequence[Layer], inverse: Factors)
     node = graph.producer.get(tensor)
     if node is None or tensor in graph.outputs or len(graph.consumers[tensor]) != len(readers):
         return False
+    if (gated := _gated_weight(graph, node)) is not None:
+        graph.set_weight(gated, graph.weight(gated) * inverse)
+        return True
     names = _scaling_weights(graph, node)
     sole = all(name in graph.weights and len(graph.consumers[name]) == 1 for name in names)
     if not names or not sole or any(graph.weight(name).shape != inverse.shape for name in names):
@@ -142,6 +145,23 @@ def _scaling_weights(graph: Graph, node: NodeProto) -> list[str]:
         constants = [name for name in node.input if constant_value(graph, name) is not None]
         return constants if len(constants) == 1 else []
     return []
+
+
+def _gated_weight(graph: Graph, node: NodeProto) -> str | None:
+    """Of a product gate * (x W), as in SwiGLU, the weight W (K, N), where nothing else reads x W or W.
+
+    Its outputs are scaled by column, which costs nothing: a column has its own scale in every precision.
+    """
+    if node.op_type != "Mul":
+        return None
+    for name in node.input:
+        linear = graph.producer.get(name)
+        if linear is None or linear.op_type != "MatMul" or linear.input[1] not in graph.weights:
+            continue
+        sole = len(graph.consumers[name]) == len(graph.consumers[linear.input[1]]) == 1
+        if sole and name not in graph.outputs and len(graph.weights[linear.input[1]].dims) == 2:
+            return str(linear.input[1])
+    return None
 
 
 def _insert(graph: Graph, tensor: str, readers: Sequence[Layer], inverse: Factors) -> str:

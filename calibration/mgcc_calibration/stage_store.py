@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mgcc_calibration.candidates import Engine, StagePrecision
 from mgcc_calibration.choose import Choice, Measurement
 from mgcc_calibration.data import CalibrationData
+from mgcc_calibration.forms import Engine, GraphForm, StagePrecision
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_runtime.bundle import sha256_of
@@ -105,5 +105,9 @@ def _outcome(values: Mapping[str, Any]) -> StageOutcome:
 
 
 def _measurement(values: Mapping[str, Any]) -> Measurement:
-    enums = {"engine": Engine(values["engine"]), "precision": StagePrecision(values["precision"])}
+    enums = {
+        "engine": Engine(values["engine"]),
+        "precision": StagePrecision(values["precision"]),
+        "form": GraphForm(values["form"]),
+    }
     return Measurement(**{**values, **enums})

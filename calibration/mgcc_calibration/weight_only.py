@@ -25,7 +25,7 @@ from mgcc_calibration.observe import Samples, measure_limits
 from mgcc_calibration.smooth import Factors, apply_factors, input_first, normalised, search_factors
 
 _ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
-_DOMAIN = "com.microsoft"
+DOMAIN = "com.microsoft"
 DEFAULT_GRID = Grid(4, 32)
 
 
@@ -89,12 +89,11 @@ def write_weight_only(graph: Graph, options: WeightOptions, samples: Samples | N
         weights = input_first(graph, layer)
         difference = dequantised(codes, scales, grid) - weights
         error = float(np.linalg.norm(difference) / max(float(np.linalg.norm(weights)), 1e-12))
-        size = _pack(packed, layer, codes, scales, grid, options.accuracy_level)
+        size = pack_layer(packed, layer, codes, scales, grid, options.accuracy_level)
         done[layer.name] = WeightLayer(layer.name, grid.bits, grid.block, error, size)
     packed.refresh()
     packed.drop_unused_weights()
-    if not any(o.domain == _DOMAIN for o in packed.model.opset_import):
-        packed.model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    packed.declare_domain(DOMAIN)
     kept = {x.name: "convolution" for x in find_layers(graph) if x.kind is Kind.CONV}
     kept |= dict.fromkeys(sorted(options.keep), "kept by choice")
     return WeightResult(packed, tuple(done[layer.name] for layer in layers), kept)
@@ -109,11 +108,14 @@ def head_layers(graph: Graph) -> tuple[str, ...]:
 
 
 def _leads_to(graph: Graph, tensor: str, ends: Collection[str]) -> bool:
-    """Whether `tensor` reaches a graph output through nothing but shape changes, and nothing else reads it."""
+    """Whether `tensor` reaches an output through nothing but a bias and shape changes, and nothing else reads it."""
     if tensor in ends:
         return True
     readers = graph.consumers.get(tensor, [])
-    plain = len(readers) == 1 and readers[0].op_type in ("Concat", "Reshape", "Unsqueeze", "Squeeze", "Identity")
+    if len(readers) != 1:
+        return False
+    biased = readers[0].op_type == "Add" and any(name in graph.weights for name in readers[0].input)
+    plain = biased or readers[0].op_type in ("Concat", "Reshape", "Unsqueeze", "Squeeze", "Identity")
     return plain and _leads_to(graph, readers[0].output[0], ends)
 
 
@@ -152,7 +154,7 @@ def _awq_factors(
     return search_factors(graph, list(layers), limits, make, error, _ALPHAS)
 
 
-def _pack(graph: Graph, layer: Layer, codes: Codes, scales: Floats, grid: Grid, accuracy_level: int) -> int:
+def pack_layer(graph: Graph, layer: Layer, codes: Codes, scales: Floats, grid: Grid, accuracy_level: int) -> int:
     """Replace the layer's node by MatMulNBits; returns the bytes of its weights."""
     packed = pack_codes(codes, grid)
     flat = np.ascontiguousarray(scales.T.reshape(-1))
@@ -164,7 +166,7 @@ def _pack(graph: Graph, layer: Layer, codes: Codes, scales: Floats, grid: Grid, 
     out = f"{layer.output}_product" if bias else layer.output
     new = [
         helper.make_node(
-            "MatMulNBits", [layer.data, *names], [out], name=layer.name, domain=_DOMAIN, K=len(codes),
+            "MatMulNBits", [layer.data, *names], [out], name=layer.name, domain=DOMAIN, K=len(codes),
             N=codes.shape[1], bits=grid.bits, block_size=grid.block, accuracy_level=accuracy_level,
         )
     ]  # fmt: skip

@@ -125,8 +125,8 @@ def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "profile": manifest.profile,
         "target": manifest.target,
         "weights": manifest.weights,
-        "precision": dict(manifest.precision),
-        "engines": {name: stage.engine for name, stage in manifest.stages.items()},
+        "precision": {name: graph.precision for name, graph in manifest.graphs().items()},
+        "engines": {name: graph.engine for name, graph in manifest.graphs().items()},
         "image_px": manifest.dimensions.image_px,
         "built_with": dict(manifest.built_with),
     }

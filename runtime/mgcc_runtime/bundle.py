@@ -23,6 +23,7 @@ from mgcc_runtime.machine import installed_version
 from mgcc_runtime.manifest import (
     SCHEMA,
     FileEntry,
+    GraphEntry,
     LayoutRules,
     Manifest,
     RequestTolerance,
@@ -34,8 +35,8 @@ from mgcc_runtime.manifest import (
 from mgcc_runtime.version import VERSION
 
 __all__ = [
-    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "LayoutRules", "Manifest", "RequestTolerance", "StageEntry",
-    "Tokens", "Tolerance", "Vision", "check_files", "read_manifest", "sha256_of", "write_manifest",
+    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "GraphEntry", "LayoutRules", "Manifest", "RequestTolerance",
+    "StageEntry", "Tokens", "Tolerance", "Vision", "check_files", "read_manifest", "sha256_of", "write_manifest",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
@@ -136,7 +137,8 @@ def check_files(bundle: Bundle, check: Check) -> list[str]:
     """One sentence for each listed file that is outside the folder, missing, truncated or altered."""
     found = [message for name in bundle.manifest.files if (message := _path_fault(bundle.root, name))]
     listed = {*bundle.manifest.files}
-    needed = {"tokenizer.json", "embed_tokens.npy", "schedule.json"} | {s.file for s in bundle.manifest.stages.values()}
+    needed = {"tokenizer.json", "embed_tokens.npy", "schedule.json"}
+    needed |= {name for entry in bundle.manifest.stages.values() for name in entry.files}
     found += [f"bundle {bundle.root} lists no {name} in its manifest; {REBUILD}" for name in sorted(needed - listed)]
     if found:
         return found
@@ -209,6 +211,11 @@ def _check_contract(bundle: Bundle) -> None:
         raise BundleError(f"bundle {bundle.root} has no stage {', '.join(missing)}; {REBUILD} and without --stages")
     if extra := sorted(set(found) - set(expected)):
         raise BundleError(f"bundle {bundle.root} has an unknown stage {', '.join(extra)}; upgrade mgcc-edge")
+    if strange := [name for name, entry in found.items() if entry.decode and name != "llm"]:
+        raise BundleError(
+            f"bundle {bundle.root} has a graph for decoding in the stage {', '.join(strange)}, expected one in llm "
+            f"alone; {REBUILD}"
+        )
     for name, spec in expected.items():
         _check_tensors(bundle.root, spec, "input", spec.inputs, found[name].inputs)
         _check_tensors(bundle.root, spec, "output", spec.outputs, found[name].outputs)

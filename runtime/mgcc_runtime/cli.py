@@ -302,9 +302,9 @@ def _info(options: argparse.Namespace) -> int:
         print(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
     for name, wanted in manifest.requires.items():
         print(f"  needs {name} {wanted}")
-    for name, stage in manifest.stages.items():
-        megabytes = manifest.files[stage.file].bytes / 1e6
-        print(f"  {name:15} {manifest.precision.get(name, '?'):6} {stage.engine:12} {megabytes:9.1f} MB")
+    for name, graph in manifest.graphs().items():
+        megabytes = manifest.files[graph.file].bytes / 1e6
+        print(f"  {name:15} {graph.precision:6} {graph.engine:12} {megabytes:9.1f} MB")
     return EXIT_DONE
 
 

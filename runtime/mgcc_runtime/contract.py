@@ -12,6 +12,13 @@ from typing import Any
 
 Shape = tuple["int | str", ...]
 
+#: The one input more than the contract's of an `llm` graph whose cache is a buffer that it writes in place:
+#: int64 (1,), how many positions of the buffer count. Engines fill it in; callers never see it.
+PAST_LENGTH = "past_length"
+
+#: The language model's second graph, of the same tensors, for calls with one new position; a bundle may have one.
+DECODE = "llm_decode"
+
 
 class DType(str, enum.Enum):
     """Element type of a tensor at a stage's boundary."""

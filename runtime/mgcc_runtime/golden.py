@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import REBUILD, Bundle
+from mgcc_runtime.engines import Session
 from mgcc_runtime.errors import BundleError
 from mgcc_runtime.files import read_json
 from mgcc_runtime.prompt import Part
@@ -47,6 +49,26 @@ def stage_golden(bundle: Bundle, stage: str) -> StageGolden:
         {name[3:]: value for name, value in arrays.items() if name.startswith("in.")},
         {name[4:]: value for name, value in arrays.items() if name.startswith("out.")},
     )
+
+
+def at_once(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    """A stage's outputs on its golden inputs."""
+    return session.run(inputs).arrays
+
+
+def one_by_one(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The language model's outputs as its graph for decoding gives them: position after position, with its own cache.
+
+    Reading in pieces is reading at once, so these are the outputs of all S positions together.
+    """
+    past = {name: value for name, value in inputs.items() if name != "inputs_embeds"}
+    features, found = [], dict[str, Array]()
+    for position in range(inputs["inputs_embeds"].shape[1]):
+        one = inputs["inputs_embeds"][:, position : position + 1]
+        found = dict(session.run({"inputs_embeds": one, **past}).arrays)
+        features.append(found["hidden_states"])
+        past = {name: found[f"present.{name.removeprefix('past_key_values.')}"] for name in past}
+    return found | {"hidden_states": np.concatenate(features, axis=1)}
 
 
 def request_golden(bundle: Bundle) -> RequestGolden:

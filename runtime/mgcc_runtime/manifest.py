@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mgcc_runtime.contract import Dimensions, DType, PromptTemplate, TensorSpec
+from mgcc_runtime.contract import DECODE, Dimensions, DType, PromptTemplate, TensorSpec
 
 SCHEMA = 1
 
@@ -18,6 +18,15 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class GraphEntry:
+    """One graph of a bundle: that of a stage, or the language model's second."""
+
+    file: str
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True)
 class StageEntry:
     """One stage's file, the engine that runs it, and its tensors with this bundle's shapes."""
 
@@ -25,6 +34,12 @@ class StageEntry:
     engine: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    decode: GraphEntry | None = None  # of the stage llm alone; None: one graph does both
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The graphs, that of the stage first."""
+        return (self.file, self.decode.file) if self.decode else (self.file,)
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,15 @@ class Manifest:
     tolerances: Mapping[str, Tolerance]
     request_tolerance: RequestTolerance = RequestTolerance()
 
+    def graphs(self) -> dict[str, GraphEntry]:
+        """Every graph by the stage's name, the language model's second one as DECODE."""
+        found: dict[str, GraphEntry] = {}
+        for name, entry in self.stages.items():
+            found[name] = GraphEntry(entry.file, entry.engine, self.precision.get(name, "?"))
+            if entry.decode is not None:
+                found[DECODE] = entry.decode
+        return found
+
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": self.schema,
@@ -144,6 +168,12 @@ class Manifest:
         )
 
 
+def decoding_graph(manifest: Manifest) -> GraphEntry:
+    """What reads one new position: the language model's second graph, or its only one."""
+    graphs = manifest.graphs()
+    return graphs.get(DECODE, graphs["llm"])
+
+
 def _optional_float(value: Any) -> float | None:
     return None if value is None else float(value)
 
@@ -152,19 +182,23 @@ def _stage_to_json(entry: StageEntry) -> dict[str, Any]:
     def tensors(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
         return [{"name": s.name, "dtype": s.dtype.value, "shape": list(s.shape)} for s in specs]
 
-    return {
+    values = {
         "file": entry.file,
         "engine": entry.engine,
         "inputs": tensors(entry.inputs),
         "outputs": tensors(entry.outputs),
     }
+    return values | ({"decode": asdict(entry.decode)} if entry.decode else {})
 
 
 def _stage_from_json(values: Mapping[str, Any]) -> StageEntry:
     def tensors(items: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec(str(t["name"]), DType(t["dtype"]), tuple(t["shape"]), "") for t in items)
 
-    return StageEntry(str(values["file"]), str(values["engine"]), tensors(values["inputs"]), tensors(values["outputs"]))
+    found = values.get("decode")
+    decode = GraphEntry(*(str(found[name]) for name in ("file", "engine", "precision"))) if found is not None else None
+    inputs, outputs = tensors(values["inputs"]), tensors(values["outputs"])
+    return StageEntry(str(values["file"]), str(values["engine"]), inputs, outputs, decode)
 
 
 def _layout_rules(values: Mapping[str, Any]) -> LayoutRules:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import present_names, stages
+from mgcc_runtime.contract import DECODE, present_names, stages
 from mgcc_runtime.denoise import Latents
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Session, open_session
 from mgcc_runtime.kv_cache import KvCache
@@ -38,6 +38,8 @@ class Stages:
             for spec in stages(d):
                 entry = bundle.manifest.stages[spec.name]
                 self.sessions[spec.name] = open_session(entry.engine, bundle.file(entry.file), spec, options)
+                if (one := entry.decode) is not None:
+                    self.sessions[DECODE] = open_session(one.engine, bundle.file(one.file), spec, options)
         except BaseException:
             self.close()
             raise
@@ -54,9 +56,13 @@ class Stages:
         return np.concatenate(found)
 
     def read(self, embeddings: Floats, cache: KvCache) -> LlmStep:
-        """Pass embeddings (1, S, D) through the language model, going on from `cache`."""
+        """Pass embeddings (1, S, D) through the language model, going on from `cache`.
+
+        One position alone takes the graph for decoding, where the bundle has one; both read each other's caches.
+        """
         feeds: dict[str, Feed] = {"inputs_embeds": embeddings, **cache.feeds()}
-        outputs = self.sessions["llm"].run(feeds, keep=self._present)
+        name = DECODE if embeddings.shape[1] == 1 and DECODE in self.sessions else "llm"
+        outputs = self.sessions[name].run(feeds, keep=self._present)
         return LlmStep(outputs["logits"][0, 0], outputs["hidden_states"], cache.extended(outputs, embeddings.shape[1]))
 
     def refine(self, image_features: Floats, context_features: Floats) -> Floats:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle, read_manifest
-from mgcc_runtime.contract import StageSpec, stages
-from mgcc_runtime.engines import EngineOptions, Session, open_session
+from mgcc_runtime.contract import DECODE, StageSpec, stages
+from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.errors import MgccError
-from mgcc_runtime.golden import request_golden, stage_golden
+from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.manifest import Tolerance
 from mgcc_runtime.pipeline import Pipeline
@@ -49,8 +49,8 @@ class Report:
                 "profile": manifest.profile,
                 "target": manifest.target,
                 "weights": manifest.weights,
-                "precision": dict(manifest.precision),
-                "engines": {name: entry.engine for name, entry in manifest.stages.items()},
+                "precision": {name: graph.precision for name, graph in manifest.graphs().items()},
+                "engines": {name: graph.engine for name, graph in manifest.graphs().items()},
                 "built_at": manifest.built_at,
                 "built_with": dict(manifest.built_with),
             }
@@ -85,6 +85,8 @@ def verify(path: str | Path, threads: int = 0) -> Iterator[Finding]:
     options = EngineOptions(threads)
     for spec in stages(bundle.manifest.dimensions):
         yield _guarded(f"stage {spec.name}", lambda spec=spec: _compare_stage(bundle, spec, options))  # type: ignore[misc]
+        if bundle.manifest.stages[spec.name].decode is not None:
+            yield _guarded(f"stage {DECODE}", lambda spec=spec: _compare_stage(bundle, spec, options, DECODE))  # type: ignore[misc]
     yield _guarded("request", lambda: _compare_request(bundle, threads))
 
 
@@ -104,15 +106,17 @@ def _since(start_s: float) -> float:
     return round(time.perf_counter() - start_s, 3)
 
 
-def _compare_stage(bundle: Bundle, spec: StageSpec, options: EngineOptions) -> _Measured:
+def _compare_stage(bundle: Bundle, spec: StageSpec, options: EngineOptions, graph: str = "") -> _Measured:
+    """One graph against the stage's golden data; the one for decoding reads it position by position."""
     golden = stage_golden(bundle, spec.name)
-    entry = bundle.manifest.stages[spec.name]
+    entry = bundle.manifest.graphs()[graph or spec.name]
+    run = one_by_one if graph == DECODE else at_once
     session = open_session(entry.engine, bundle.file(entry.file), spec, options)
     try:
         start_s = time.perf_counter()
-        outputs = session.run(golden.inputs).arrays
+        outputs = run(session, golden.inputs)
         first_ms = (time.perf_counter() - start_s) * 1e3
-        usual_ms = _latency_ms(session, golden.inputs)
+        usual_ms = _latency_ms(lambda: run(session, golden.inputs))
     finally:
         session.close()
     tolerance = bundle.manifest.tolerances.get(spec.name, STRICT)
@@ -134,12 +138,12 @@ def _compare_stage(bundle: Bundle, spec: StageSpec, options: EngineOptions) -> _
     return passed, detail, {name: round(value, 9) for name, value in values.items()}
 
 
-def _latency_ms(session: Session, inputs: dict[str, NDArray[Any]]) -> float:
+def _latency_ms(run: Callable[[], object]) -> float:
     """Median of a few runs on the golden inputs, which are short: for the cost of requests there is `mgcc bench`."""
     found = []
     for _ in range(LATENCY_RUNS):
         start_s = time.perf_counter()
-        session.run(inputs)
+        run()
         found.append((time.perf_counter() - start_s) * 1e3)
     return float(np.median(found))
 

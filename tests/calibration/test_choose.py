@@ -17,6 +17,7 @@ from mgcc_calibration.candidates import (
 from mgcc_calibration.choose import Budget, Measurement, choose, measure, workload
 from mgcc_calibration.errors import BudgetError
 from mgcc_calibration.grid import Grid
+from mgcc_calibration.llm_candidates import decoding, reading
 from mgcc_calibration.weight_only import Correction, WeightOptions
 from mgcc_runtime.contract import stage
 
@@ -114,6 +115,19 @@ def test_a_form_that_cannot_be_made_says_why(tmp_path, candidates):
 def test_dynamic_graphs_are_the_same_each_time(candidates, tmp_path):
     files = [write_dynamic(candidates[0].path, tmp_path / name / "unet.onnx") for name in ("a", "b")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_language_models_two_uses_have_their_own_samples(bundle, data):
+    spec = stage(bundle.manifest.dimensions, "llm")
+
+    def samples():
+        return data.samples("llm")
+
+    several, one = (workload(spec, some) for some in (reading(samples), decoding(samples)))
+    assert [case.name for case in several] == ["prefill", "image_tokens"]
+    assert [case.name for case in one] == ["decode"] and one[0].feeds["inputs_embeds"].shape[1] == 1
+    count = sum(1 for some in (reading(samples), decoding(samples)) for _ in some())
+    assert count == len(data.manifest.stages["llm"])
 
 
 def test_the_language_model_is_timed_as_a_turn_uses_it(bundle, data):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_calibration.candidates import Engine, StagePrecision
 from mgcc_calibration.choose import Choice, Measurement
+from mgcc_calibration.forms import Engine, StagePrecision
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_calibration.stage_store import StageStore, stage_key

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnxruntime as ort
 
-from mgcc_runtime.contract import DType, StageSpec, TensorSpec
+from mgcc_runtime.contract import PAST_LENGTH, DType, StageSpec, TensorSpec
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
 from mgcc_runtime.errors import ContractError
 
@@ -132,8 +132,19 @@ def open_session(
     # a list of providers would be taken in the plug-in's place
     named = {} if plugin is not None else {"providers": list(providers)}
     session = ort.InferenceSession(str(path), settings, **named)
-    _check_nodes(path, spec, "input", spec.inputs, session.get_inputs())
+    given = session.get_inputs()
+    in_place = any(node.name == PAST_LENGTH for node in given)
+    _check_nodes(path, spec, "input", spec.inputs, [node for node in given if node.name != PAST_LENGTH])
     _check_nodes(path, spec, "output", spec.outputs, session.get_outputs())
+    if in_place and session.get_providers() != ["CPUExecutionProvider"]:
+        raise ContractError(
+            f"{path} writes its cache in place in the host's memory, which is for the engine onnxruntime on the CPU, "
+            f"not for {session.get_providers()[0]}; rebuild the bundle for this target"
+        )
+    if in_place:
+        from mgcc_runtime.engines.onnxruntime_in_place import InPlaceSession
+
+        return InPlaceSession(session, spec, path)
     on_gpu = gpu_memory is not None and len(session.get_providers()) > 1
     return OrtSession(session, spec, gpu_memory if on_gpu else None)
 

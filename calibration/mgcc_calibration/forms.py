@@ -1,0 +1,59 @@
+"""What competes for a stage on the CPU: engine, precision and form of the graph."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mgcc_calibration.plan import PlanOptions
+from mgcc_calibration.weight_only import WeightOptions
+
+
+class StagePrecision(enum.StrEnum):
+    """How a stage's layers are stored and computed."""
+
+    FP32 = "fp32"
+    INT8_DYNAMIC = "int8-dynamic"  # int8 weights; activations in 8 bits with ranges taken at each call
+    INT8_WEIGHTS = "int8-weights"
+    INT4_WEIGHTS = "int4-weights"
+    INT8 = "int8"  # weights and activations in 8 bits, ranges from calibration
+
+
+class Engine(enum.StrEnum):
+    """Engines of the CPU target, as the runtime calls them."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+
+
+class GraphForm(enum.StrEnum):
+    """What a candidate's graph was made from."""
+
+    EXPORTED = "exported"
+    FUSED = "fused"  # the language model's, with ONNX Runtime's own kernels and a cache that is written in place
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One graph that could be the stage. `kept`: layers in higher precision and why; `note`: how it was made."""
+
+    engine: Engine
+    precision: StagePrecision
+    path: Path | None  # None: it could not be made
+    kept: Mapping[str, str] = field(default_factory=dict)
+    quantised: int = 0  # layers
+    note: str = ""
+    form: GraphForm = GraphForm.EXPORTED
+
+
+@dataclass(frozen=True)
+class CandidateOptions:
+    """How candidates are made. `least_db`: signal to noise below which W8A8 gives layers back to fp32."""
+
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    weights: WeightOptions = field(default_factory=WeightOptions)
+    least_db: float = 25.0
+    compared: int = 6  # samples that errors are measured on
+    context: int = 0  # the most positions of the language model, its cache's capacity; 0: its graph is not fused
