@@ -255,7 +255,8 @@ _STORY = Profile(
     grounder=GrounderConfig(QuerySource.LABELS, 2, 192, 2, 2, 3, 6, 512),
     unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 16, (64, 128, 176), (False, True, True), 1, 4, 16, "v_prediction"),
     vae=VaeConfig((32, 64, 128), kl=False),
-    sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 20, 2.0),
+    # with true boxes, 8 steps at 1.5 draw as well as 20 at 2: objects found 0.97 and 0.97, sprite PSNR 19.1 and 19.0 dB
+    sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 8, 1.5),
     template=_CHAT,
     end_tokens=("<|im_end|>", "<|endoftext|>"),
     max_objects=8,

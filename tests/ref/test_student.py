@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mgcc_ref.config import get_profile, student_sampler
 from mgcc_ref.schedule import compile_schedule
-from mgcc_ref.train.steps.student import StudentObjective, jumps
+from mgcc_ref.train.steps.student import TEACHER_STEPS, StudentObjective, jumps
 
 PROFILE = get_profile("story")
 STUDENT_STEPS = student_sampler(PROFILE.sampler).default_steps
@@ -17,8 +17,8 @@ TABLE = compile_schedule(student_sampler(PROFILE.sampler), PROFILE.unet.predicti
 
 
 def test_the_students_noise_levels_are_the_teachers() -> None:
-    teacher = compile_schedule(PROFILE.sampler, PROFILE.unet.prediction, PROFILE.sampler.default_steps)
-    every = PROFILE.sampler.default_steps // STUDENT_STEPS
+    teacher = compile_schedule(PROFILE.sampler, PROFILE.unet.prediction, TEACHER_STEPS)
+    every = TEACHER_STEPS // STUDENT_STEPS
     assert TABLE.timesteps == teacher.timesteps[::every]
 
 

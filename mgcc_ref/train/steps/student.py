@@ -30,6 +30,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
+TEACHER_STEPS = 20
 TRAJECTORIES, HELD_BACK_TRAJECTORIES = 4_000, 64
 SCENE_SEED, HELD_BACK_SCENE_SEED = 10_000_019, 11_000_027
 
@@ -127,10 +128,10 @@ class StudentStep:
             points = list(
                 self.painter.trajectory(
                     list(scenes), list(captions),
-                    steps=sampler.default_steps, guidance=sampler.default_guidance, seed=[seed, indices.start],
+                    steps=TEACHER_STEPS, guidance=sampler.default_guidance, seed=[seed, indices.start],
                 )
             )  # fmt: skip
-        every = sampler.default_steps // self._stages
+        every = TEACHER_STEPS // self._stages
         return torch.stack(points[::every], dim=1).half().numpy()
 
     def _examples(self, kept: np.ndarray, seed: int, indices: np.ndarray, stages: np.ndarray) -> Batch:
