@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
+from mgcc_calibration.graph import Graph
 from mgcc_calibration.layers import find_layers, left_alone
 from mgcc_calibration.observe import measure_limits, timestep_groups
 from mgcc_calibration.plan import PlanOptions, Smoothing, make_plan
@@ -13,7 +15,7 @@ from mgcc_calibration.ranges import BINS, Histogram, Method, choose_range, relat
 from mgcc_calibration.smooth import apply_factors, choose_factors
 from mgcc_runtime.verify import relative_l2
 
-from .small_stage import CHANNELS, LOUD, make_graph, run, samples
+from .small_stage import CHANNELS, LOUD, make_graph, make_model, run, samples
 
 
 def histogram(values, limit=None):
@@ -111,12 +113,21 @@ def test_smoothing_quietens_the_loud_channel_and_changes_nothing(smoothed):
         assert relative_l2(run(after, feeds), run(graph, feeds)) < 1e-5
 
 
-def test_smoothing_is_folded_into_the_norm_and_put_in_where_it_cannot_be(smoothed):
+@pytest.mark.parametrize("tensor", ["norm_out", "gated_out"])
+def test_smoothing_is_folded_into_the_norm_and_into_the_gated_weight(smoothed, tensor):
     graph, layers, _ = smoothed
-    ones = np.linspace(0.5, 2, CHANNELS).astype(np.float32)
-    folded, _ = apply_factors(graph, layers, {"norm_out": ones})
+    folded, _ = apply_factors(graph, layers, {tensor: np.linspace(0.5, 2, CHANNELS).astype(np.float32)})
     assert len(folded.nodes) == len(graph.nodes)
-    put_in, moved = apply_factors(graph, layers, {"gated_out": ones})
+    for feeds in samples(2)():
+        assert relative_l2(run(folded, feeds), run(graph, feeds)) < 1e-5
+
+
+def test_smoothing_is_put_in_where_something_else_reads_what_it_would_scale():
+    model = make_model()
+    model.graph.node.append(onnx.helper.make_node("Identity", ["to_a_out"], ["also_read"], name="also"))
+    graph = Graph(model)
+    layers = find_layers(graph)
+    put_in, moved = apply_factors(graph, layers, {"gated_out": np.linspace(0.5, 2, CHANNELS).astype(np.float32)})
     assert len(put_in.nodes) == len(graph.nodes) + 1
     assert next(x for x in moved if x.name == "to_out").data == "gated_out_smoothed"
     for feeds in samples(2)():
