@@ -26,7 +26,7 @@ class ContextEncoder(nn.Module):
 
     The frozen model is causal: what a sentence says of a thing before it ("on the left stands the fox") is bound to
     it here. How far a position is from the end is told too, since of two statements the later one holds. No dropout:
-    drawing its masks for every position took an eighth of a training step.
+    with it here, drawing all of the head's masks took an eighth of a training step.
     """
 
     def __init__(self, config: GrounderConfig) -> None:

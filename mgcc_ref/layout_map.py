@@ -15,7 +15,7 @@ MAP_CHANNELS = LAYOUT_EMBEDDING + 5  # and u, v, width, height, coverage
 LAYOUT_CHANNELS = PAINTED_CHANNELS + MAP_CHANNELS
 
 _PAINTER_WIDTH = 128
-_OCTAVES = 4  # of the sines and cosines of where in the box a cell lies: the finest has half a box to a period of 1/4
+_OCTAVES = 4  # of the sines and cosines of where in the box a cell lies: the finest period is a quarter of the box
 _OUTSIDE = 0.3  # of the box's side that a cell's middle may lie beyond its edge and still be touched
 _EDGE_GAIN = 6.0  # a cell of which a sixth is covered counts in full: its latent holds part of the object
 
@@ -46,7 +46,7 @@ class ObjectPainter(nn.Module):
         if not self.training:
             where = across.unsqueeze(2) + down.unsqueeze(3)
             return (self._paint(where, told[:, :, None, None]) * weight.unsqueeze(-1)).sum(dim=1)
-        # a box covers some thirty of the cells: with gradients, the others would take nine tenths of the time
+        # a box covers some thirty of the 256 cells: with gradients, the others would be most of the work
         b, n, y, x = coverage.detach().nonzero(as_tuple=True)
         painted = self._paint(across[b, n, x] + down[b, n, y], told[b, n]) * weight[b, n, y, x].unsqueeze(-1)
         batch, _, height, width = coverage.shape

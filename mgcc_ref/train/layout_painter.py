@@ -41,19 +41,25 @@ class PaintedLatents(nn.Module):
         return (error * told).sum() / told.sum().clamp_min(1.0)
 
 
-def fit_painter(painter: ScenePainter, shown: PaintedLatents, scenes: Sequence[Scene], kept: Path) -> None:
-    """Train the painter of `painter.unet` and `shown`, or load those in `kept`. AdamW, cosine, one seed."""
+def fit_painter(
+    painter: ScenePainter, shown: PaintedLatents, scenes: Sequence[Scene], latents: Tensor, kept: Path
+) -> None:
+    """Train the painter of `painter.unet` and `shown`, or load those in `kept`. AdamW, cosine, one seed.
+
+    `latents` (B, C, h, w) are the scenes' own.
+    """
     both = nn.ModuleDict({"painter": painter.unet.layout_map.painter, "shown": shown})
     if not kept.exists():
-        _train(both, painter, shown, scenes)
+        _train(both, painter, shown, scenes, latents)
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_module(both, kept)
     load_module(both, kept)
 
 
-def _train(both: nn.Module, painter: ScenePainter, shown: PaintedLatents, scenes: Sequence[Scene]) -> None:
+def _train(
+    both: nn.Module, painter: ScenePainter, shown: PaintedLatents, scenes: Sequence[Scene], latents: Tensor
+) -> None:
     layout_map: LayoutMap = painter.unet.layout_map
-    latents = torch.cat([painter.encode(list(scenes[i : i + 100])) for i in range(0, len(scenes), 100)])
     where = painter.boxes(scenes)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(both.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))

@@ -75,9 +75,10 @@ class UNetStep:
         self.objective = UNetObjective(self.painter.unet, scheduler.alphas_cumprod)
         self._held_back = [random_scene(np.random.default_rng([HELD_BACK_SEED, i])) for i in range(64)]
         self._held_back_latents = self.painter.encode(self._held_back)
-        scenes = [self.scene(i) for i in range(min(CACHED_SCENES, layout_painter.SCENES))]
-        fit_painter(self.painter, self.objective.shown, scenes, run_folder / "painter.safetensors")
         self._latents = self._cached_latents(run_folder / "latents.npy")
+        scenes = [self.scene(i) for i in range(min(CACHED_SCENES, layout_painter.SCENES))]
+        latents = torch.from_numpy(self._latents[: len(scenes)]).float()
+        fit_painter(self.painter, self.objective.shown, scenes, latents, run_folder / "painter.safetensors")
 
     def scene(self, index: int) -> Scene:
         return random_scene(np.random.default_rng([SCENE_SEED, index]))
