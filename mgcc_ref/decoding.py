@@ -33,7 +33,7 @@ def decode_text(
 ) -> TextResult:
     """Continue from `logits` (V,) until an end token, `words` words, `most_tokens(words)` or the context's end."""
     ids: list[int] = []
-    ends, table = set(model.end_token_ids), model.embed_tokens  # the table is put together anew at every call
+    ends = set(model.end_token_ids)
     plain = model.profile.llm.vocabulary  # [IMG] tokens draw, they are no text
     text = ""
     while len(ids) < most_tokens(words) and cache[0].shape[2] + 1 < model.profile.max_context:
@@ -47,6 +47,6 @@ def decode_text(
             text = model.tokenizer.decode(ids)
             break
         with torch.no_grad():
-            out = model.llm(table[token].view(1, 1, -1), *cache)
+            out = model.llm(model.llm.embed(torch.tensor([[token]])), *cache)
         logits, cache = out[0][0, 0], tuple(out[2:])
     return TextResult(text.strip(), tuple(ids))

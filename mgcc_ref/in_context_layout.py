@@ -148,7 +148,7 @@ class ModelStep:
     @torch.no_grad()
     def __call__(self, token_ids: Sequence[int], cache: Cache | None) -> tuple[NDArray[np.float32], Cache]:
         past = self.model.llm.empty_cache() if cache is None else cache
-        embeddings = self.model.embed_tokens[torch.tensor(token_ids)].unsqueeze(0)
+        embeddings = self.model.llm.embed(torch.tensor([token_ids]))
         logits, _, *present = self.model.llm(embeddings, *past)
         return logits[0, 0].float().numpy(), tuple(present)
 

@@ -142,6 +142,12 @@ class CausalLm(nn.Module):
         """Input embeddings of the whole vocabulary, [IMG] tokens last: (V, D)."""
         return torch.cat([self.embed_tokens.weight, self.image_tokens.embeddings], dim=0)
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows of `token_table`, (...) -> (..., D), without putting the table together (23 ms a call with SmolLM2)."""
+        words = len(self.embed_tokens.weight)
+        image = self.image_tokens.embeddings[(ids - words).clamp_min(0)]
+        return torch.where((ids >= words).unsqueeze(-1), image, self.embed_tokens(ids.clamp_max(words - 1)))
+
     def forward(self, inputs_embeds: Tensor, *past: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Returns (logits (B, 1, V), hidden_states (B, S, D_f), *present).
 

@@ -83,7 +83,7 @@ def build_prompt(model: MgccModel, parts: Sequence[Part]) -> Prompt:
 def embed_prompt(model: MgccModel, ids: Sequence[int], visual_tokens: Tensor | None) -> Tensor:
     """(1, S, D): the table's rows, with the images' visual tokens (images, k, D) in the -1 slots, in order."""
     index = torch.tensor(ids, dtype=torch.int64)
-    embeddings = model.embed_tokens[index.clamp_min(0)].clone()
+    embeddings = model.llm.embed(index.clamp_min(0)).detach()
     if visual_tokens is not None:
         embeddings[index < 0] = visual_tokens.flatten(0, 1).to(embeddings.dtype)
     return embeddings.unsqueeze(0)

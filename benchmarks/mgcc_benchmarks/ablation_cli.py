@@ -12,7 +12,7 @@ from typing import Any
 
 from mgcc_benchmarks.ablation_arms import ArmsPainter
 from mgcc_benchmarks.ablation_report import PUBLISHED, ItemTallies, chart, markdown_table, summarise_arms
-from mgcc_benchmarks.ablation_train import train_arms
+from mgcc_benchmarks.ablation_train import TrainingSteps, train_arms
 from mgcc_benchmarks.bootstrap import Tally
 from mgcc_benchmarks.evaluator import find_likeness
 from mgcc_benchmarks.quality_cli import Progress, QuietParser
@@ -25,6 +25,7 @@ from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 
+FOLDER = Path("runs/story")  # the trainer's own: contexts and features lie there once its steps have run
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
         weights = get_profile("story").weights_folder
         extra = ("--precision", options.precision)
-        train_arms(options.folder, options.seeds, weights, extra, lambda text: print(text, file=sys.stderr, flush=True))
+        steps = TrainingSteps(options.align_steps, options.grounder_steps)
+        train_arms(options.folder, options.seeds, steps, weights, extra, _say)
         if options.train_only:
             return EXIT_DONE
         result = _measure(options)
@@ -57,20 +59,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = QuietParser(prog="ablation.py", description="GILL, + CMRM, + COGM, both: same data, same steps.")
+    usual = get_profile("story").sampler.default_steps
     parser.add_argument("--suite", type=Suite, choices=list(Suite), default=Suite.STORIES, metavar="|".join(Suite))
     parser.add_argument("--items", type=int, default=500, metavar="N", help="pictures an arm and seed (default: 500)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="(default: 0 1 2)")
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="denoising steps (default: 20)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"), metavar="DIR", help="of runs and records")
+    parser.add_argument("--steps", type=int, default=usual, metavar="N", help=f"denoising steps (default: {usual})")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=FOLDER,
+        metavar="DIR",
+        help=f"of runs and records, which reads what the trainer has read there (default: {FOLDER})",
+    )
+    every = TrainingSteps()
+    parser.add_argument("--align-steps", type=int, default=every.align, metavar="N", help=f"(default: {every.align})")
+    parser.add_argument(
+        "--grounder-steps", type=int, default=every.grounder, metavar="N", help=f"(default: {every.grounder})"
+    )
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of training (default: fp32)")
     parser.add_argument("--train-only", action="store_true", help="train the arms and stop")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes .md and .png (default: results/)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    if options.items < 1 or options.steps < 1 or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
-        parser.error("--items and --steps must be at least 1, --seeds different numbers from 0 up")
+    counts = options.items, options.steps, options.align_steps, options.grounder_steps
+    if min(counts) < 1 or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
+        parser.error("--items and all steps must be at least 1, --seeds different numbers from 0 up")
     return options
 
 

@@ -29,7 +29,15 @@ class ArmTraining:
     options: tuple[str, ...]
 
 
-def trainings(folder: Path, seeds: Sequence[int]) -> list[ArmTraining]:
+@dataclass(frozen=True)
+class TrainingSteps:
+    """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM."""
+
+    align: int = 500
+    grounder: int = 600
+
+
+def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:
     """All runs, in order. Both kinds of alignment see the same data, steps and seeds."""
     found = []
     for seed in seeds:
@@ -37,18 +45,23 @@ def trainings(folder: Path, seeds: Sequence[int]) -> list[ArmTraining]:
             weights = alignment_folder(folder, refined=refined, seed=seed)
             blocks = () if refined else ("--cmrm-blocks", "0")
             name = f"align-{'cmrm' if refined else 'gill'}-{seed}"
-            options = ("--step", "align", "--seed", str(seed), *blocks)
+            options = ("--step", "align", "--steps", str(steps.align), "--seed", str(seed), *blocks)
             found.append(ArmTraining(name, weights, "alignment.safetensors", options))
-        options = ("--step", "grounder", "--seed", str(seed))
+        options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
         found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), "grounder.safetensors", options))
     return found
 
 
 def train_arms(
-    folder: Path, seeds: Sequence[int], weights: Path, extra: Sequence[str], say: Callable[[str], None]
+    folder: Path,
+    seeds: Sequence[int],
+    steps: TrainingSteps,
+    weights: Path,
+    extra: Sequence[str],
+    say: Callable[[str], None],
 ) -> None:
     """Run what is not there yet; a run that was stopped goes on. TrainingFailed names the run and its log."""
-    for training in trainings(folder, seeds):
+    for training in trainings(folder, seeds, steps):
         if (training.weights / training.wanted).is_file():
             say(f"{training.name}: done before")
             continue
@@ -56,7 +69,7 @@ def train_arms(
         shutil.copyfile(weights / "clip.safetensors", training.weights / "clip.safetensors")
         log = folder / f"{training.name}.log"
         say(f"{training.name}: training, see {log}")
-        # the runs lie side by side, so that the grounders share the features that the first one reads
+        # the runs lie side by side, so that all share the contexts and features that the first of them reads
         places = ["--run", str(folder / training.name), "--weights", str(training.weights)]
         command = [sys.executable, "-m", "mgcc_ref.train", *training.options, *places, *extra]
         with log.open("a", encoding="utf-8") as file:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mgcc_ref.story import phrases_held_out, phrases_train
 from mgcc_ref.story.layout_words import Place, Relation
+from mgcc_ref.story.patterns import every_wording, one_wording, weighted
 from mgcc_ref.story.scene import Background, Size
 
 T = TypeVar("T")
@@ -53,10 +54,24 @@ _BANKS = {Split.TRAIN: phrases_train, Split.HELD_OUT: phrases_held_out}
 
 
 @functools.cache
-def templates(kind: Kind, split: Split) -> tuple[str, ...]:
-    """The templates of `kind` that `split` may use."""
+def _patterns(kind: Kind, split: Split) -> tuple[str, ...]:
     bank: str = getattr(_BANKS[split], kind.value)
     return tuple(t.strip() for line in bank.splitlines() for t in line.split("|") if t.strip())
+
+
+@functools.cache
+def _weighted_patterns(kind: Kind, split: Split) -> tuple[str, ...]:
+    return weighted(_patterns(kind, split))
+
+
+def templates(kind: Kind, split: Split) -> tuple[str, ...]:
+    """The templates of `kind` that `split` may use, every wording of every pattern."""
+    return tuple(t for pattern in _patterns(kind, split) for t in every_wording(pattern))
+
+
+def template(kind: Kind, split: Split, rng: np.random.Generator) -> str:
+    """One of the `templates`; a pattern counts by the logarithm of its wordings."""
+    return one_wording(pick(_weighted_patterns(kind, split), rng), rng)
 
 
 @functools.cache
@@ -196,9 +211,9 @@ def sentence(text: str) -> str:
 
 def fill(kind: Kind, split: Split, rng: np.random.Generator, **slots: str) -> str:
     """A sentence of `kind` with its slots filled, not yet capitalised."""
-    return pick(templates(kind, split), rng).format(**slots)
+    return template(kind, split, rng).format(**slots)
 
 
 def connected(text: str, split: Split, rng: np.random.Generator) -> str:
     """`text` with a connector such as "then" in front of it."""
-    return f"{pick(templates(Kind.CONNECTOR, split), rng)} {text}"
+    return f"{template(Kind.CONNECTOR, split, rng)} {text}"

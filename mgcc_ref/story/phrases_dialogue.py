@@ -24,6 +24,9 @@ what did the artist draw?
 what is shown here?
 list what is there?
 what is the first thing that you see?
+<can you/would you/please/will you> <say/list/show me/tell me/count up> what <is there/you see/it shows/you have>?
+what <things/objects/stuff> <does it have/are there/can be found/did you draw/do you find>?
+what <fills/makes up/is part of> the <picture/page/scene>?
 """,
     "TELL_THINGS": """
 I see {things}
@@ -39,6 +42,8 @@ the artist drew {things}
 I notice {things}
 there we have {things}
 the picture has {things}
+<I find/I spot/I recognise/I drew/one sees/there stand/there is just/mainly/first of all/let me see,/hm,/oh,/here \
+we find/the page shows/the scene has/it is a picture of> {things}
 """,
     "ASK_MORE": """
 what else?
@@ -52,6 +57,9 @@ is that all?
 what did you not tell yet?
 is something missing?
 does it show more?
+<what/which things/who> <is left/comes next/is still there/is there too/did you forget>?
+<go on/continue/keep going/tell me more>, <what else is there/is there more>?
+<and/so> <what more/anything else/what other things>?
 """,
     "TELL_MORE": """
 there is also {things}
@@ -63,6 +71,8 @@ yes, {things}
 it shows {things} too
 I notice {things} as well
 then there is {things}
+<I find/I spot/I recognise/I drew/there stand/there is just/let me see,/hm,/oh,/next to that stuff/beyond that/on \
+top of that/in addition/as well as that/it has/do not forget> {things}
 """,
     "ASK_SETTING": """
 where are we?
@@ -78,6 +88,9 @@ what is around them?
 what kind of place is that?
 where did the artist put all this?
 can you tell me about the place?
+<what/which> <scene/landscape/place/area/region> is <it/this/that/shown>?
+<where/in which place> <does it play/do they live/do they stand/was it drawn>?
+<how does/what does> <the background/the world around them/the land> look<, tell me/>?
 """,
     "TELL_SETTING": """
 we are {setting}
@@ -92,6 +105,8 @@ the artist put it {setting}
 I would say {setting}
 everything is {setting}
 all that stands {setting}
+<they live/they stand/it plays/it takes place/we find ourselves/all this is/it looks like a place/I drew it/hm,/oh,/\
+let me see,/of course/clearly/I am sure that it is> {setting}
 """,
     "ASK_WHERE": """
 where is {the}?
@@ -112,6 +127,11 @@ where must I look for {the}?
 tell me the place of {the}?
 what about {the}, where is it?
 which spot does {the} have?
+<in which/at which/on which> <spot/place/part/corner/side> <is/stands/sits/can I see> {the}?
+<please/can you/would you/will you> <show me/say/point out/explain> where {the} <is/stands/sits/was put>?
+<what/which> is the <spot/place> of {the}?
+<I do not see/I cannot find/I am looking for/I lost> {the}, where is it?
+<does/has> {the} have a place?
 """,
     "TELL_WHERE": """
 it is {where}
@@ -131,6 +151,10 @@ it was put {where}
 that is easy, {where}
 you have to look {where}
 its spot is {where}
+<it lives/it waits/it rests/you see it/I drew it/someone put it/it has its place/it belongs/look for it/I spot it/\
+we see it/it can be seen/it must be/hm,/oh,/let me see,/of course/clearly/I am sure, it is/if you look, it is/I \
+believe/probably/right> {where}
+<it is/that is> <simple/clear/easy>: {where}
 """,
     "GUESS_WHERE": """
 is {the} {where}?
@@ -143,6 +167,9 @@ can {the} be found {where}?
 can it be that {the} sits {where}?
 do I have to look for {the} {where}?
 did the artist put {the} {where}?
+<is/was/would> {the} <placed/drawn/put/found/seen> {where}?
+<I guess/I suppose/I would say/I bet/maybe/perhaps> {the} <is/sits/stands> {where}<, yes/, true/, correct>?
+<am I right that/do you agree that/are you sure that/could you say that> {the} <is/sits/stands> {where}?
 """,
     "CORRECT_WHERE": """
 no, it is {where}
@@ -157,6 +184,9 @@ wrong, it sits {where}
 not really, we find it {where}
 no, the artist put it {where}
 not so, {where}
+<no/nope/false/not so/oh no/never/not true/not at all/that is not right/you are wrong/I do not agree>, <it is/it \
+sits/it stands/you see it/I put it/look/it lives/its place is> {where}
+<almost/good guess/nice try>, but <it is/it stands/look> {where}
 """,
     "CONFIRM": """
 yes
@@ -170,6 +200,8 @@ that is true
 you are right
 of course
 so it is
+<yes/right/sure/exactly/true/absolutely/definitely/good guess/you got it/well done/I agree/it is/just so/precisely>
+<yes/right/sure>, <that is it/you are right/I agree/good/there it is/well seen>
 """,
     "ASK_WHERE_TWO": """
 where are the {plural}?
@@ -182,6 +214,9 @@ in which places are the {plural}?
 where did the artist put both {plural}?
 where must I look for the {plural}?
 where are both {plural}?
+<in which/on which> <spots/places/sides> <are/stand/sit> the <{plural}/two {plural}>?
+<please/can you/will you> <show me/say/point out> where the <{plural}/two {plural}> <are/stand/sit>?
+<I do not see/I cannot find/I lost> the {plural}, where are they?
 """,
     "TELL_WHERE_TWO": """
 one is {p1} and one {p2}
@@ -194,6 +229,9 @@ one was put {p1}, the other {p2}
 the artist put one {p1} and one {p2}
 this one {p1}, that one {p2}
 I would say one {p1} and one {p2}
+<one/the first/this one> <stands/sits/lives/waits/rests> {p1}<, / and ><one/the other/the second/that one> <stands/\
+sits/lives/waits/rests> {p2}
+<hm/oh/let me see/of course/clearly>, <one/the first> {p1} and <one/the other/the second> {p2}
 """,
     "ASK_SIZE": """
 how big is {the}?
@@ -204,6 +242,9 @@ what size is {the}?
 how big should {the} be?
 can you tell me how big {the} is?
 did the artist make {the} big or little?
+<what/which> <size/height> <is/has> {the}?
+<please/can you/will you> <say/tell me/show me> <how big/how large/how tall> {the} <is/should be/looks>?
+is {the} <large or small/little or large/a big one or a small one>?
 """,
     "TELL_SIZE": """
 it is {size}
@@ -215,6 +256,8 @@ rather {size}
 the artist made it {size}
 I would call it {size}
 it is quite {size}
+<it has grown/it was drawn/I drew it/they made it/it seems/hm,/oh,/let me see,/of course/clearly/I am sure it is/\
+really/fairly/I believe it is/make it> {size}
 """,
     "ASK_ABSENT": """
 is there {absent}?
@@ -226,6 +269,10 @@ did you see {absent} somewhere?
 can {absent} be found there?
 did the artist draw {absent}?
 does it show {absent}?
+<do you find/do you spot/could you see/have you seen/have we got/do we have/is it true that there is/does the \
+picture have/does the scene have/should there be/did you draw/I wonder, is there/and/maybe/perhaps/how about> \
+{absent}?
+<can I/can we/would you> <find/see/spot> {absent} <there/in it/somewhere/too>?
 """,
     "DENY": """
 no
@@ -237,6 +284,11 @@ there is none
 I cannot find one
 no, nothing like that
 certainly not
+<no/nope/never/not here/oh no/not that/nothing/not one/none at all/I do not think so/I am afraid not/sorry, no/no way>
+<no/nope/sorry>, <not here/there is no such thing/it has none/I see none/I cannot see that/nobody drew one/that one \
+is not there/it is not in the picture/not that I know>
+<there is no such thing/it has none/I see none/that does not exist here/that is not shown/I did not draw that/\
+nobody put that there/you will not find that>
 """,
     "ASK_PRESENT": """
 is there {present}?
@@ -246,6 +298,9 @@ can you see {present}?
 does it show {present}?
 did the artist draw {present}?
 can {present} be seen?
+<do you find/do you spot/could you see/have you seen/have we got/do we have/is it true that there is/does the \
+picture have/does the scene have/should there be/I wonder, is there/and/maybe/perhaps/how about> {present}?
+<can I/can we/would you> <find/see/spot> {present} <there/in it/somewhere/too>?
 """,
     "AFFIRM": """
 yes
@@ -256,18 +311,24 @@ of course
 it does show that
 you can see it
 that is right
+<yes/sure/right/exactly/true/absolutely/definitely/I think so/there is one/it has one/I see one/it is there/I drew \
+one/you will find it>
+<yes/sure>, <it has one/I see one/it is there/I drew one/you will find it>
 """,
     "ASK_COUNT": """
 how many things are there?
 how many things do you see?
 how many are there in all?
 what is the number of things?
+<what is/tell me/do you know/can you say> <the number/how many there are/how many you see>?
+<how many/what number of> <objects/things/items> <does it have/do you find/did you draw>?
 """,
     "TELL_COUNT": """
 {number}
 there are {number}
 {number} in all
 I count {number}
+<I see/I find/I drew/it has/it should be/it must be/hm,/let me see,/exactly/in total/all told> {number}
 """,
     "ASK_ASIDE": """
 do you like it?
@@ -279,6 +340,8 @@ is anyone happy there?
 would you buy it?
 is the picture new?
 who made it?
+<do you/would you/will you> <like it/show it to a friend/keep it/hang it up/sell it/draw another one>?
+is it <nice/pretty/funny/old/yours/finished/hard to draw/made by hand>?
 """,
     "TELL_ASIDE": """
 I think so
@@ -290,6 +353,8 @@ who knows
 I cannot tell
 that depends
 ask me later
+<yes/no/perhaps/a little/not really/of course/why not/ask someone else/I forgot/it depends/good question/you decide/\
+we will see>
 """,
 }
 

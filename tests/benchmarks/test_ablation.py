@@ -19,7 +19,7 @@ from mgcc_benchmarks.ablation_arms import (
     variants,
 )
 from mgcc_benchmarks.ablation_report import chart, difference, markdown_table, summarise_arms
-from mgcc_benchmarks.ablation_train import trainings
+from mgcc_benchmarks.ablation_train import TrainingSteps, trainings
 from mgcc_benchmarks.bootstrap import Tally
 from mgcc_benchmarks.storybench import SCORES
 from mgcc_ref.config import get_profile
@@ -96,9 +96,11 @@ def test_absent_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_both_kinds_of_alignment_train_alike(tmp_path: Path) -> None:
-    runs = {run.name: run for run in trainings(tmp_path, (4,))}
+    runs = {run.name: run for run in trainings(tmp_path, (4,), TrainingSteps(align=7, grounder=9))}
     assert list(runs) == ["align-gill-4", "align-cmrm-4", "grounder-4"]
     assert runs["align-gill-4"].options == (*runs["align-cmrm-4"].options, "--cmrm-blocks", "0")
+    assert runs["align-gill-4"].options[2:4] == ("--steps", "7")
+    assert runs["grounder-4"].options[2:4] == ("--steps", "9")
     assert get_profile("story").refiner.cmrm_blocks > 0
 
 
