@@ -33,7 +33,8 @@ _BUILT_WITH = ("mgcc-edge", "numpy", "onnx", "onnxruntime", "openvino")
 
 #: What competes for the language model by default. Not activations in fixed ranges: a prompt's first position has
 #: values hundreds of times as large as the others', and the search for layers to spare runs the graph once for each.
-_LLM = tuple(p for p in StagePrecision if p is not StagePrecision.INT8)
+#: Nor bf16: it is OpenVINO's, which would copy the cache at each token.
+_LLM = tuple(p for p in StagePrecision if p not in (StagePrecision.INT8, StagePrecision.BF16))
 
 #: Asked-for precision -> what competes for the language model, and for the other stages.
 LEVELS: dict[str, tuple[tuple[StagePrecision, ...], tuple[StagePrecision, ...]]] = {

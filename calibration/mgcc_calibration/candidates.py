@@ -40,6 +40,8 @@ FORMS: tuple[tuple[Engine, StagePrecision], ...] = (
     (Engine.ONNXRUNTIME, StagePrecision.INT4_WEIGHTS),
     (Engine.ONNXRUNTIME, StagePrecision.INT8),
     (Engine.OPENVINO, StagePrecision.INT8),
+    (Engine.OPENVINO_BF16, StagePrecision.BF16),
+    (Engine.OPENVINO_BF16, StagePrecision.INT8),
 )
 
 
@@ -99,7 +101,9 @@ class _Maker:
         return maker
 
     def make(self, engine: Engine, precision: StagePrecision) -> Candidate:
-        if precision is StagePrecision.FP32:
+        if engine is Engine.OPENVINO_BF16 and not _computes_in_bf16():
+            raise CalibrationError("this machine's CPU has no bf16 arithmetic, or OpenVINO is not installed")
+        if precision in (StagePrecision.FP32, StagePrecision.BF16):
             return Candidate(engine, precision, self.source, note="as exported")
         if precision is StagePrecision.INT8:
             return self._static(engine)
@@ -153,7 +157,7 @@ class _Maker:
         return [{name: arrays[name] for name in main_outputs(self.spec)} for arrays in found]
 
     def _static(self, engine: Engine) -> Candidate:
-        placement = Placement.INPUTS if engine is Engine.OPENVINO else Placement.INPUTS_OUTPUTS
+        placement = Placement.INPUTS_OUTPUTS if engine is Engine.ONNXRUNTIME else Placement.INPUTS
         plan = self._found_plan()
         path = self.folder / f"{engine}-int8" / f"{self.spec.name}.onnx"
         write_qdq(plan, placement).save(path)
@@ -182,6 +186,14 @@ class _Maker:
                     )
             self._plan = plan
         return self._plan
+
+
+def _computes_in_bf16() -> bool:
+    try:
+        from mgcc_runtime.engines.openvino_bf16 import computes_in_bf16
+    except ImportError:
+        return False
+    return computes_in_bf16()
 
 
 def write_dynamic(source: Path, path: Path) -> Path:

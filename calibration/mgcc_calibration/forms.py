@@ -15,6 +15,7 @@ class StagePrecision(enum.StrEnum):
     """How a stage's layers are stored and computed."""
 
     FP32 = "fp32"
+    BF16 = "bf16"  # the fp32 graph, computed in bfloat16
     INT8_DYNAMIC = "int8-dynamic"  # int8 weights; activations in 8 bits with ranges taken at each call
     INT8_WEIGHTS = "int8-weights"
     INT4_WEIGHTS = "int4-weights"
@@ -26,6 +27,7 @@ class Engine(enum.StrEnum):
 
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino_bf16"  # what is not in integers is computed in bfloat16
 
 
 class GraphForm(enum.StrEnum):

@@ -93,7 +93,7 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     if (one := changes.get(DECODE)) is not None:
         entries["llm"] = replace(entries["llm"], decode=_decode(one, changes["llm"], staging, files))
     requires = dict(manifest.requires)
-    if any(change.engine == "openvino" for change in changes.values()):
+    if any(change.engine in ("openvino", "openvino_bf16") for change in changes.values()):
         requires["openvino"] = _LOWEST_OPENVINO
     if any(change.engine == "onnxruntime" and change.precision in _WITH_BLOCKS for change in changes.values()):
         requires["onnxruntime"] = _LOWEST_ONNXRUNTIME

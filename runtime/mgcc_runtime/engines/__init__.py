@@ -26,6 +26,7 @@ Array: TypeAlias = NDArray[Any]
 _ENGINES = {
     "onnxruntime": ("onnxruntime", "cpu"),
     "openvino": ("openvino", "openvino"),
+    "openvino_bf16": ("openvino_bf16", "openvino"),
     "onnxruntime_gpu": ("onnxruntime_gpu", "gpu"),
     "tensorrt": ("tensorrt", "jetson"),
     "tensorrt_rtx": ("tensorrt", "rtx"),

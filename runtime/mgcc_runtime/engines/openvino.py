@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from threading import Lock
@@ -13,6 +14,13 @@ import openvino as ov
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
 from mgcc_runtime.errors import ContractError
+
+
+class Arithmetic(enum.Enum):
+    """What OpenVINO computes in where a graph has no Q/DQ pairs; the values are its own names."""
+
+    FP32 = "f32"
+    BF16 = "bf16"
 
 
 class HostTensor:
@@ -66,7 +74,9 @@ def _array(feed: Feed) -> Array:
     return np.ascontiguousarray(feed if isinstance(feed, np.ndarray) else feed.numpy())
 
 
-def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> OpenVinoSession:
+def open_session(
+    path: Path, spec: StageSpec, options: EngineOptions, arithmetic: Arithmetic = Arithmetic.FP32
+) -> OpenVinoSession:
     """Open an ONNX file on the CPU; ContractError if its inputs and outputs are not the stage's."""
     core = ov.Core()
     model = core.read_model(path)
@@ -78,7 +88,7 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> OpenVin
                 "rebuild the bundle"
             )
     # left to itself OpenVINO runs fp32 graphs in bf16 where the CPU has it: parity would be lost without a word
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic.value}
     if options.threads:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     return OpenVinoSession(core.compile_model(model, "CPU", settings), spec)

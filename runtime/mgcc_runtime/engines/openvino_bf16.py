@@ -1,0 +1,22 @@
+"""OpenVINO in bfloat16: integers where a graph has Q/DQ pairs, bf16 for the rest, where the CPU computes in it.
+
+Where it does not, OpenVINO takes fp32 for the rest: the same graph, slower and nearer. An engine of its own, since what
+a stage computes in is measured and chosen when a bundle is built, and a runtime must not decide it by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines import EngineOptions, openvino
+
+
+def computes_in_bf16() -> bool:
+    """Whether this machine's CPU has bf16 arithmetic that OpenVINO uses."""
+    return "BF16" in openvino.ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> openvino.OpenVinoSession:
+    """Open an ONNX file on the CPU; ContractError if its inputs and outputs are not the stage's."""
+    return openvino.open_session(path, spec, options, arithmetic=openvino.Arithmetic.BF16)
