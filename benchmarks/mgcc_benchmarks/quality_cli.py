@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mgcc_benchmarks.commandline import RESULTS, QuietParser
 from mgcc_benchmarks.evaluator import find_likeness
 from mgcc_benchmarks.painters import BundlePainter, Oracle, Painter, ReferencePainter, TruthPainter
 from mgcc_benchmarks.sheet import contact_sheet
-from mgcc_benchmarks.storybench import Plan, counts, redraw, run_plan, summarise, worst
+from mgcc_benchmarks.storybench import Plan, Record, counts, redraw, run_plan, summarise, worst
+from mgcc_benchmarks.workers import scored_by_workers
 from mgcc_ref.config import PROFILE_NAMES, get_profile
 from mgcc_ref.story.bench import SETTINGS, Suite, setting_of
 from mgcc_ref.weights import WeightsError
@@ -67,6 +69,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of items and noise (default: 0)")
     parser.add_argument("--words", type=int, default=16, metavar="N", help="of text to score; 0: none (default: 16)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes over a bundle (default: 1)")
     parser.add_argument("--reference", action="store_true", help="draw with mgcc_ref instead of a bundle")
     parser.add_argument("--profile", default="story", choices=PROFILE_NAMES, help="of --reference (default: story)")
     parser.add_argument("--weights", metavar="DIR|random", help="of --reference and --ceiling (default: the profile's)")
@@ -80,6 +83,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.ceiling and options.reference == (options.bundle is not None):
         parser.error("give either --bundle DIR or --reference (or --ceiling)")
+    if options.workers < 1 or (options.workers > 1 and options.bundle is None):
+        parser.error("--workers must be at least 1, and more than one need --bundle DIR")
     if options.items < 1 or options.seed < 0 or options.words < 0:
         parser.error("--items must be at least 1, --seed and --words at least 0")
     if options.worst is not None and (options.sheet is None or not 1 <= options.worst <= _LONGEST_SHEET):
@@ -104,12 +109,23 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         else:
             pipeline = stack.enter_context(Pipeline.load(options.bundle, threads=options.threads))
             painter = BundlePainter(pipeline, oracle)
-        records = run_plan(plan, painter, find_likeness(), kept=options.resume, progress=Progress().show)
+        records = run_plan(
+            plan, painter, find_likeness(), kept=options.resume, progress=Progress().show, scored=_workers(options)
+        )
         if options.sheet is not None:
             numbers = worst(records, options.worst) if options.worst else range(min(options.items, 10))
             contact_sheet(redraw(plan, painter, numbers)).save(options.sheet)
         identity = plan.identity(painter)
     return {**summarise(plan, records), "counted": counts(records), "run": identity, "machine": describe_machine()}
+
+
+def _workers(options: argparse.Namespace) -> Callable[[Sequence[int]], Iterator[Record]] | None:
+    """What scores items in several processes, each with its share of the cores; None for one process."""
+    if options.workers == 1:
+        return None
+    threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
+    oracle = options.oracle or Oracle.NOTHING
+    return scored_by_workers(_plan(options), options.bundle, oracle, workers=options.workers, threads=threads)
 
 
 def _ceiling(options: argparse.Namespace) -> dict[str, Any]:

@@ -88,6 +88,13 @@ def score_drawn(item: BenchItem, drawn: Drawn, likeness: Likeness | None) -> dic
     return {name: tallies[name] for name in SCORES}
 
 
+def score_item(plan: Plan, painter: Painter, likeness: Likeness | None, number: int) -> Record:
+    """Draw item `number` and score it."""
+    item = plan.item(number)
+    drawn = painter.draw(item, seed=noise_seed(plan, number), words=plan.words)
+    return Record(number, score_drawn(item, drawn, likeness))
+
+
 def run_plan(
     plan: Plan,
     painter: Painter,
@@ -95,24 +102,25 @@ def run_plan(
     *,
     kept: Path | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
+    scored: Callable[[Sequence[int]], Iterator[Record]] | None = None,
 ) -> list[Record]:
     """Draw and score every item. `kept`: a file of records that a stopped run goes on from.
 
-    `progress(done, total)` is called after each item. InputError if the records are of another run.
+    `progress(done, total)` is called after each item. `scored` gives the records of item numbers in any order; by
+    default `painter` draws them in turn. InputError if the records are of another run.
     """
+    scored = scored or (lambda numbers: (score_item(plan, painter, likeness, n) for n in numbers))
     records: dict[int, Record] = {}
     if kept is not None:
         records = _read_kept(kept, plan.identity(painter)) if kept.exists() else {}
         _write_kept(kept, plan.identity(painter), records)
-    for number in range(plan.items):
-        if number not in records:
-            item = plan.item(number)
-            drawn = painter.draw(item, seed=noise_seed(plan, number), words=plan.words)
-            records[number] = Record(number, score_drawn(item, drawn, likeness))
-            if kept is not None:
-                with kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(records[number].to_json()) + "\n")
-        progress(number + 1, plan.items)
+    missing = [number for number in range(plan.items) if number not in records]
+    for done, record in enumerate(scored(missing), plan.items - len(missing) + 1):
+        records[record.number] = record
+        if kept is not None:
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record.to_json()) + "\n")
+        progress(done, plan.items)
     return [records[number] for number in range(plan.items)]
 
 

@@ -109,6 +109,17 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
         run_plan(other, TruthPainter(), None, kept=kept)
 
 
+@pytest.mark.slow
+def test_workers_score_as_one_process_does(tiny_bundle: Path, tmp_path: Path) -> None:
+    found = []
+    for name, more in (("one", []), ("two", ["--workers", "2", "--threads", "1"])):
+        kept, out = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.json"
+        shared = ["--bundle", str(tiny_bundle), "--items", "3", "--words", "2", "--resume", str(kept)]
+        assert main([*shared, "--out", str(out), *more]) == 0
+        found.append((json.loads(out.read_text())["scores"], sorted(kept.read_text().splitlines()[1:])))
+    assert found[0] == found[1]
+
+
 def test_worst_come_first() -> None:
     records = run_plan(PLAN, TruthPainter(), None)
     spoiled = Record(7, {n: type(t)(0.0, t.counted) for n, t in records[1].tallies.items()})
@@ -142,6 +153,7 @@ def test_likeness_is_a_cosine_and_its_absence_is_said(tmp_path: Path, caplog: py
         ([], "give either --bundle DIR or --reference"),
         (["--bundle", "x", "--reference"], "give either --bundle DIR or --reference"),
         (["--bundle", "x", "--setting", "10"], "setting '10' is none of suite stories"),
+        (["--reference", "--workers", "2"], "more than one need --bundle DIR"),
         (["--bundle", "x", "--items", "0"], "--items must be at least 1"),
         (["--bundle", "x", "--worst", "3"], "needs --sheet FILE.png"),
         (["--bundle", "/no/such/bundle"], "/no/such/bundle"),
