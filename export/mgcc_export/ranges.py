@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class RangeScan:
         return self.outputs.get(name, 0.0)
 
 
-def scan_ranges(source: Path, inputs: Iterable[Feeds], limit: float = FP16_MAX / MARGIN) -> RangeScan:
+def scan_ranges(source: Path, inputs: Sequence[Feeds], limit: float = FP16_MAX / MARGIN) -> RangeScan:
     """Run the fp32 graph of `source` on each of `inputs` and find the nodes that meet magnitudes above `limit`."""
     largest, runs = activation_ranges(source, inputs)
     model = load_graph(source)
@@ -75,58 +75,108 @@ def scan_ranges(source: Path, inputs: Iterable[Feeds], limit: float = FP16_MAX /
     return RangeScan(runs, limit, ends, largest.get(name, 0.0), name, tuple(excesses))
 
 
-def activation_ranges(source: Path, inputs: Iterable[Feeds]) -> tuple[dict[str, float], int]:
+def activation_ranges(source: Path, inputs: Sequence[Feeds]) -> tuple[dict[str, float], int]:
     """Largest finite magnitude of each floating-point value over all `inputs`, by name; and their number.
 
-    Each result gets a maximum inside the graph, so the activations themselves are never held.
+    The graph itself gives the extremes of each result, so that activations are never held. Where one lies beyond
+    `_MASK`, which masks do on purpose, the inputs are gone through again for those results, without what is beyond.
     """
+    largest = _fed(inputs)
+    extremes = _observe(source, inputs, None)
+    masked = {name for name, value in extremes.items() if not abs(value) < _MASK}
+    largest |= {name: value for name, value in extremes.items() if name not in masked}
+    if masked:
+        largest |= _observe(source, inputs, masked)
+    return largest, len(inputs)
+
+
+#: What is larger masks something out: -3.4e38 or infinity. Conversion clips such a constant to fp16's range.
+_MASK = float(np.finfo(np.float32).max / 2)
+
+
+def _fed(inputs: Sequence[Feeds]) -> dict[str, float]:
+    """Largest magnitude of each floating-point input."""
+    found: dict[str, float] = {}
+    for feeds in inputs:
+        for name, feed in feeds.items():
+            if feed.dtype == np.float32:
+                found[name] = max(found.get(name, 0.0), float(np.abs(feed).max(initial=0.0)))
+    return found
+
+
+def _observe(source: Path, inputs: Sequence[Feeds], masked: set[str] | None) -> dict[str, float]:
+    """Largest magnitude of all floating-point results; or only of those in `masked`, without what masks."""
     model = load_graph(source)
-    names = _add_maxima(model)
+    names = _add_extremes(model) if masked is None else _add_maxima(model, masked)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.onnx"
         save_graph(model, path)
+        del model
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
-        # the default order leaves the maxima to the end, and with them every activation in memory (25 times as much)
+        # the default order leaves the extremes to the end, and with them every activation in memory (25 times as much)
         settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        # a scan takes a few runs: weights stay as they are in the file, and are not laid out anew beside it
+        settings.add_session_config_entry("session.disable_prepacking", "1")
         session = ort.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
-        largest = dict.fromkeys(names, 0.0)
-        runs = 0
+        largest = dict.fromkeys(names.values(), 0.0)
         for feeds in inputs:
-            runs += 1
-            for name, feed in feeds.items():
-                if feed.dtype == np.float32:
-                    largest[name] = max(largest.get(name, 0.0), float(np.abs(feed).max(initial=0.0)))
-            found = session.run(list(names.values()), dict(feeds))
-            for name, value in zip(names, found, strict=True):
-                largest[name] = max(largest[name], float(value))
+            for output, value in zip(names, session.run(list(names), dict(feeds)), strict=True):
+                size = abs(float(value))
+                largest[names[output]] = max(largest[names[output]], size) if size == size else math.nan
         del session
-    return largest, runs
+    return largest
 
 
-def _add_maxima(model: ir.Model) -> dict[str, str]:
-    """Give the graph one more output for each floating-point result: its largest magnitude. Result -> output's name."""
-    graph = model.graph
-    graph.outputs.clear()
+def _add_extremes(model: ir.Model) -> dict[str, str]:
+    """Give the graph two more outputs for each floating-point result: its maximum and minimum. Output -> result."""
     names: dict[str, str] = {}
-    low, high = _constant(graph, "scan.low", 0.0), _constant(graph, "scan.high", float(np.finfo(np.float32).max / 2))
-    for node in list(graph):
-        for value in node.outputs:
-            if value.dtype is not ir.DataType.FLOAT or value.name is None:
-                continue
-            size = ir.Node("", "Abs", [value], num_outputs=1)
-            # a mask is -3.4e38 or infinite on purpose; its constant is clipped by the conversion
-            kept = ir.Node("", "Less", [size.outputs[0], high], num_outputs=1)
-            finite = ir.Node("", "Where", [kept.outputs[0], size.outputs[0], low], num_outputs=1)
-            peak = ir.Node("", "ReduceMax", [finite.outputs[0]], [ir.AttrInt64("keepdims", 0)], num_outputs=1)
-            result = peak.outputs[0]
-            result.name, result.shape, result.type = (
-                f"scan.{len(names)}", ir.Shape([]), ir.TensorType(ir.DataType.FLOAT),
-            )  # fmt: skip
-            graph.insert_after(node, [size, kept, finite, peak])
-            graph.outputs.append(result)
-            names[value.name] = result.name
+    for node, value in _results(model):
+        for operator in ("ReduceMax", "ReduceMin"):
+            found = _reduction(operator, value)
+            names[_to_output(model, found, len(names))] = str(value.name)
+            model.graph.insert_after(node, [found])
     return names
+
+
+def _add_maxima(model: ir.Model, wanted: set[str]) -> dict[str, str]:
+    """Give the graph one more output for each result in `wanted`: its largest magnitude below `_MASK`."""
+    names: dict[str, str] = {}
+    low, high = _constant(model.graph, "scan.low", 0.0), _constant(model.graph, "scan.high", _MASK)
+    for node, value in _results(model):
+        if value.name not in wanted:
+            continue
+        size = ir.Node("", "Abs", [value], num_outputs=1)
+        kept = ir.Node("", "Less", [size.outputs[0], high], num_outputs=1)
+        finite = ir.Node("", "Where", [kept.outputs[0], size.outputs[0], low], num_outputs=1)
+        peak = _reduction("ReduceMax", finite.outputs[0])
+        names[_to_output(model, peak, len(names))] = str(value.name)
+        model.graph.insert_after(node, [size, kept, finite, peak])
+    return names
+
+
+def _results(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
+    """Every named floating-point result with the node that gives it; the graph's own outputs are taken off."""
+    model.graph.outputs.clear()
+    return [
+        (node, value)
+        for node in model.graph
+        for value in node.outputs
+        if value.dtype is ir.DataType.FLOAT and value.name is not None
+    ]
+
+
+def _reduction(operator: str, value: ir.Value) -> ir.Node:
+    return ir.Node("", operator, [value], [ir.AttrInt64("keepdims", 0)], num_outputs=1)
+
+
+def _to_output(model: ir.Model, node: ir.Node, number: int) -> str:
+    result = node.outputs[0]
+    result.name, result.shape, result.type = (
+        f"scan.{number}", ir.Shape([]), ir.TensorType(ir.DataType.FLOAT),
+    )  # fmt: skip
+    model.graph.outputs.append(result)
+    return result.name
 
 
 def _constant(graph: ir.Graph, name: str, value: float) -> ir.Value:

@@ -82,6 +82,14 @@ def test_emulation_keeps_names_and_types_of_the_boundary(tmp_path: Path) -> None
     assert relative_l2(result, plain) < HALF_L2
 
 
+def test_what_masks_is_not_counted_and_what_stands_beside_it_is(tmp_path: Path) -> None:
+    """A sum with a mask holds -3.4e38 and the scores: only the scores are activations."""
+    x = noise(scale=5.0)
+    found, _ = activation_ranges(masked_softmax(tmp_path / "a.onnx"), [{"x": x}])
+    assert max(found.values()) <= np.abs(x).max() + 1e-5
+    assert sum(value > 1.0 for value in found.values()) >= 2  # the input, and the sum where nothing is masked
+
+
 def test_the_scan_takes_the_largest_of_all_runs(tmp_path: Path) -> None:
     source = perceptron(tmp_path / "a.onnx")
     small, large = noise(scale=1.0), noise(scale=7.0)
