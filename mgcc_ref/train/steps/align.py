@@ -33,7 +33,7 @@ from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
-GROUPS, HELD_BACK_GROUPS = 200, 6
+GROUPS, HELD_BACK_GROUPS = 300, 6
 BACKGROUND_TOKEN = 1  # a caption's first word is its background, and it rules the whole picture
 BACKGROUND_WEIGHT = 12.0  # in the loss, of that token
 SEED, HELD_BACK_SEED = 5_000_003, 6_000_003

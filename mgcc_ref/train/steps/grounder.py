@@ -45,7 +45,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
-TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4_000, 40_000, 200
+TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4_000, 24_000, 200
 EMBEDDED_CHANCE = 0.5  # of an example from the conversations whose embeddings alone are known
 SEED, EMBEDDED_SEED, HELD_BACK_SEED = 8_000_003, 8_500_003, 9_000_003
 LAST_POINT_CHANCE = 0.4

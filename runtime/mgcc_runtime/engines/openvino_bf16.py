@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import openvino as ov
+
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, openvino
 
 
 def computes_in_bf16() -> bool:
     """Whether this machine's CPU has bf16 arithmetic that OpenVINO uses."""
-    return "BF16" in openvino.ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> openvino.OpenVinoSession:
