@@ -122,6 +122,23 @@ I forgot {a thing}. Draw it with that.
 With {a thing}, please. Let me see.
 Let me see it with {a thing}.
 Make an image with {a thing} in it, please.
+<Please/Now/So/OK, now/Right, now/Good, now> <draw/paint/sketch/show/make/create> <it/that/all this/the whole thing/\
+the scene as told/a picture of it/everything so far><, please/ for me/ for us/ now/>.
+<Can/Could/Would/Will> you <please/now/quickly/kindly/> <draw/paint/show/make/create/produce> <it/that/all this/me \
+a picture/a picture of it/an image of it/us the scene><, please/ now/ for me/>?
+<I want/I need/I would like/I wish/We want/We need/It is time> to <see it/see the scene/see a picture/look at the \
+result/have it on paper/have it drawn><, please/ now/ at last/>.
+<Let me/Let us/May I/Can I/Can we> <see/have/get/look at> <a drawing/the drawing/an image of all that/the painting/\
+the outcome/your picture><, please/ now/ at last/>.
+<That was all/That is everything/I have told you all/Nothing more to add/I am done/The story is complete>, <so/and \
+now/now> <draw/paint/show me/let me see it/make the picture/go ahead>.
+<Add/Put in/Include/Also take> {a thing}, <then/and then/and> <draw/paint/show me/make a new picture/let me see/do \
+the picture again>.
+<How/What> <does it/would it/might it> look<, show me/? Draw it/? Paint it/? I want to see/ in a picture>.
+<A picture/An image/A drawing/A painting/A sketch> <of it/of all this/of the scene/of what I said/with all of that/\
+for my wall>, <please/now/if you can/thanks>.
+<Show/Give/Make/Draw/Paint> me <a picture/an image/a drawing/a painting/a sketch> <of it/of that/of all this/of the \
+story/with {a thing}/now>.
 """,
     Split.HELD_OUT: """
 I'd love to look at it now.
@@ -242,6 +259,22 @@ Do you like {a thing}?
 Is that {a thing}?
 A friend of mine lives there.
 I have to think about that.
+<I think/I believe/I hope/I know/They say/We say/He said> <it is late/that is true/it may rain/we have time/this is \
+fun/all is well/you are right/that helps>.
+<Why/When/How/Where> <did/does/will/can> <he/she/that/it/everyone> <go there/know that/come back/sleep/eat/start/end>?
+<My/His/Her/Our> <friend/teacher/cousin/neighbour/father/daughter> <has/likes/found/lost/sold/wants/talks about> {a \
+thing}.
+<Tell me/Say/Explain/Repeat/Spell/Guess> <what happens then/why/who they are/how it ends/the name/something nice/\
+that once more/what you know><, please/ now/>.
+<Do/Did/Would/Could> <you/they/we> <know/like/meet/find/remember/want/hear> <him/her/that/{a thing}/it/the others>?
+<Later/Then/Yesterday/One day/At night/In the morning> <they slept/it rained/he laughed/nothing happened/she sang/\
+we left/all went home/somebody called>.
+<There is/There was/I see/They have/We found/It has> {a thing} <there/too/on the way/in the garden/at home/in the \
+story>.
+<Wait/Stop/Listen/Hm/Oh/Well/Yes/No/Good>, <there is more/I am not done/let me think/I forgot something/that is odd/\
+go on/one more thing/who is that>.
+<Thanks/Great/Fine/Sorry/Hello/Goodbye/See you>, <my friend/that is all right/until tomorrow/I must go/how are you/\
+nice to meet you/all good>.
 """,
     Split.HELD_OUT: """
 How are you today?
@@ -324,6 +357,22 @@ I like pictures of animals.
 I hang every picture on the wall.
 A picture says more than words, people say.
 Drawing is a nice hobby.
+<Do not/Don't/Please do not/You must not/Never> <draw/paint/show/sketch> <it/that/this/anything/a picture/the \
+scene> <yet/now/before I am done/today/until I say so/for me>.
+<No/Not a/I want no/I need no/There is no need for a> <picture/image/drawing/painting/sketch><, please/, only words/\
+, thank you/ now/ yet/, just answer>.
+<Your/The last/That/The first/This> <picture/drawing/painting/image/sketch> <was good/was funny/looks nice/is too \
+dark/pleased us/is on my wall/took long>.
+<My/His/Her/Our> <friend/teacher/cousin/neighbour/father/daughter> <draws/paints/likes to paint/sells pictures/\
+makes drawings/collects images> <well/a lot/at night/for money/of {a thing}/every day>.
+<Who/When/Where/Why/How> <drew/painted> <this/that/it/the old picture/{a thing}>?
+<Did/Do/Have> you <ever draw/like to draw/paint often/make many pictures/see the painting/drawn before/learn to \
+paint><, tell me/ at school/ yourself/>?
+<I/She/He/We> <saw/bought/lost/found/have/had> <a picture/a drawing/a painting/an image> of {a thing} <once/at home/\
+in a shop/last year/in a book>.
+<First/Before that/Before you draw/Later you paint, but first> <listen/tell me more/answer me/let me add {a thing}/\
+wait/tell me why>.
+<Drawing/Painting/Making pictures> is <hard/easy/fun/an art/not for me/what she does/slow work>.
 """,
     Split.HELD_OUT: """
 Hold on, no image for now.

@@ -27,7 +27,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 128
-TURNS, HELD_BACK_TURNS = 1500, 240
+TURNS, HELD_BACK_TURNS = 4000, 240
 SEED, HELD_BACK_SEED = 12_000_017, 13_000_027
 FEATURE_NOISE = 0.05  # of a feature's own spread: few phrasings, many dimensions
 
