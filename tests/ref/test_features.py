@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.train.features import (
+    FeatureStore,
     Reading,
     closing_ids,
     embed_conversation,
@@ -18,6 +21,7 @@ from mgcc_ref.train.features import (
     read_conversation,
     read_requests,
 )
+from mgcc_ref.train.loop import TrainingPrecision
 from mgcc_ref.train.requests import training_conversation
 
 
@@ -65,3 +69,15 @@ def test_what_a_view_lacks_is_zero() -> None:
     assert padded.shape == (2, 4, 6)
     assert mask.tolist() == [[False, False, True, True], [True] * 4]
     assert padded[0, 2:, :3].eq(1).all() and padded[0, :2].eq(0).all() and padded[0, :, 3:].eq(0).all()
+
+
+def test_readings_of_another_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeatureStore, "SHARD", 2)
+    rows = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float16)
+    store = FeatureStore(tmp_path / "features", 4)
+    store.build(lambda i: rows[i], TrainingPrecision.FP32)
+    assert [np.array_equal(kept, rows[i]) for i, kept in enumerate(store.load())] == [True] * 4
+    store.build(lambda i: rows[i] * np.float16(1.01), TrainingPrecision.FP32)  # as another precision reads
+    for other in (rows[:, :4], rows[::-1]):
+        with pytest.raises(ValueError, match="other conversations, or by another model"):
+            store.build(lambda i, other=other: other[i], TrainingPrecision.FP32)
