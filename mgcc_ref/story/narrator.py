@@ -25,7 +25,7 @@ from mgcc_ref.story.phrases import (
     noun_for,
     pick,
     plural,
-    specific_settings,
+    specific_setting,
 )
 from mgcc_ref.story.placing import (
     choose_relation,
@@ -245,7 +245,7 @@ class Narrator:
         """The background changes, told in words."""
         background = self._change_background(Source.TEXT)
         if self.rng.random() < 0.4:
-            return pick(specific_settings(background, self.split), self.rng)
+            return specific_setting(background, self.split, self.rng)
         return self._fill(Kind.TRAVEL, setting=pick(SETTING_PHRASES[background], self.rng))
 
     def travel_in_image(self) -> str | None:

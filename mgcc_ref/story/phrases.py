@@ -56,6 +56,10 @@ _BANKS = {Split.TRAIN: phrases_train, Split.HELD_OUT: phrases_held_out}
 @functools.cache
 def _patterns(kind: Kind, split: Split) -> tuple[str, ...]:
     bank: str = getattr(_BANKS[split], kind.value)
+    return _split(bank)
+
+
+def _split(bank: str) -> tuple[str, ...]:
     return tuple(t.strip() for line in bank.splitlines() for t in line.split("|") if t.strip())
 
 
@@ -75,9 +79,18 @@ def template(kind: Kind, split: Split, rng: np.random.Generator) -> str:
 
 
 @functools.cache
+def _specific_patterns(background: Background, split: Split) -> tuple[str, ...]:
+    return _split(_BANKS[split].SPECIFIC_SETTINGS[background.value])
+
+
 def specific_settings(background: Background, split: Split) -> tuple[str, ...]:
-    """Whole sentences without slots that bring the story to `background`."""
-    return tuple(sentence.strip() for sentence in _BANKS[split].SPECIFIC_SETTINGS[background.value].split("|"))
+    """Whole sentences without slots that bring the story to `background`, every wording of every pattern."""
+    return tuple(t for pattern in _specific_patterns(background, split) for t in every_wording(pattern))
+
+
+def specific_setting(background: Background, split: Split, rng: np.random.Generator) -> str:
+    """One of the `specific_settings`; a pattern counts by the logarithm of its wordings."""
+    return one_wording(pick(weighted(_specific_patterns(background, split)), rng), rng)
 
 
 #: Nouns of each label, the label itself first. No noun belongs to two labels.

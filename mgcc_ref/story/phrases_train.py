@@ -419,10 +419,70 @@ hours later/out of the blue/without warning/as time goes by/at that moment/as a 
 """
 
 SPECIFIC_SETTINGS = {
-    "meadow": "green grass is all around | they come to a green meadow | now there is a meadow around them",
-    "beach": "they travel to the beach | they hear the waves on the beach | they go to the seaside",
-    "night": "night falls | it gets dark | it is night now | darkness comes | the day ends and night begins",
-    "snow": "snow covers everything | it has snowed | everything is white with snow | winter comes with snow",
-    "desert": "they cross into the desert | hot dunes are all around now | they reach the dry desert",
-    "room": "they go indoors | they come into a room | now they are inside a room",
+    "meadow": """
+green grass is all around | they come to a green meadow | now there is a meadow around them
+<a green/a wide/a quiet/the big/a sunny> meadow <lies/opens/spreads/stretches/is> <around/before/behind/in front \
+of> them<, now/>
+<green grass/a green field/grass and flowers/green hills/rolling hills> <all around/everywhere/on every side/\
+wherever they look><, that is the place now/>
+<they/we/all of them/the friends> <reach/enter/find/come upon/step onto/run onto> <a green meadow/the green hills/\
+the grass/a field of grass>
+<the grass/the meadow/the green hill> is <all around/everywhere/behind them/where they are> <now/from now on/>
+<the place turns into/now it is/this is/welcome to/they wake up in> a <green/wide/quiet> <meadow/field of grass>
+""",
+    "beach": """
+they travel to the beach | they hear the waves on the beach | they go to the seaside
+<a sandy/a long/a sunny/the/a wide> beach <lies/opens/spreads/stretches/is> <around/before/behind/in front of> \
+them<, now/>
+<sand and waves/the sea and its waves/yellow sand/blue water and sand> <all around/everywhere/on every side/\
+wherever they look><, that is the place now/>
+<they/we/all of them/the friends> <reach/find/come upon/step onto/run down to> <the beach/the sea/the shore/the \
+sand of a beach>
+<the sea/the beach/the sand> is <all around/everywhere/behind them/where they are> <now/from now on/>
+<the place turns into/now it is/this is/welcome to/they wake up on> a <sandy/long/sunny> <beach/shore>
+""",
+    "night": """
+night falls | it gets dark | it is night now | darkness comes | the day ends and night begins
+<a dark/a black/a clear/the/a quiet> night <lies/falls/spreads/begins/is> <around/over/about/upon> them<, now/>
+<darkness/a dark sky/a night sky/the dark> <all around/everywhere/on every side/wherever they look><, that is how \
+it is now/>
+<they/we/all of them/the friends> <wait for/walk into/stay up till/are out in/stand in> <the night/the dark/the \
+dark night>
+<the day/the light/daylight> <is over/ends/fades/goes out>, <night comes/it is dark/now it is night/and the night \
+begins>
+<the scene turns to/now it is/this is/welcome to/they wake up in the middle of> <the/a dark/a late/a quiet> <night/\
+night time>
+""",
+    "snow": """
+snow covers everything | it has snowed | everything is white with snow | winter comes with snow
+<white/cold/fresh/thick/soft> snow <lies/falls/spreads/stretches/is> <around/before/behind/over> them<, now/>
+<snow and ice/white mountains/a snowy land/winter and snow> <all around/everywhere/on every side/wherever they \
+look><, that is the place now/>
+<they/we/all of them/the friends> <reach/enter/find/come upon/step into/run into> <the snow/the snowy mountains/a \
+white land/winter>
+<the snow/the winter/the ice> is <all around/everywhere/behind them/where they are> <now/from now on/>
+<the place turns into/now it is/this is/welcome to/they wake up in> a <snowy/white/cold> <land/winter land/place of \
+snow>
+""",
+    "desert": """
+they cross into the desert | hot dunes are all around now | they reach the dry desert
+<a dry/a hot/a wide/the/an empty> desert <lies/opens/spreads/stretches/is> <around/before/behind/in front of> \
+them<, now/>
+<hot sand/dunes of sand/dry dunes/nothing but desert/heat and dunes> <all around/everywhere/on every side/wherever \
+they look><, that is the place now/>
+<they/we/all of them/the friends> <reach/enter/find/come upon/step into/ride into> <the desert/the hot dunes/a dry \
+desert/a land of dunes>
+<the desert/the dry sand/the dune> is <all around/everywhere/behind them/where they are> <now/from now on/>
+<the place turns into/now it is/this is/welcome to/they wake up in> a <dry/hot/wide> <desert/land of dunes>
+""",
+    "room": """
+they go indoors | they come into a room | now they are inside a room
+<a warm/a quiet/a small/the/a bright> room <lies/opens/is> <around/before/behind/in front of> them<, now/>
+<four walls/walls and a window/a floor and a window/a room with a window> <all around/on every side/wherever they \
+look><, that is the place now/>
+<they/we/all of them/the friends> <enter/find/step into/walk into/go into/run into> <a room/the room/a room with a \
+window>
+<they/we/all of them/the friends> <go/come/are/stay/meet/move/hurry> <indoors/inside> <now/from now on/together/>
+<the place turns into/now it is/this is/welcome to/they wake up in> a <warm/quiet/small> <room/room with a window>
+""",
 }
