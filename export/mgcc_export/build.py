@@ -17,6 +17,7 @@ from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.device_build import PLAN, build_plan
 from mgcc_export.estimate import estimate_build
 from mgcc_export.golden import request_golden
+from mgcc_export.rebuild import rebuild_command, records_with
 from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.stage_build import Progress, StageBuilder
 from mgcc_export.stage_cache import BuiltStage, StageCache, versions
@@ -55,7 +56,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
     """
     assert not options.recipe.calibrated, "below fp32 on the CPU: call build_for_cpu"
     started = time.monotonic()
-    profile = get_profile(options.profile)
+    profile, rebuild = get_profile(options.profile), rebuild_command(options)
     with BundleWriter(options.out) as writer:
         progress("model", "loading weights")
         parts = load_parts(profile, options.weights) if profile.llm.streamed else None
@@ -67,7 +68,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         reports = []
         for stage in chosen:
             built, cached = builder.obtain(stage)
-            writer.add_stage(built)
+            writer.add_stage(built, records_with(built, rebuild))
             done[stage.name] = built
             reports.append(_stage_report(stage, built, options.recipe, cached=cached))
             progress(stage.name, "kept from an earlier build" if cached else "done")
@@ -95,6 +96,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         peak_memory_bytes=max([_peak_memory_bytes(), *(s.peak_memory_bytes for s in reports if not s.from_cache)]),
         built_with=versions(),
         stages=reports,
+        rebuild=rebuild,
     )
 
 

@@ -7,7 +7,7 @@ build removes. A lock beside the folder keeps a second build out.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -97,9 +97,13 @@ class BundleWriter:
         np.save(path, array, allow_pickle=False)
         self.files[name] = file_entry(path)
 
-    def add_stage(self, built: BuiltStage) -> None:
-        """Link or copy a finished stage's files in."""
+    def add_stage(self, built: BuiltStage, instead: Mapping[str, bytes] | None = None) -> None:
+        """Link or copy a finished stage's files in; `instead`: files of it that are others in this bundle, by name."""
+        others = instead or {}
         for name, entry in built.files.items():
+            if name in others:
+                self.add_bytes(name, others[name])
+                continue
             link_or_copy(built.folder / name, self.staging / name)
             self.files[name] = entry
 

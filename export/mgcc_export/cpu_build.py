@@ -21,6 +21,7 @@ from mgcc_export.build import BuildOptions, build
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.errors import BusyError
 from mgcc_export.estimate import estimate_build
+from mgcc_export.rebuild import rebuild_command
 from mgcc_export.report import BuildReport, aligned
 from mgcc_export.report_text import report_markdown
 from mgcc_export.stage_build import Progress
@@ -106,7 +107,8 @@ def _export(options: BuildOptions, work: Path, progress: Progress) -> BuildRepor
     """The whole profile in fp32, from the cache where it has the stages."""
     fp32 = choose_recipe(options.recipe.target, Precision.FP32)
     out = work / f"{options.profile}-{fp32.target}-{fp32.precision}"
-    return build(replace(options, recipe=fp32, out=out, stages=(), captured=None), progress)
+    report = build(replace(options, recipe=fp32, out=out, stages=(), captured=None), progress)
+    return replace(report, rebuild=rebuild_command(options))  # nobody wants the fp32 bundle again, which goes
 
 
 def _lower(source: Path, out: Path, options: BuildOptions, asked: LowOptions, progress: Progress) -> Report:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -56,7 +57,11 @@ def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[st
 
 def command_for(bundle: Path) -> str:
     """The one command that builds the engines of a bundle, copied to the device under its own name."""
-    return _COMMAND.format(bundle=bundle.name, out=f"{bundle.name}-engines")
+    return _command(bundle.name, f"{bundle.name}-engines")
+
+
+def _command(bundle: Path | str, out: Path | str) -> str:
+    return _COMMAND.format(bundle=shlex.quote(str(bundle)), out=shlex.quote(str(out)))
 
 
 def build_on_device(bundle: Path, out: Path, report: Callable[[str], None], library: str = ENGINE) -> Path:
@@ -72,7 +77,7 @@ def build_on_device(bundle: Path, out: Path, report: Callable[[str], None], libr
         raise OutputFolderError(f"{out} exists already; give a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     specs = stages(source.manifest.dimensions)
-    rebuild = _COMMAND.format(bundle=bundle, out=out)
+    rebuild = _command(bundle, out)
     for number, spec in enumerate(specs, 1):
         started = time.monotonic()
         report(f"{spec.name} ({number} of {len(specs)}): building the engine")

@@ -58,6 +58,7 @@ class BuildReport:
     peak_memory_bytes: int
     built_with: dict[str, str]
     stages: list[StageReport]
+    rebuild: str  # the command that builds the same bundle
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)

@@ -55,7 +55,8 @@ def report_markdown(report: BuildReport) -> str:
         parts += ["## The same engines with NVIDIA's tool", f"```bash\n{commands}\n```"]
     parts += ["## What could not be checked here", _UNCHECKED[Target(report.target)]]
     built = ", ".join(f"{name} {version}" for name, version in report.built_with.items())
-    return "\n\n".join([*parts, f"Built with {built}."]) + "\n"
+    again = f"## The same bundle again\n\n```bash\n{report.rebuild}\n```"
+    return "\n\n".join([*parts, again, f"Built with {built}."]) + "\n"
 
 
 def _stage_row(s: StageReport) -> tuple[str, ...]:

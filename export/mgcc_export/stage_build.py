@@ -176,7 +176,7 @@ class StageBuilder:
     def _build_engine(self, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:
         self._started(stage, "building the engine", name, "lowered", "engine", "seconds")
         engine = graph.with_suffix(".engine")
-        job = engine_job(stage, self.recipe, self.profile.name, graph)
+        job = engine_job(stage, self.recipe, graph)
         done = run_engine_job(job)
         for path in graph.parent.glob(f"{graph.name}*"):  # the engine holds the weights
             path.unlink()
@@ -205,8 +205,8 @@ class StageBuilder:
         return {Precision.INT8: static_quantiser(source, stage.spec, CalibrationData.open(self.captured))}
 
 
-def engine_job(stage: Stage, recipe: Recipe, profile: str, graph: Path) -> EngineJob:
-    """What the builder has to do for one stage's graph."""
+def engine_job(stage: Stage, recipe: Recipe, graph: Path) -> EngineJob:
+    """What the builder has to do for one stage's graph. The command to rebuild it is the bundle's: `rebuild.py`."""
     engine = graph.with_suffix(".engine")
     return EngineJob(
         library=recipe.library,
@@ -215,13 +215,8 @@ def engine_job(stage: Stage, recipe: Recipe, profile: str, graph: Path) -> Engin
         engine=str(engine),
         record=str(record_path(engine)),
         profiles=profiles_of(stage.spec, stage.axes),
-        rebuild=rebuild_command(profile, recipe),
+        rebuild="",
     )
-
-
-def rebuild_command(profile: str, recipe: Recipe) -> str:
-    """The command that builds the bundle again."""
-    return f"python export/build_engines.py --profile {profile} --target {recipe.target} --precision {recipe.precision}"
 
 
 def cases_of(stage: Stage) -> list[dict[str, int]]:

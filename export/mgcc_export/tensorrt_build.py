@@ -40,7 +40,7 @@ class EngineJob:
     engine: str
     record: str
     profiles: tuple[Profile, ...]
-    rebuild: str  # the command that makes this bundle again
+    rebuild: str  # the command that makes the bundle again; empty: it is filled in with the bundle
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

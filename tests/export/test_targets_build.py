@@ -20,6 +20,7 @@ from mgcc_export.device_build import PLAN, build_on_device, build_plan, main
 from mgcc_export.errors import ExportError, OutputFolderError
 from mgcc_export.estimate import estimate_build
 from mgcc_export.lower import types_by_operator
+from mgcc_export.rebuild import rebuild_command
 from mgcc_export.report import BuildReport
 from mgcc_export.report_text import report_markdown
 from mgcc_export.stage_cache import StageCache
@@ -97,7 +98,8 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
     assert {e.engine for e in manifest.stages.values()} == {"tensorrt_rtx"}
     for stage in report.stages:
         record = read_record(options.out / manifest.stages[stage.stage].file)
-        assert record.rebuild == f"python export/build_engines.py --profile tiny --target rtx --precision {precision}"
+        assert record.rebuild == report.rebuild == rebuild_command(options)
+        assert record.rebuild.endswith(f"--target rtx --precision {precision} --stages refiner,vae_decoder")
         assert stage.lowered is not None and stage.lowered.engine is not None
         assert stage.lowered.layers == record.precision_by_layer()
         assert stage.lowered.command.startswith("tensorrt_rtx --onnx=")
