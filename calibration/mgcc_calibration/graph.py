@@ -130,6 +130,13 @@ class Graph:
         return path
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """A graph's file, then those that its weights lie in: its own, or one that it shares with another graph."""
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    names = {e.value for t in tensors for e in t.external_data if e.key == "location"}
+    return path, *(path.with_name(name) for name in sorted(names))
+
+
 def constant_value(graph: Graph, name: str) -> Array | None:
     """The values of a weight or of a Constant node; None for a tensor that depends on the inputs."""
     if name in graph.weights:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mgcc_calibration.errors import CalibrationError
+from mgcc_calibration.graph import files_of
 from mgcc_runtime.bundle import (
     MANIFEST,
     Bundle,
@@ -76,7 +77,7 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     """All files in place, and the manifest that lists them."""
     manifest = source.manifest
     replaced = {manifest.stages[name].file for name in changes if name != DECODE}
-    replaced |= {f"{name}.data" for name in replaced}
+    replaced |= {f"{name}.data" for name in replaced} - _weights_of_others(source, replaced)
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
         if name not in replaced and name != MANIFEST:
@@ -100,6 +101,12 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     return replace(manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires)
 
 
+def _weights_of_others(source: Bundle, replaced: Set[str]) -> set[str]:
+    """Files of weights that graphs besides the `replaced` ones read: the two UNets may share one."""
+    kept = [entry.file for entry in source.manifest.stages.values() if entry.file not in replaced]
+    return {path.name for name in kept for path in files_of(source.root / name)[1:]}
+
+
 def _decode(one: StageChange, several: StageChange, staging: Path, files: dict[str, FileEntry]) -> GraphEntry | None:
     """The language model's second graph; None where one graph was chosen for both uses."""
     if one.engine == several.engine and sha256_of(one.path) == sha256_of(several.path):
@@ -108,21 +115,29 @@ def _decode(one: StageChange, several: StageChange, staging: Path, files: dict[s
 
 
 def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileEntry]) -> GraphEntry:
-    """The change's file, and that of its weights if it is another, in the bundle and in `files`."""
-    data = change.path.with_name(f"{change.path.name}.data")
-    if data.is_file() and name != change.path.name:
+    """The change's file, and those of its weights if they are others, in the bundle and in `files`."""
+    graph, *weights = files_of(change.path)
+    if weights and name != graph.name:
         raise CalibrationError(
-            f"{change.path} keeps its weights in {data.name} and cannot be named {name}; build without a second graph"
+            f"{graph} keeps its weights in {weights[0].name} and cannot be named {name}; build without a second graph"
         )
-    for path, target in ((change.path, name), (data, data.name)):
-        if path.is_file():
+    for path, target in ((graph, name), *((one, one.name) for one in weights)):
+        entry = FileEntry(path.stat().st_size, sha256_of(path))
+        if target not in files:
             _link(path, staging / target)
-            files[target] = FileEntry(path.stat().st_size, sha256_of(path))
+        elif files[target] != entry:
+            raise CalibrationError(
+                f"{graph} reads {target}, of which another stage has its own; lower both stages, or neither"
+            )
+        files[target] = entry
     return GraphEntry(name, change.engine, change.precision)
 
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix == ".data":  # onnx takes a second hard link of weights for an attack and refuses their graph
+        shutil.copyfile(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from mgcc_calibration.choose import Choice, Measurement
 from mgcc_calibration.data import CalibrationData
 from mgcc_calibration.forms import Engine, GraphForm, StagePrecision
+from mgcc_calibration.graph import files_of
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_runtime.bundle import sha256_of
@@ -62,7 +63,7 @@ class StageStore:
         folder = self._folder(name, key)
         temporary = Path(tempfile.mkdtemp(prefix=f"{name}.partial-", dir=self.root))
         try:
-            files = {path.name: sha256_of(_linked(path, temporary)) for path in graph_files(change.path)}
+            files = {path.name: sha256_of(_linked(path, temporary)) for path in files_of(change.path)}
             entry = {
                 "graph": change.path.name, "engine": change.engine, "precision": change.precision, "files": files,
                 "outcome": asdict(outcome),
@@ -80,15 +81,11 @@ class StageStore:
         return self.root / f"{name}-{key[:_KEY_LENGTH]}"
 
 
-def graph_files(path: Path) -> Iterator[Path]:
-    """A graph, and the file of its weights if that is another."""
-    yield path
-    if (data := path.with_name(f"{path.name}.data")).is_file():
-        yield data
-
-
 def _linked(path: Path, folder: Path) -> Path:
     target = folder / path.name
+    if path.suffix == ".data":  # onnx takes a second hard link of weights for an attack and refuses their graph
+        shutil.copyfile(path, target)
+        return target
     try:
         os.link(path, target)
     except OSError:  # another file system, or one without hard links

@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -72,6 +72,8 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
             done[stage.name] = built
             reports.append(_stage_report(stage, built, options.recipe, cached=cached))
             progress(stage.name, "kept from an earlier build" if cached else "done")
+        writer.share_weights("unet", "unet_plain")
+        reports = [replace(one, bytes=writer.stage_bytes(one.stage)) for one in reports]
         progress("data", "writing tables and tokenizer")
         _add_data(writer, model)
         for name, data in _request_golden(model, parts, chosen, progress).items():
@@ -198,7 +200,7 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
         precision=_precision(built).value,
         nodes=built.nodes,
         weight_bytes=built.weight_bytes,
-        bytes=sum(f.bytes for n, f in built.files.items() if not n.startswith("golden/")),
+        bytes=0,  # known when stages have come to share what they can
         export_s=built.export_s,
         validate_s=built.validate_s,
         from_cache=cached,

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mgcc_export.errors import BusyError, OutputFolderError
+from mgcc_export.share_weights import share_weights
 from mgcc_export.stage_cache import BuiltStage, file_entry, link_or_copy
 from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, read_manifest, write_manifest
 from mgcc_runtime.contract import stages
@@ -106,6 +107,26 @@ class BundleWriter:
                 continue
             link_or_copy(built.folder / name, self.staging / name)
             self.files[name] = entry
+
+    def share_weights(self, owner: str, reader: str) -> int:
+        """Have one stage's graph take what weights it can from another's file; the bytes saved, 0 without such graphs.
+
+        After this a changed byte there is found by the one hash that the manifest has of the file, for both stages.
+        """
+        graphs = [f"{name}.onnx" for name in (owner, reader)]
+        if not {*graphs} <= {*self.files}:
+            return 0
+        saved = share_weights(*(self.staging / graph for graph in graphs))
+        if saved:
+            for name in [*graphs, *(f"{graph}.data" for graph in graphs)]:
+                self.files.pop(name, None)
+                if (path := self.staging / name).is_file():
+                    self.files[name] = file_entry(path)
+        return saved
+
+    def stage_bytes(self, stage: str) -> int:
+        """Size of a stage's files so far, those of its golden data and those it shares of another stage left out."""
+        return sum(entry.bytes for name, entry in self.files.items() if name.startswith(f"{stage}."))
 
     def commit(self, manifest: Manifest) -> Path:
         """Write the manifest, open the bundle as a device would, and put it in its place. Returns the folder."""

@@ -74,7 +74,8 @@ def build_for_cpu(options: BuildOptions, progress: Progress, low: LowOptions | N
             for name, entry in made.manifest.files.items():
                 link_or_copy(made.root / name, writer.staging / name)
                 writer.files[name] = entry
-            folder = writer.commit(made.manifest)
+            writer.share_weights("unet", "unet_plain")
+            folder = writer.commit(replace(made.manifest, files=dict(sorted(writer.files.items()))))
         finally:
             shutil.rmtree(work, ignore_errors=True)
         values = {**report.to_json(), "bundle": str(folder)}

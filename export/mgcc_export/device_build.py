@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PLAN = "build_plan.json"
 ENGINE = "tensorrt"  # the runtime's name of the engine that plays the result
+WEIGHTS = ".onnx.data"  # files of graphs' weights, of one graph or of two; engines have their own
 _COMMAND = "python -m mgcc_export.device_build --bundle {bundle} --out {out}"
 #: The versions that the runtime's calls exist in: JetPack 6.1 to 7.2, and 11 on AGX Orin and Thor.
 VERSIONS = (10, 3), (11, 5)
@@ -93,7 +94,8 @@ def _build_stage(source: Bundle, spec: StageSpec, out: Path, library: str, rebui
     graph = source.file(source.manifest.stages[spec.name].file)
     engine, mark = out / f"{spec.name}.engine", out / f".{spec.name}.done"
     axes = source.manifest.dimensions.axes
-    key = f"{source.manifest.files[graph.name].sha256} {_version(library)}"
+    weights = [entry.sha256 for name, entry in sorted(source.manifest.files.items()) if name.endswith(WEIGHTS)]
+    key = " ".join((source.manifest.files[graph.name].sha256, *weights, _version(library)))
     if mark.is_file() and mark.read_text(encoding="utf-8") == f"{key} {sha256_of(engine) if engine.is_file() else ''}":
         return True
     run_engine_job(
@@ -112,7 +114,7 @@ def _finish(source: Bundle, specs: Sequence[StageSpec], out: Path, library: str)
     graphs = {manifest.stages[s.name].file for s in specs}
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
-        if name in graphs or any(name == f"{g}.data" for g in graphs) or name == PLAN:
+        if name in graphs or name.endswith(WEIGHTS) or name == PLAN:
             continue
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)

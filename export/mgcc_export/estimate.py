@@ -83,7 +83,10 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
         weights += len(specs) * _KERNEL_BYTES
         if recipe.precision in (Precision.FP32, Precision.FP16):
             weights += int(_DECODE_COPY * counts.get("llm", 0) * _WEIGHT_BYTES[recipe.precision])
-    bundle = weights + table + len(specs) * _GRAPH_BYTES + _GOLDEN_BYTES
+    shared = 0
+    if recipe.form is Form.ONNX and not recipe.calibrated and {"unet", "unet_plain"} <= {*counts}:
+        shared = int(counts["unet_plain"] * _WEIGHT_BYTES[recipe.precision])  # all of it is the other's, too
+    bundle = weights - shared + table + len(specs) * _GRAPH_BYTES + _GOLDEN_BYTES
     whole_model = _parameters(model) * _FP32_BYTES
     largest = max(counts.values())
     step = _COPIES_OF_LARGEST_STAGE * largest * _FP32_BYTES

@@ -20,7 +20,10 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class StageReport:
-    """One stage of a finished build. Times are of the build that made it, also where the cache had it."""
+    """One stage of a finished build. Times are of the build that made it, also where the cache had it.
+
+    `bytes` are of the stage's own files: weights that it takes from another stage's count there.
+    """
 
     stage: str
     engine: str

@@ -303,7 +303,8 @@ def _info(options: argparse.Namespace) -> int:
     for name, wanted in manifest.requires.items():
         print(f"  needs {name} {wanted}")
     for name, graph in manifest.graphs().items():
-        megabytes = manifest.files[graph.file].bytes / 1e6
+        own = (graph.file, f"{graph.file}.data")  # what a stage shares of another's weights is shown there
+        megabytes = sum(manifest.files[file].bytes for file in own if file in manifest.files) / 1e6
         print(f"  {name:15} {graph.precision:6} {graph.engine:12} {megabytes:9.1f} MB")
     return EXIT_DONE
 

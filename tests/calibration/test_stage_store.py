@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from mgcc_calibration.choose import Choice, Measurement
 from mgcc_calibration.forms import Engine, StagePrecision
@@ -26,8 +28,9 @@ OUTCOME = StageOutcome(
 def change(tmp_path: Path) -> StageChange:
     path = tmp_path / "made" / "unet.onnx"
     path.parent.mkdir()
-    path.write_bytes(b"graph")
-    path.with_name("unet.onnx.data").write_bytes(b"weights")
+    weight = TensorProto(name="w", dims=[7], data_type=TensorProto.INT8, raw_data=b"weights")
+    model = helper.make_model(helper.make_graph([], "unet", [], [], [weight]))
+    onnx.save_model(model, path, save_as_external_data=True, location="unet.onnx.data", size_threshold=0)
     return StageChange(path, "openvino", "int8")
 
 
@@ -37,7 +40,7 @@ def test_what_goes_in_comes_out(change: StageChange, tmp_path: Path) -> None:
     found = store.get("unet-int8", "a" * 64)
     assert found == (OUTCOME, kept)
     assert found[0].choice.chosen.engine is Engine.OPENVINO
-    assert kept.path.read_bytes() == b"graph"
+    assert kept.path.read_bytes() == change.path.read_bytes()
     assert kept.path.with_name("unet.onnx.data").read_bytes() == b"weights"
 
 
