@@ -45,9 +45,8 @@ def write(path: Path, seeds: tuple[int, ...], *, data: bool = False) -> Path:
 
 
 def answer(path: Path) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": INPUT})[
-        0
-    ]
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found: NDArray[np.float32] = session.run(None, {"x": INPUT})[0]
     return found
 
 

@@ -146,6 +146,5 @@ def test_the_estimate_counts_shared_weights_once(gated: None) -> None:
     alone = [estimate_build(profile, (name,), FP32) for name in UNETS]
     twice = sum(one.bundle_bytes for one in alone) - graphs.bundle_bytes
     assert twice > 4 * graphs.parameters["unet_plain"]
-    assert (
-        estimate_build(profile, UNETS, engines).bundle_bytes > graphs.bundle_bytes + 4 * graphs.parameters["unet_plain"]
-    )
+    more = estimate_build(profile, UNETS, engines).bundle_bytes - graphs.bundle_bytes
+    assert more > 4 * graphs.parameters["unet_plain"]

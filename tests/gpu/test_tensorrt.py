@@ -76,6 +76,22 @@ def test_the_cache_goes_on_on_the_gpu(open_stage):
     np.testing.assert_array_equal(by_kept, by_copy)
 
 
+def test_decode_steps_are_replayed_when_their_length_comes_back(open_stage):
+    """Four texts at the same lengths: launched, captured, replayed twice; each step held against one on a copy."""
+    session, feeds = open_stage("llm"), example_inputs(spec_of("llm").inputs)
+    names = cache_names(DIMENSIONS)
+    present = [p for _, p in names]
+    for seed in range(4):
+        rng, state = np.random.default_rng(seed), session.run(feeds, keep=present).kept
+        for _ in range(4):
+            step = {"inputs_embeds": rng.normal(0, 1, (1, 1, DIMENSIONS.hidden)).astype(np.float32)}
+            by_copy = session.run(step | {past: state[p].numpy() for past, p in names})["logits"]
+            outputs = session.run(step | {past: state[p] for past, p in names}, keep=present)
+            assert relative_l2(outputs["logits"], by_copy) <= HALF_L2
+            state = outputs.kept
+    assert len(session._engine._steps.graphs) == 3  # the first step reads a cache that lies elsewhere each time
+
+
 def test_memory_is_given_back(open_stage):
     session, feeds = open_stage("llm"), example_inputs(spec_of("llm").inputs)
     names = cache_names(DIMENSIONS)

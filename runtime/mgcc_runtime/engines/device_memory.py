@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -121,13 +121,20 @@ class GpuMemory:
                     self.activations = None
 
 
+class Holder(Protocol):
+    """What keeps a tensor's memory from being used for another while the tensor lives: a slab, or another place."""
+
+    @property
+    def buffer(self) -> Buffer: ...
+
+
 class DeviceTensor:
     """A tensor in the GPU's memory. `dtype` is that of the contract, which `numpy()` gives; fp16 may be stored."""
 
     __slots__ = ("_memory", "_shape", "dtype", "offset", "slab", "stored")
 
     def __init__(
-        self, memory: GpuMemory, slab: Slab, offset: int, shape: tuple[int, ...], stored: np.dtype[Any],
+        self, memory: GpuMemory, slab: Holder, offset: int, shape: tuple[int, ...], stored: np.dtype[Any],
         dtype: np.dtype[Any],
     ) -> None:  # fmt: skip
         self._memory, self.slab, self.offset = memory, slab, offset

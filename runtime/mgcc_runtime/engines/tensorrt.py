@@ -1,8 +1,8 @@
 """TensorRT and TensorRT-RTX: the same calls, but for a few that only one of them has.
 
 The cache stays on the GPU between calls, in the engine's own type; all stages share one activation buffer; stages of
-fixed shape (the denoising step, the decoder of latents) are replayed as CUDA graphs. The language model's decode step
-is not: its cache grows, so no two steps have the same shapes.
+fixed shape (the denoising step, the decoder of latents) are replayed as CUDA graphs. So are the language model's decode
+steps, of which each length has a graph of its own, where a length comes back: `decode_steps.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import functools
 import importlib
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ import numpy as np
 
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines.bindings import Binding, binding, profile_for
 from mgcc_runtime.engines.cuda import Buffer, Graph
+from mgcc_runtime.engines.decode_steps import DecodeSteps, capturable, enqueue
 from mgcc_runtime.engines.device_memory import NUMPY_TYPES, DeviceTensor, GpuMemory, SlabPlan, byte_size
 from mgcc_runtime.engines.engine_record import EngineRecord, read_record
 from mgcc_runtime.engines.engine_validity import check_device, check_header, check_library
@@ -35,27 +36,19 @@ def gpu_memory() -> GpuMemory:
     return GpuMemory()
 
 
-@dataclass(frozen=True)
-class Binding:
-    """An input or output as the engine has it."""
-
-    name: str
-    stored: np.dtype[Any]  # in the engine
-    dtype: np.dtype[Any]  # in the contract
-
-
 class TensorRtSession:
     """One engine. Feeds of the host are copied in, fp32 to fp16 where the engine wants it; kept outputs stay."""
 
     def __init__(
-        self, engine: Any, contexts: list[Any], record: EngineRecord, spec: StageSpec, kernels: KernelCache | None
-    ) -> None:
+        self, engine: Any, contexts: list[Any], record: EngineRecord, spec: StageSpec, kernels: KernelCache | None,
+        steps: DecodeSteps | None = None,
+    ) -> None:  # fmt: skip
         self._engine, self._contexts, self._record, self._spec = engine, contexts, record, spec
-        self._kernels = kernels
+        self._kernels, self._steps = kernels, steps
         self._memory = gpu_memory()
         self._memory.enter()
-        self._inputs = [_binding(record, spec, t.name) for t in spec.inputs]
-        self._outputs = [_binding(record, spec, t.name) for t in spec.outputs]
+        self._inputs = [binding(record, spec, t.name) for t in spec.inputs]
+        self._outputs = [binding(record, spec, t.name) for t in spec.outputs]
         self._fixed = not any(isinstance(n, str) for t in (*spec.inputs, *spec.outputs) for n in t.shape)
         self._buffers: dict[str, Buffer] = {}  # of the session: feeds from the host, outputs to it
         self._graph: Graph | None = None
@@ -65,6 +58,8 @@ class TensorRtSession:
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
         with self._memory.lock:
             self._memory.device.use()
+            if self._steps is not None and (step := self._steps.run(feeds, keep)) is not None:
+                return step
             context = self._contexts[self._profile_for(feeds)]
             alive = [self._bind_input(context, binding, feeds[binding.name]) for binding in self._inputs]
             kept = self._bind_outputs(context, keep)
@@ -77,17 +72,14 @@ class TensorRtSession:
 
     def _profile_for(self, feeds: Mapping[str, Feed]) -> int:
         """The narrowest profile that holds these shapes; ContractError if none does."""
-        profiles = self._record.profiles
-        if not profiles:
-            return 0
-        fitting = [i for i, p in enumerate(profiles) if all(p.holds(name, tuple(f.shape)) for name, f in feeds.items())]
-        if not fitting:
-            shapes = ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in profiles[0].shapes)
+        found = profile_for(self._record, {name: tuple(feed.shape) for name, feed in feeds.items()})
+        if found is None:
+            shapes = ", ".join(f"{name} {tuple(feeds[name].shape)}" for name in self._record.profiles[0].shapes)
             raise ContractError(
                 f"stage {self._spec.name} got {shapes}, outside of every profile that its engine was built with; "
                 f"shorten the request, or rebuild it with `{self._record.rebuild}`"
             )
-        return min(fitting, key=lambda i: profiles[i].spread)
+        return found
 
     def _bind_input(self, context: Any, binding: Binding, feed: Feed) -> Array | None:
         """Tell the context where the input lies; returns the host array that is being copied, if it is one."""
@@ -140,7 +132,7 @@ class TensorRtSession:
         if self._graph is not None and self._graph_memory != scratch.address:
             self._graph.close()  # another stage made the shared buffer grow
             self._graph = None
-        if graph and self._graph is None and self._runs and _capturable(context, stream.handle):
+        if graph and self._graph is None and self._runs and capturable(context, stream.handle):
             self._graph = stream.capture(lambda: self._enqueue(context))
             self._graph_memory = scratch.address
         if graph and self._graph is not None:
@@ -150,11 +142,7 @@ class TensorRtSession:
         self._runs += 1
 
     def _enqueue(self, context: Any) -> None:
-        if not context.execute_async_v3(self._memory.stream.handle):
-            raise EngineError(
-                f"stage {self._spec.name} could not be started on the GPU; start this program again, and run "
-                "`mgcc verify` if it happens again"
-            )
+        enqueue(context, self._memory.stream.handle, self._spec.name)
 
     def _fetch(self, context: Any, binding: Binding) -> Array:
         """Queue the copy of an output to the host."""
@@ -170,6 +158,8 @@ class TensorRtSession:
                 self._kernels.save()
             if self._graph is not None:
                 self._graph.close()
+            if self._steps is not None:
+                self._steps.close()
             for buffer in self._buffers.values():
                 buffer.free()
             self._buffers.clear()
@@ -197,16 +187,20 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> TensorR
             f"engine {path} cannot be loaded by {record.library} {record.version}; rebuild it with `{record.rebuild}`"
         )
     kernels = KernelCache.open(record, memory.device) if hasattr(engine, "create_runtime_config") else None
-    contexts = []
-    for number in range(max(1, len(record.profiles))):
+
+    def make_context(number: int) -> Any:
         context = _plain_context(trt, engine) if kernels is None else _rtx_context(trt, engine, kernels, spec)
-        if context is None:
-            raise StageMemoryError(f"stage {spec.name} gets no memory on {memory.device.name}; close other programs")
-        if number and not context.set_optimization_profile_async(number, memory.stream.handle):
+        if context is not None and number and not context.set_optimization_profile_async(number, memory.stream.handle):
             raise EngineError(f"stage {spec.name} refuses its profile {number}; rebuild it with `{record.rebuild}`")
-        contexts.append(context)
+        return context
+
+    contexts = [make_context(number) for number in range(max(1, len(record.profiles)))]
+    if None in contexts:
+        raise StageMemoryError(f"stage {spec.name} gets no memory on {memory.device.name}; close other programs")
     memory.stream.synchronize()
-    return TensorRtSession(engine, contexts, record, spec, kernels)
+    cached = any("P" in t.shape for t in spec.inputs)
+    steps = DecodeSteps(engine, record, spec, memory, make_context) if cached else None
+    return TensorRtSession(engine, contexts, record, spec, kernels, steps)
 
 
 def _plain_context(trt: Any, engine: Any) -> Any:
@@ -229,25 +223,13 @@ def specialisation(spec: StageSpec) -> str:
     """When TensorRT-RTX compiles kernels for the very shapes it is given, in its own word.
 
     A stage of fixed shape: at once, since kernels that arrive in the background would invalidate a captured graph. A
-    growing cache never has the same shape again: not at all, or each token would wait for kernels of its own. Other
-    lengths come back, and no graph is captured of them: in the background.
+    growing cache has another shape for each token: not at all, or each would wait for kernels of its own, or lose its
+    graph to those that come later. Other lengths come back, and no graph is captured of them: in the background.
     """
     axes = {n for t in (*spec.inputs, *spec.outputs) for n in t.shape if isinstance(n, str)}
     if not axes:
         return "EAGER"
     return "NONE" if "P" in axes else "LAZY"
-
-
-def _capturable(context: Any, stream: int) -> bool:
-    """TensorRT-RTX may refuse; TensorRT has no such question."""
-    ask = getattr(context, "is_stream_capturable", None)
-    return ask is None or bool(ask(stream))
-
-
-def _binding(record: EngineRecord, spec: StageSpec, name: str) -> Binding:
-    stored = {t.name: t.dtype for t in (*record.inputs, *record.outputs)}
-    wanted = {t.name: t.dtype for t in (*spec.inputs, *spec.outputs)}
-    return Binding(name, NUMPY_TYPES[stored[name]], np.dtype(wanted[name].value))
 
 
 def _check_tensors(path: Path, record: EngineRecord, spec: StageSpec) -> None:
