@@ -75,7 +75,7 @@ def _location(tensor: TensorProto) -> str | None:
 
 def _place(tensor: TensorProto) -> _Place:
     info = ExternalDataInfo(tensor)
-    return int(info.offset or 0), int(info.length)
+    return int(info.offset or 0), int(info.length or 0)
 
 
 def _content(tensor: TensorProto, folder: Path) -> bytes:

@@ -160,13 +160,8 @@ class FeatureStore:
 
     def _check(self, now: np.ndarray) -> None:
         kept = self.load()[0]
-        same = kept.shape == now.shape
-        apart = (
-            np.linalg.norm(kept.astype(np.float32) - now) / max(np.linalg.norm(now.astype(np.float32)), 1e-6)
-            if same
-            else 1.0
-        )
-        if apart > _STALE:
+        size = float(np.linalg.norm(now.astype(np.float32)))
+        if kept.shape != now.shape or float(np.linalg.norm(kept.astype(np.float32) - now)) > _STALE * size:
             raise ValueError(
                 f"{self.folder} holds readings of other conversations, or by another model, than this run's; "
                 "move the folder away, and they are read anew"
