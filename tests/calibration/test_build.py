@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mgcc_calibration.build import BuildOptions
-from mgcc_calibration.candidates import CandidateOptions
+from mgcc_calibration.candidates import FORMS, CandidateOptions
 from mgcc_calibration.choose import Budget
 from mgcc_calibration.cli import main
 from mgcc_calibration.errors import DataError
@@ -61,7 +61,7 @@ def test_the_report_says_what_was_measured_and_chosen(auto, bundle):
         assert graph.engine == stage["choice"]["chosen"]["engine"]
         fit = [m for m in stage["choice"]["measurements"] if not m["refused"]]
         assert stage["choice"]["chosen"]["total_ms"] == min(m["total_ms"] for m in fit)
-        assert len(stage["choice"]["measurements"]) == (5 if name in ("llm", DECODE) else 7) and f"| `{name}` |" in text
+        assert len(stage["choice"]["measurements"]) == (5 if name in ("llm", DECODE) else len(FORMS)) and f"| `{name}` |" in text
     assert values["data"]["source"].startswith("StoryWorld") and values["image_psnr_db"] > 5
     assert values["perplexity"]["tokens"] == 20 and "StoryBench: not measured" in text
     assert values["bytes_before"] == sum(f.bytes for f in bundle.manifest.files.values())
