@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 from typing import Any
@@ -50,7 +51,8 @@ class OptimumLlm:
         return logits
 
     def rewind(self) -> None:
-        self.now, self.length = self.start, self.prompt_length
+        # a pass may lengthen the cache that it is given; without a copy a second round went on from the first's end
+        self.now, self.length = copy.deepcopy(self.start), self.prompt_length
 
     def step(self, token: int) -> Logits:
         return self._read(np.array([token], np.int64), self.now)

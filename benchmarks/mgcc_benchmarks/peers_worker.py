@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -107,11 +108,11 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, Any]:
         from mgcc_runtime.machine import peak_rss_mb
 
         return {"peak_rss_mb": peak_rss_mb()}
-    spent_ms, runs = 0.0, 0
-    while not runs or spent_ms < request["least_ms"]:
-        spent_ms += side.run_ms()
+    told_ms, runs, started_s = 0.0, 0, time.perf_counter()  # a run may tell its time a token, or an evaluation
+    while not runs or (time.perf_counter() - started_s) * 1e3 < request["least_ms"]:
+        told_ms += side.run_ms()
         runs += 1
-    return {"ms": spent_ms / runs, "runs": runs}
+    return {"ms": told_ms / runs, "runs": runs}
 
 
 def serve(requests: IO[str], replies: IO[str]) -> int:
