@@ -73,6 +73,8 @@ def _story_ids(bundle: Bundle, count: int) -> np.ndarray[Any, np.dtype[np.int64]
     """
     builder, setting = PromptBuilder(bundle), setting_of(Suite.STORIES, "5")
     texts: list[str] = []
-    while (prompt := builder.build([*texts, bench_item(Suite.STORIES, setting, len(texts)).texts[0]])).length < count:
-        texts.append(" ".join(bench_item(Suite.STORIES, setting, len(texts)).texts))
-    return prompt.ids[:count]
+    ids, number = np.empty(0, np.int64), 0
+    while len(ids) < count:
+        texts += bench_item(Suite.STORIES, setting, number).texts
+        ids, number = builder.build(texts).ids, number + 1
+    return ids[:count]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from mgcc_runtime.bundle import (
 )
 from mgcc_runtime.contract import DECODE, stages
 from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.files import link_or_copy
 from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 from mgcc_runtime.pipeline import Pipeline
@@ -81,7 +81,7 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
         if name not in replaced and name != MANIFEST:
-            _link(source.root / name, staging / name)
+            link_or_copy(source.root / name, staging / name)
             files[name] = entry
     entries, precision = dict(manifest.stages), dict(manifest.precision)
     for stage, change in changes.items():
@@ -124,24 +124,13 @@ def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileE
     for path, target in ((graph, name), *((one, one.name) for one in weights)):
         entry = FileEntry(path.stat().st_size, sha256_of(path))
         if target not in files:
-            _link(path, staging / target)
+            link_or_copy(path, staging / target)
         elif files[target] != entry:
             raise CalibrationError(
                 f"{graph} reads {target}, of which another stage has its own; lower both stages, or neither"
             )
         files[target] = entry
     return GraphEntry(name, change.engine, change.precision)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.suffix == ".data":  # onnx takes a second hard link of weights for an attack and refuses their graph
-        shutil.copyfile(source, target)
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
 
 
 def _stage_tolerances(bundle: Bundle, changes: Mapping[str, StageChange], threads: int) -> dict[str, Tolerance]:

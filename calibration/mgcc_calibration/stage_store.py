@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from mgcc_calibration.graph import files_of
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.files import link_or_copy
 from mgcc_runtime.machine import describe_machine
 
 _ENTRY = "entry.json"
@@ -63,7 +63,9 @@ class StageStore:
         folder = self._folder(name, key)
         temporary = Path(tempfile.mkdtemp(prefix=f"{name}.partial-", dir=self.root))
         try:
-            files = {path.name: sha256_of(_linked(path, temporary)) for path in files_of(change.path)}
+            files = {path.name: sha256_of(path) for path in files_of(change.path)}
+            for file in files:
+                link_or_copy(change.path.with_name(file), temporary / file)
             entry = {
                 "graph": change.path.name, "engine": change.engine, "precision": change.precision, "files": files,
                 "outcome": asdict(outcome),
@@ -79,18 +81,6 @@ class StageStore:
 
     def _folder(self, name: str, key: str) -> Path:
         return self.root / f"{name}-{key[:_KEY_LENGTH]}"
-
-
-def _linked(path: Path, folder: Path) -> Path:
-    target = folder / path.name
-    if path.suffix == ".data":  # onnx takes a second hard link of weights for an attack and refuses their graph
-        shutil.copyfile(path, target)
-        return target
-    try:
-        os.link(path, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(path, target)
-    return target
 
 
 def _outcome(values: Mapping[str, Any]) -> StageOutcome:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from mgcc_export.errors import BusyError, OutputFolderError
 from mgcc_export.share_weights import share_weights
-from mgcc_export.stage_cache import BuiltStage, file_entry, link_or_copy
+from mgcc_export.stage_cache import BuiltStage, file_entry
 from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, read_manifest, write_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.files import link_or_copy
 
 
 class BundleWriter:

@@ -25,10 +25,10 @@ from mgcc_export.rebuild import rebuild_command
 from mgcc_export.report import BuildReport, aligned
 from mgcc_export.report_text import report_markdown
 from mgcc_export.stage_build import Progress
-from mgcc_export.stage_cache import link_or_copy
 from mgcc_export.targets import Precision, choose_recipe
 from mgcc_ref.config import get_profile
 from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.files import link_or_copy
 
 _MIB = 2**20
 #: What the calibration calls the precisions: on a CPU 4 bits are of weights alone, 8 bits of activations too.

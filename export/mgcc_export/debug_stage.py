@@ -14,7 +14,7 @@ from mgcc_export.large_build import PartExamples, large_cases
 from mgcc_export.lower import Lowered, lower_stage
 from mgcc_export.reference import reference_cases
 from mgcc_export.stage_build import Progress, StageBuilder, cases_of
-from mgcc_export.stage_cache import StageCache, link_or_copy
+from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import ExampleMaker, Stage, collect_stages
 from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
 from mgcc_export.tensorrt_build import Profile, profiles_of
@@ -22,6 +22,7 @@ from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_model
 from mgcc_ref.parts import load_parts
+from mgcc_runtime.files import link_or_copy
 
 _CACHE = ("past_key_values.", "present.")
 _LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,11 @@ def activation_ranges(source: Path, inputs: Sequence[Feeds]) -> tuple[dict[str, 
     `_MASK`, which masks do on purpose, the inputs are gone through again for those results, without what is beyond.
     """
     largest = _fed(inputs)
-    extremes = _observe(source, inputs, None)
+    extremes = _observe(source, inputs, _add_extremes)
     masked = {name for name, value in extremes.items() if not abs(value) < _MASK}
     largest |= {name: value for name, value in extremes.items() if name not in masked}
     if masked:
-        largest |= _observe(source, inputs, masked)
+        largest |= _observe(source, inputs, lambda model: _add_maxima(model, masked))
     return largest, len(inputs)
 
 
@@ -104,10 +104,12 @@ def _fed(inputs: Sequence[Feeds]) -> dict[str, float]:
     return found
 
 
-def _observe(source: Path, inputs: Sequence[Feeds], masked: set[str] | None) -> dict[str, float]:
-    """Largest magnitude of all floating-point results; or only of those in `masked`, without what masks."""
+def _observe(
+    source: Path, inputs: Sequence[Feeds], add_outputs: Callable[[ir.Model], dict[str, str]]
+) -> dict[str, float]:
+    """Largest magnitude, by result, of the outputs that `add_outputs` gives the graph; it tells whose each is."""
     model = load_graph(source)
-    names = _add_extremes(model) if masked is None else _add_maxima(model, masked)
+    names = add_outputs(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.onnx"
         save_graph(model, path)

@@ -32,7 +32,7 @@ from mgcc_export.lower import Lowered, Quantise, between, lower_stage, types_by_
 from mgcc_export.peak_memory import with_peak
 from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
-from mgcc_export.stage_cache import BuiltStage, StageCache, link_or_copy, stage_key
+from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key
 from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage, value_cases
 from mgcc_export.targets import Form, Precision, Recipe, Target
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
@@ -41,6 +41,7 @@ from mgcc_export.validate import validate_stage
 from mgcc_ref.config import Profile
 from mgcc_runtime.engines import engine_record
 from mgcc_runtime.engines.engine_record import read_record, record_path
+from mgcc_runtime.files import link_or_copy
 
 #: Called with (stage or file group, what is being done with it).
 Progress = Callable[[str, str], None]

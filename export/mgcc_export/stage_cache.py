@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -37,7 +36,6 @@ _STEPS = ("stages", "to_onnx", "validate", "golden")
 _KEPT = 2  # entries of one stage: the current one, and the one before for going back
 _ABANDONED_S = 24 * 3600.0  # a half-made stage this old belongs to no running build
 _ENTRY = "entry.json"
-WEIGHTS_SUFFIX = ".onnx.data"  # of the file that graph_files.py writes beside a large graph
 
 
 @dataclass(frozen=True)
@@ -175,22 +173,6 @@ class StageCache:
 def file_entry(path: Path) -> FileEntry:
     """Size and hash of a file, as a manifest lists it."""
     return FileEntry(path.stat().st_size, sha256_of(path))
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file into another folder without doubling its bytes where the file system can.
-
-    Weights beside their graph are copied all the same: onnx and onnx_ir take a second hard link of them for an attack
-    and refuse the graph, here in the cache as well as in the bundle.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.name.endswith(WEIGHTS_SUFFIX):
-        shutil.copyfile(source, target)
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
 
 
 def _relative_files(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from mgcc_ref.story import phrases_dialogue
 from mgcc_ref.story.facts import Cast, Member, ObjectFact, Source, Told
 from mgcc_ref.story.layout_words import place_of
-from mgcc_ref.story.patterns import every_wording, one_wording, weighted
+from mgcc_ref.story.patterns import any_wording, every_wording_of
 from mgcc_ref.story.phrases import (
     PLACE_PHRASES,
     RELATION_PHRASES,
@@ -87,18 +87,14 @@ class Dialogue:
         return all(t.at <= int(setting.value) for t in told)
 
 
+@functools.cache
+def _patterns(kind: str, split: Split) -> tuple[str, ...]:
+    return tuple(line for line in _SPLITS[split][kind].splitlines() if line)
+
+
 def dialogue_templates(kind: str, split: Split) -> tuple[str, ...]:
     """The templates of `kind` (a key of `phrases_dialogue.TRAIN`) that `split` may use, every wording of each."""
-    return tuple(t for line in _SPLITS[split][kind].splitlines() if line for t in every_wording(line))
-
-
-@functools.cache
-def _weighted_patterns(kind: str, split: Split) -> tuple[str, ...]:
-    return weighted(line for line in _SPLITS[split][kind].splitlines() if line)
-
-
-def _template(kind: str, split: Split, rng: np.random.Generator) -> str:
-    return one_wording(pick(_weighted_patterns(kind, split), rng), rng)
+    return every_wording_of(_patterns(kind, split))
 
 
 def make_dialogue(seed: int | np.random.Generator, split: Split = Split.TRAIN) -> Dialogue:
@@ -191,8 +187,8 @@ class _Interview:
     # -- words ---------------------------------------------------------------------------------------------------
 
     def _say(self, ask: str, tell: str, focus: str | None, **slots: str) -> None:
-        question = _template(ask, self.split, self.rng).format(**slots)
-        answer = _template(tell, self.split, self.rng).format(**slots)
+        question = any_wording(_patterns(ask, self.split), self.rng).format(**slots)
+        answer = any_wording(_patterns(tell, self.split), self.rng).format(**slots)
         self.rounds.append(Round(sentence(question), sentence(answer)))
         self.focus = focus
 
@@ -248,8 +244,8 @@ class _Interview:
         right = self.rng.random() < 0.5
         wrong = [p for p in PLACE_PHRASES if p is not place_of(member.item.box)]
         guess = truth if right else pick(PLACE_PHRASES[pick(wrong, self.rng)], self.rng)
-        question = _template("GUESS_WHERE", self.split, self.rng).format(the=the, where=guess)
-        answer = _template("CONFIRM" if right else "CORRECT_WHERE", self.split, self.rng)
+        question = any_wording(_patterns("GUESS_WHERE", self.split), self.rng).format(the=the, where=guess)
+        answer = any_wording(_patterns("CONFIRM" if right else "CORRECT_WHERE", self.split), self.rng)
         self.rounds.append(Round(sentence(question), sentence(answer.format(where=truth))))
         self.focus = label
 

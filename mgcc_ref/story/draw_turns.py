@@ -9,7 +9,7 @@ import numpy as np
 
 from mgcc_ref.story import phrases_draw
 from mgcc_ref.story.dialogues import make_dialogue
-from mgcc_ref.story.patterns import one_wording, weighted
+from mgcc_ref.story.patterns import any_wording
 from mgcc_ref.story.phrases import NOUNS, Split, indefinite, pick
 
 MAX_ROUNDS_BEFORE = 4
@@ -42,11 +42,11 @@ def _line(following: str, split: Split, rng: np.random.Generator, *, draws: bool
 
 
 def _filled(bank: str, rng: np.random.Generator) -> str:
-    template = one_wording(pick(_patterns(bank), rng), rng)
+    template = any_wording(_patterns(bank), rng)
     noun = pick(NOUNS[pick(tuple(NOUNS), rng)], rng)
     return template.replace("{a thing}", indefinite(noun))
 
 
 @functools.cache
 def _patterns(bank: str) -> tuple[str, ...]:
-    return weighted(line for line in bank.splitlines() if line)
+    return tuple(line for line in bank.splitlines() if line)

@@ -5,6 +5,7 @@ Many wordings of one meaning are what lets a head trained on them understand a w
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -34,7 +35,19 @@ def one_wording(pattern: str, rng: np.random.Generator) -> str:
     return " ".join(_CHOICE.sub(choose, pattern).split())
 
 
-def weighted(patterns: Iterable[str]) -> tuple[str, ...]:
+def every_wording_of(patterns: Iterable[str]) -> tuple[str, ...]:
+    """All templates that several patterns stand for."""
+    return tuple(wording for pattern in patterns for wording in every_wording(pattern))
+
+
+def any_wording(patterns: tuple[str, ...], rng: np.random.Generator) -> str:
+    """A wording of one of the patterns, which count by the logarithm of their wordings."""
+    counted = weighted(patterns)
+    return one_wording(counted[int(rng.integers(len(counted)))], rng)
+
+
+@functools.cache
+def weighted(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Each pattern as often as a uniform draw should count it: once, and once more a doubling of its wordings."""
     return tuple(p for p in patterns for _ in range(1 + int(math.log2(_count(p)))))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mgcc_ref.story import phrases_held_out, phrases_train
 from mgcc_ref.story.layout_words import Place, Relation
-from mgcc_ref.story.patterns import every_wording, one_wording, weighted
+from mgcc_ref.story.patterns import any_wording, every_wording_of
 from mgcc_ref.story.scene import Background, Size
 
 T = TypeVar("T")
@@ -55,42 +55,36 @@ _BANKS = {Split.TRAIN: phrases_train, Split.HELD_OUT: phrases_held_out}
 
 @functools.cache
 def _patterns(kind: Kind, split: Split) -> tuple[str, ...]:
-    bank: str = getattr(_BANKS[split], kind.value)
-    return _split(bank)
-
-
-def _split(bank: str) -> tuple[str, ...]:
-    return tuple(t.strip() for line in bank.splitlines() for t in line.split("|") if t.strip())
-
-
-@functools.cache
-def _weighted_patterns(kind: Kind, split: Split) -> tuple[str, ...]:
-    return weighted(_patterns(kind, split))
-
-
-def templates(kind: Kind, split: Split) -> tuple[str, ...]:
-    """The templates of `kind` that `split` may use, every wording of every pattern."""
-    return tuple(t for pattern in _patterns(kind, split) for t in every_wording(pattern))
-
-
-def template(kind: Kind, split: Split, rng: np.random.Generator) -> str:
-    """One of the `templates`; a pattern counts by the logarithm of its wordings."""
-    return one_wording(pick(_weighted_patterns(kind, split), rng), rng)
+    return _split_up(getattr(_BANKS[split], kind.value))
 
 
 @functools.cache
 def _specific_patterns(background: Background, split: Split) -> tuple[str, ...]:
-    return _split(_BANKS[split].SPECIFIC_SETTINGS[background.value])
+    return _split_up(_BANKS[split].SPECIFIC_SETTINGS[background.value])
+
+
+def _split_up(bank: str) -> tuple[str, ...]:
+    return tuple(t.strip() for line in bank.splitlines() for t in line.split("|") if t.strip())
+
+
+def templates(kind: Kind, split: Split) -> tuple[str, ...]:
+    """The templates of `kind` that `split` may use, every wording of every pattern."""
+    return every_wording_of(_patterns(kind, split))
+
+
+def template(kind: Kind, split: Split, rng: np.random.Generator) -> str:
+    """One of the `templates`."""
+    return any_wording(_patterns(kind, split), rng)
 
 
 def specific_settings(background: Background, split: Split) -> tuple[str, ...]:
     """Whole sentences without slots that bring the story to `background`, every wording of every pattern."""
-    return tuple(t for pattern in _specific_patterns(background, split) for t in every_wording(pattern))
+    return every_wording_of(_specific_patterns(background, split))
 
 
 def specific_setting(background: Background, split: Split, rng: np.random.Generator) -> str:
-    """One of the `specific_settings`; a pattern counts by the logarithm of its wordings."""
-    return one_wording(pick(weighted(_specific_patterns(background, split)), rng), rng)
+    """One of the `specific_settings`."""
+    return any_wording(_specific_patterns(background, split), rng)
 
 
 #: Nouns of each label, the label itself first. No noun belongs to two labels.

@@ -71,6 +71,14 @@ class Reading:
     ends: tuple[int, ...]  # rows before each point
     closing: int  # rows of the template's closing pieces
 
+    def __post_init__(self) -> None:
+        expected = self.ends[-1] + len(self.ends) * self.closing
+        if len(self.rows) != expected:
+            raise ValueError(
+                f"a reading has {len(self.rows)} rows where its conversation takes {expected}: it was read from another "
+                "text; move the folder of features away, and they are read anew"
+            )
+
     def context(self, point: int) -> np.ndarray:
         """Context features of the request at `points[point]`: (S_point, D_f) float16."""
         start = len(self.rows) - (len(self.ends) - point) * self.closing
@@ -143,23 +151,23 @@ class FeatureStore:
         ValueError if what is there was read from other conversations or by another model: the first is read again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._shard(0).exists():
+            with frozen_arithmetic(precision):
+                self._check(rows_of(0))
         missing = [s for s in range(0, self.count, self.SHARD) if not self._shard(s).exists()]
         started = time.monotonic()
         for done, start in enumerate(missing):
             with frozen_arithmetic(precision):
                 rows = [rows_of(i) for i in range(start, start + self.SHARD)]
             temporary = self.folder / "shard.tmp.npy"
-            np.save(self.folder / f"lengths-{start:06d}.npy", np.array([len(r) for r in rows]))
+            np.save(self._lengths(start), np.array([len(r) for r in rows]))
             np.save(temporary, np.concatenate(rows))
             temporary.replace(self._shard(start))
             left = (time.monotonic() - started) / (done + 1) * (len(missing) - done - 1)
             log.info("features %d/%d  %.1f min left", start + self.SHARD, self.count, left / 60)
-        if self._shard(0).exists():
-            with frozen_arithmetic(precision):
-                self._check(rows_of(0))
 
     def _check(self, now: np.ndarray) -> None:
-        kept = self.load()[0]
+        kept = np.load(self._shard(0), mmap_mode="r")[: int(np.load(self._lengths(0))[0])]
         size = float(np.linalg.norm(now.astype(np.float32)))
         if kept.shape != now.shape or float(np.linalg.norm(kept.astype(np.float32) - now)) > _STALE * size:
             raise ValueError(
@@ -170,12 +178,15 @@ class FeatureStore:
     def _shard(self, start: int) -> Path:
         return self.folder / f"features-{start:06d}.npy"
 
+    def _lengths(self, start: int) -> Path:
+        return self.folder / f"lengths-{start:06d}.npy"
+
     def load(self) -> list[np.ndarray]:
         """Every conversation's rows (S_i, D_f) float16, memory-mapped."""
         views: list[np.ndarray] = []
         for start in range(0, self.count, self.SHARD):
             data = np.load(self._shard(start), mmap_mode="r")
-            ends = np.cumsum(np.load(self.folder / f"lengths-{start:06d}.npy"))
+            ends = np.cumsum(np.load(self._lengths(start)))
             views += [data[e - n : e] for e, n in zip(ends, np.diff(ends, prepend=0), strict=True)]
         return views[: self.count]
 

@@ -1,15 +1,17 @@
-"""Reading JSON and writing files so that a reader never sees half of one."""
+"""Reading JSON, writing files so that a reader never sees half of one, and putting files into other folders."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from mgcc_runtime.errors import InputError, OutputError
 
+WEIGHTS_SUFFIX = ".onnx.data"  # of the file that holds the weights of the graph beside it
 MAX_JSON_BYTES = 64 * 2**20  # far above any manifest or story; stops a wrong file from filling the memory
 
 
@@ -66,3 +68,19 @@ def check_output(path: Path, suffix: str) -> None:
         raise OutputError(f"folder {path.parent} cannot be made ({error.strerror}); give another path") from None
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"folder {path.parent} cannot be written to; give a path in a writable folder")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file into another folder without doubling its bytes where the file system can.
+
+    Weights beside their graph are copied all the same: onnx and onnx_ir take a second hard link of them for an attack
+    and refuse the graph, here in the cache as well as in the bundle.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.name.endswith(WEIGHTS_SUFFIX):
+        shutil.copyfile(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)

@@ -10,7 +10,7 @@ from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story import phrases_draw
 from mgcc_ref.story.draw_turns import make_draw_turn
-from mgcc_ref.story.patterns import every_wording
+from mgcc_ref.story.patterns import every_wording_of
 from mgcc_ref.story.phrases import Split
 from mgcc_ref.train.steps.draw import DrawObjective, draw_turn, last_state
 
@@ -21,7 +21,7 @@ def tiny() -> MgccModel:
 
 
 def lines(bank: dict[Split, str], split: Split) -> set[str]:
-    return {wording for line in bank[split].splitlines() if line for wording in every_wording(line)}
+    return set(every_wording_of(line for line in bank[split].splitlines() if line))
 
 
 def test_both_kinds_come_about_equally_often() -> None:

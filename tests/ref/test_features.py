@@ -81,3 +81,12 @@ def test_readings_of_another_run_are_refused(tmp_path: Path, monkeypatch: pytest
     for other in (rows[:, :4], rows[::-1]):
         with pytest.raises(ValueError, match="other conversations, or by another model"):
             store.build(lambda i, other=other: other[i], TrainingPrecision.FP32)
+
+
+def test_a_reading_of_another_text_is_refused(tiny: MgccModel) -> None:
+    """Where the store's first conversation is the same and a later one is not."""
+    first, other = (training_conversation(5, i, Split.TRAIN) for i in (0, 1))
+    ends, closing = point_ends(tiny, first), len(closing_ids(tiny))
+    Reading(embed_conversation(tiny, first), ends, closing)
+    with pytest.raises(ValueError, match="read from another text"):
+        Reading(embed_conversation(tiny, other), ends, closing)

@@ -30,5 +30,5 @@ def test_a_plain_template_draws_no_number() -> None:
 
 
 def test_a_pattern_counts_by_the_logarithm_of_its_wordings() -> None:
-    counted = weighted([PATTERN, "{the} leaves", "{the} <goes/is gone>"])
+    counted = weighted((PATTERN, "{the} leaves", "{the} <goes/is gone>"))
     assert [counted.count(p) for p in (PATTERN, "{the} leaves", "{the} <goes/is gone>")] == [3, 1, 2]
