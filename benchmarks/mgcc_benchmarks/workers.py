@@ -1,7 +1,7 @@
 """StoryBench over several processes: each has a pipeline of its own, and items are handed out one by one.
 
-Reading a picture and scoring it take one thread, as does much of a small model, so two processes of one thread
-finish earlier than one of two.
+Reading a picture and scoring it take one thread, as does much of a small model: of the story profile in fp32, 40 items
+took two processes of one thread 40 s, one of two threads 53 s, loading included.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mgcc_ref.story import phrases_dialogue
+from mgcc_ref.story import phrases_dialogue, phrases_dialogue_held_out
 from mgcc_ref.story.facts import Cast, Member, ObjectFact, Source, Told
 from mgcc_ref.story.layout_words import place_of
 from mgcc_ref.story.patterns import any_wording, every_wording_of
@@ -41,7 +41,7 @@ ROUNDS = 10
 _RELATION_CHANCE = 0.4
 _PAIR_CHANCE = 0.12
 _NUMBERS = ("none", "one", "two", "three", "four", "five")
-_SPLITS = {Split.TRAIN: phrases_dialogue.TRAIN, Split.HELD_OUT: phrases_dialogue.HELD_OUT}
+_SPLITS = {Split.TRAIN: phrases_dialogue.TRAIN, Split.HELD_OUT: phrases_dialogue_held_out.HELD_OUT}
 
 
 class DialogueSetting(enum.StrEnum):

@@ -1,6 +1,6 @@
 """A dialogue's lines that ask for a picture, and lines that do not; the two splits share none.
 
-One line each. Slot: {a thing} "a fox".
+One line each; a choice <such/like> this makes several of one. Slot: {a thing} "a fox".
 """
 
 from mgcc_ref.story.phrases import Split

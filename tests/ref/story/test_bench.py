@@ -20,7 +20,7 @@ from mgcc_ref.story.bench import (
 from mgcc_ref.story.dialogues import DialogueSetting, dialogue_templates
 from mgcc_ref.story.layout_words import Place, PlaceFact
 from mgcc_ref.story.phrases import Kind, Split, templates
-from mgcc_ref.story.phrases_dialogue import HELD_OUT
+from mgcc_ref.story.phrases_dialogue_held_out import HELD_OUT
 from mgcc_ref.story.stories import Setting
 
 ITEMS = 200

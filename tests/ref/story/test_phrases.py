@@ -24,7 +24,8 @@ from mgcc_ref.story.phrases import (
     specific_settings,
     templates,
 )
-from mgcc_ref.story.phrases_dialogue import HELD_OUT, TRAIN
+from mgcc_ref.story.phrases_dialogue import TRAIN
+from mgcc_ref.story.phrases_dialogue_held_out import HELD_OUT
 from mgcc_ref.story.scene import Background
 from mgcc_ref.story.sprites import LABELS
 
