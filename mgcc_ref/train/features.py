@@ -75,8 +75,8 @@ class Reading:
         expected = self.ends[-1] + len(self.ends) * self.closing
         if len(self.rows) != expected:
             raise ValueError(
-                f"a reading has {len(self.rows)} rows where its conversation takes {expected}: it was read from another "
-                "text; move the folder of features away, and they are read anew"
+                f"a reading has {len(self.rows)} rows where its conversation takes {expected}: it was read from "
+                "another text; move the folder of features away, and they are read anew"
             )
 
     def context(self, point: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """OpenVINO in bfloat16: integers where a graph has Q/DQ pairs, bf16 for the rest.
 
-An engine of its own, since what a stage computes in is measured and chosen when a bundle is built, on a CPU that computes
-in bf16, and a runtime must not decide it by itself. On a CPU that does not, such a bundle was not tried.
+An engine of its own, since what a stage computes in is measured and chosen when a bundle is built, on a CPU that
+computes in bf16, and a runtime must not decide it by itself. On a CPU that does not, such a bundle was not tried.
 """
 
 from __future__ import annotations
