@@ -20,19 +20,20 @@ def run_engine_job(job: EngineJob) -> EngineBuild:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job.to_json()), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mgcc_export.tensorrt_build", str(path)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+        # The builder ends itself when the pipe's other end closes: however this process ends, even killed, or
+        # interrupted before it knows the builder's id, the builder does not go on alone with gigabytes of memory.
+        read_end, write_end = os.pipe()
         try:
-            output, complaint = process.communicate()
-        except BaseException:  # an interrupted build takes its builder with it
-            process.kill()
-            process.wait()
-            raise
-    if process.returncode:
-        raise ExportError(_failure(job, process.returncode, complaint))
-    return EngineBuild(**json.loads(output.strip().splitlines()[-1]))
+            done = subprocess.run(
+                [sys.executable, "-m", "mgcc_export.tensorrt_build", str(path), str(read_end)],
+                capture_output=True, text=True, env=environment, pass_fds=(read_end,), check=False,
+            )  # fmt: skip
+        finally:
+            os.close(read_end)
+            os.close(write_end)
+    if done.returncode:
+        raise ExportError(_failure(job, done.returncode, done.stderr))
+    return EngineBuild(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def _failure(job: EngineJob, code: int, complaint: str) -> str:

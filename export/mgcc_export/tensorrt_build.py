@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import platform
 import resource
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -203,8 +205,23 @@ def _types(layer: Any) -> list[str]:
     return [o.dtype.name.lower() for o in outputs if o is not None]
 
 
+def _end_with(pipe: int) -> None:
+    """End this process once the other end of `pipe` is closed: TensorRT lets other threads run while it builds."""
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the job of one file; the result goes to standard output as JSON, an error's sentence to standard error."""
+    """Run the job of one file; the result goes to standard output as JSON, an error's sentence to standard error.
+
+    With a second argument, the file descriptor of a pipe, the build ends when whoever holds its other end does.
+    """
+    if len(arguments) > 1:
+        _end_with(int(arguments[1]))
     job = EngineJob.from_json(json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
     try:
         done = build_engine(job)

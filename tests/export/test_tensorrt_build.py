@@ -116,9 +116,15 @@ def test_a_killed_builder_says_that_memory_may_be_short() -> None:
     assert "ended with code -11 (boom)" in engine_process._failure(job, -signal.SIGSEGV, "x\nboom\n")
 
 
-def test_an_interrupted_build_takes_its_builder_with_it(toy: Toy, toy_graph: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_build_takes_its_builder_with_it(
+    toy: Toy, toy_graph: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
     job = tmp_path / "job.json"
-    job.write_text(json.dumps(job_of(toy_graph, "toy", profiles_of(toy.spec, toy.axes)).to_json()))
+    graph = tmp_path / "toy.onnx"
+    graph.write_bytes(toy_graph.read_bytes())
+    work = job_of(graph, "toy", profiles_of(toy.spec, toy.axes))
+    job.write_text(json.dumps(work.to_json()))
     script = (
         "import json, sys\nfrom mgcc_export.engine_process import run_engine_job\n"
         "from mgcc_export.tensorrt_build import EngineJob\n"
@@ -131,9 +137,22 @@ def test_an_interrupted_build_takes_its_builder_with_it(toy: Toy, toy_graph: Pat
     while not (found := children.read_text().split() if children.exists() else []):
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    assert all(map(_runs, found))
+    process.send_signal(ending)
     process.wait(60)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+    end = time.monotonic() + 30
+    while any(map(_runs, found)):
+        assert time.monotonic() < end, "the builder goes on alone"
+        time.sleep(0.05)
+    assert not Path(work.engine).exists()  # it was ended, and did not just come to its end
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process does: an orphan that has ended stays listed until the system's first process asks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_the_builder_imports_no_torch() -> None:
