@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,27 @@ class LayerwiseNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         chunks = features.split(self.layer_width, dim=-1)
         return torch.cat([F.layer_norm(chunk, (self.layer_width,)) for chunk in chunks], dim=-1)
+
+
+_LONGEST_PERIOD, _OCTAVES = 1024.0, 8  # of the sines of a position's distance from the end, in positions
+
+
+class DistanceFromEnd(nn.Linear):
+    """Adds to (B, S, width) how far each position is from the last: sines of eight periods, 1024 positions and less.
+
+    Of two statements about a thing the later one holds, and attention alone cannot tell which that is. Batches are
+    padded on the left, so padding shifts nothing. It starts at zero: a module trained without it goes on from there.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(2 * _OCTAVES, width)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        away = torch.arange(x.shape[1] - 1, -1, -1, device=x.device).float() / _LONGEST_PERIOD
+        angles = away.unsqueeze(-1) * (2 * math.pi * 2.0 ** torch.arange(_OCTAVES, device=x.device))
+        return x + super().forward(torch.cat([angles.sin(), angles.cos()], dim=-1))
 
 
 class Attention(nn.Module):

@@ -6,19 +6,17 @@ the same frozen features with object queries and gives the same kind of answer i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgcc_ref.attention import Attention, FeedForward, LayerwiseNorm
+from mgcc_ref.attention import Attention, DistanceFromEnd, FeedForward, LayerwiseNorm
 from mgcc_ref.config import GrounderConfig, QuerySource
 from mgcc_ref.rotary import rotary_tables
 
 _ROTARY_THETA = 1000.0  # contexts are a few hundred positions long
-_LONGEST_PERIOD, _DISTANCE_OCTAVES = 1024.0, 8  # of the sines of a position's distance from the end, in positions
 
 
 class ContextEncoder(nn.Module):
@@ -33,18 +31,15 @@ class ContextEncoder(nn.Module):
         super().__init__()
         width = config.hidden
         self.head_dim = width // config.heads
-        self.from_end = nn.Linear(2 * _DISTANCE_OCTAVES, width)
+        self.from_end = DistanceFromEnd(width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * config.encoder_layers))
         self.among = nn.ModuleList(Attention(width, width, width, config.heads) for _ in range(config.encoder_layers))
         self.feed_forward = nn.ModuleList(FeedForward(width, config.feed_forward) for _ in range(config.encoder_layers))
         self.out_norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        positions = torch.arange(x.shape[1], device=x.device)
-        octaves = 2.0 ** torch.arange(_DISTANCE_OCTAVES, device=x.device)
-        angles = ((x.shape[1] - 1 - positions).float() / _LONGEST_PERIOD).unsqueeze(-1) * (2 * math.pi * octaves)
-        x = x + self.from_end(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        rotary = rotary_tables(positions, self.head_dim, _ROTARY_THETA)
+        x = self.from_end(x)
+        rotary = rotary_tables(torch.arange(x.shape[1], device=x.device), self.head_dim, _ROTARY_THETA)
         for i, (among, feed_forward) in enumerate(zip(self.among, self.feed_forward, strict=True)):
             normed = self.norms[2 * i](x)
             x = x + among(normed, normed, mask, rotary)
