@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_calibration.candidates import make_candidates
-from mgcc_calibration.choose import Budget, Choice, Judge, choose, measure, stage_bytes
+from mgcc_calibration.choose import Budget, Choice, choose, measure, stage_bytes
 from mgcc_calibration.data import CalibrationData, Feeds
 from mgcc_calibration.errors import DataError, MethodError
 from mgcc_calibration.forms import Candidate, CandidateOptions, StagePrecision
+from mgcc_calibration.image_judge import ImageJudge, judged_requests
 from mgcc_calibration.llm_candidates import decoding, reading
 from mgcc_calibration.low_bundle import StageChange, write_low_bundle
 from mgcc_calibration.observe import Samples
@@ -39,7 +40,10 @@ _LLM = tuple(p for p in StagePrecision if p not in (StagePrecision.INT8, StagePr
 #: Asked-for precision -> what competes for the language model, and for the other stages.
 LEVELS: dict[str, tuple[tuple[StagePrecision, ...], tuple[StagePrecision, ...]]] = {
     "auto": (_LLM, tuple(StagePrecision)),
-    "int8": ((StagePrecision.INT8_WEIGHTS, StagePrecision.INT8_DYNAMIC), (StagePrecision.INT8,)),
+    "int8": (
+        (StagePrecision.INT8_WEIGHTS, StagePrecision.INT8_DYNAMIC),
+        (StagePrecision.INT8, StagePrecision.INT8_WEIGHTS, StagePrecision.INT8_DYNAMIC),
+    ),
     "int8-weights": ((StagePrecision.INT8_WEIGHTS,), (StagePrecision.INT8_WEIGHTS,)),
     "int4-weights": ((StagePrecision.INT4_WEIGHTS,), (StagePrecision.INT4_WEIGHTS,)),
 }
@@ -58,6 +62,7 @@ class BuildOptions:
     budget: Budget = field(default_factory=Budget)
     rounds: int = 10
     threads: int = 0
+    judged: int = 48  # pictures that the fastest candidate of a stage must keep the same; 0: no judge
     images: int = 2  # stories drawn with both bundles for the report; 0: none
     tokens: int = 256  # predicted with both language models for the report; 0: none
     seed: int = 0  # of those stories
@@ -72,7 +77,6 @@ def build_low(
     data: CalibrationData,
     out: Path,
     options: BuildOptions,
-    judges: Callable[[StageSpec], Judge | None] = lambda _: None,
     progress: Progress = lambda *_: None,
     store: StageStore | None = None,
 ) -> Report:
@@ -80,19 +84,20 @@ def build_low(
 
     Stage by stage: make the graphs, measure them on this machine, take the fastest within the budget, which is fp32
     where nothing lower keeps to it. For the language model that is done twice with the same graphs: for calls with
-    several new positions, and for one at a time, which gets a graph of its own where another is faster. `judges` may
-    give a stage a measure of quality besides its own error. Stages that
-    are in the `store` are taken from there (unless judged: what a judge sees is in no key), new ones put into it.
+    several new positions, and for one at a time, which gets a graph of its own where another is faster. Pictures judge
+    what is chosen, except in a bundle of random weights, which draws noise. Stages that are in the `store` are taken
+    from there, new ones put into it.
     """
     started = time.monotonic()
     chosen = _chosen(bundle, data, options)
+    judge = _judge(bundle, options, progress)
     work = out.parent / f".{out.name}.candidates"
     shutil.rmtree(work, ignore_errors=True)
     outcomes: dict[str, StageOutcome] = {}
     changes: dict[str, StageChange] = {}
     try:
         for spec in chosen:
-            found = _obtain(spec, bundle, data, work / spec.name, options, judges(spec), store, progress)
+            found = _obtain(spec, bundle, data, work / spec.name, options, judge, store, progress)
             outcomes |= {name: outcome for name, (outcome, _) in found.items()}
             changes |= {name: change for name, (_, change) in found.items()}
         progress("bundle", "writing and comparing with golden data")
@@ -118,6 +123,13 @@ def build_low(
     write_report(report.to_json(), out)
     progress("report", str(report_paths(out)[1]))
     return report
+
+
+def _judge(bundle: Bundle, options: BuildOptions, progress: Progress) -> ImageJudge | None:
+    if not options.judged or bundle.manifest.weights != "trained":
+        return None
+    requests = judged_requests(options.judged, options.seed)
+    return ImageJudge(bundle, requests, threads=options.threads, progress=lambda text: progress("pictures", text))
 
 
 def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> list[StageSpec]:
@@ -158,7 +170,7 @@ def _uses(spec: StageSpec, data: CalibrationData) -> dict[str, Samples]:
 
 def _choose_stage(
     spec: StageSpec, source: Path, data: CalibrationData, folder: Path, context: int,
-    options: BuildOptions, judge: Judge | None, progress: Progress,
+    options: BuildOptions, judge: ImageJudge | None, progress: Progress,
 ) -> dict[str, tuple[Choice, Candidate]]:  # fmt: skip
     """The choice for each of the stage's uses."""
     lower = LEVELS[options.asked][0 if spec.name == "llm" else 1]
@@ -175,29 +187,28 @@ def _choose_stage(
     for name, some in _uses(spec, data).items():
         progress(name, "measuring")
         measured = measure(
-            spec, candidates, some, budget=options.budget, judge=judge if name == spec.name else None,
-            rounds=options.rounds, threads=options.threads,
-        )  # fmt: skip
-        fit = [m for m in measured if not m.refused and m.precision is not StagePrecision.FP32]
-        pool = fit if fit and options.asked != "auto" else measured
-        choice = replace(choose(name, pool, options.budget), measurements=tuple(measured))
-        place = next(i for i, m in enumerate(measured) if m is choice.chosen)
+            spec, candidates, some, budget=options.budget, rounds=options.rounds, threads=options.threads
+        )
+        # words are no picture, so what decodes them is not judged
+        judged = None if judge is None or name == DECODE else lambda i: judge.share(spec, candidates[i])
+        choice = choose(name, measured, options.budget, judged, lower=options.asked != "auto")
+        place = next(i for i, m in enumerate(choice.measurements) if m is choice.chosen)
         found[name] = choice, candidates[place]
     return found
 
 
 def _obtain(
     spec: StageSpec, bundle: Bundle, data: CalibrationData, folder: Path,
-    options: BuildOptions, judge: Judge | None, store: StageStore | None, progress: Progress,
+    options: BuildOptions, judge: ImageJudge | None, store: StageStore | None, progress: Progress,
 ) -> dict[str, tuple[StageOutcome, StageChange]]:  # fmt: skip
     """What becomes of each of the stage's uses, from the store if that has them all."""
     source = bundle.file(bundle.manifest.stages[spec.name].file)
-    settings = repr((options.asked, options.candidates, options.budget, options.rounds, options.threads))
-    kept = store if judge is None else None
+    judged = judge.identity if judge else ""
+    settings = repr((options.asked, options.candidates, options.budget, options.rounds, options.threads, judged))
     names = list(_uses(spec, data))
-    key = stage_key(spec.name, source, data, settings) if kept else ""
-    if kept:
-        stored = {name: kept.get(f"{name}-{options.asked}", key) for name in names}
+    key = stage_key(spec.name, source, data, settings) if store else ""
+    if store:
+        stored = {name: store.get(f"{name}-{options.asked}", key) for name in names}
         if all(stored.values()):
             progress(spec.name, "kept from an earlier build")
             return {name: entry for name, entry in stored.items() if entry is not None}
@@ -208,7 +219,7 @@ def _obtain(
         assert candidate.path is not None
         outcome = _outcome(choice, candidate, source)
         change = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
-        found[name] = outcome, kept.put(f"{name}-{options.asked}", key, outcome, change) if kept else change
+        found[name] = outcome, store.put(f"{name}-{options.asked}", key, outcome, change) if store else change
     return found
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from mgcc_calibration.data import Feeds
 from mgcc_calibration.errors import BudgetError, CalibrationError, DataError, FusionError
 from mgcc_calibration.forms import Candidate, CandidateOptions, Engine, StagePrecision
@@ -18,11 +16,18 @@ from mgcc_calibration.llm_candidates import FusedLlm, reading
 from mgcc_calibration.observe import Samples
 from mgcc_calibration.plan import Placement, Plan, make_plan
 from mgcc_calibration.qdq import write_qdq
-from mgcc_calibration.sensitivity import keep_worst, layer_errors, main_outputs, signal_to_noise_db, spread, stage_error
+from mgcc_calibration.sensitivity import (
+    keep_worst,
+    layer_errors,
+    main_outputs,
+    signal_to_noise_db,
+    spread,
+    stage_error,
+    worst_error,
+)
 from mgcc_calibration.weight_only import WeightResult, head_layers, write_weight_only
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
-from mgcc_runtime.verify import relative_l2
 
 __all__ = [
     "FORMS", "Candidate", "CandidateOptions", "Engine", "StagePrecision", "make_candidates", "write_dynamic",
@@ -137,15 +142,11 @@ class _Maker:
         return write_weight_only(graph, options, self.samples)
 
     def _llm_error(self, path: Path) -> float:
-        """Relative L2 of the worst output against fp32, with several new positions."""
-        chosen, names = spread(reading(self.samples), self.options.compared), main_outputs(self.spec)
+        """Of the worst output against fp32, with several new positions."""
+        chosen = spread(reading(self.samples), self.options.compared)
         if self._exact is None:
             self._exact = self._llm_outputs(self.source, chosen)
-        pairs = list(zip(self._llm_outputs(path, chosen), self._exact, strict=True))
-        return max(
-            relative_l2(*(np.concatenate([pair[side][name].ravel() for pair in pairs]) for side in (0, 1)))
-            for name in names
-        )
+        return worst_error(self.spec, self._llm_outputs(path, chosen), self._exact)
 
     def _llm_outputs(self, path: Path, chosen: Sequence[Feeds]) -> list[dict[str, Array]]:
         """What counts of a graph's outputs, for each of the samples."""

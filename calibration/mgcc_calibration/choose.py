@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mgcc_calibration.data import Feeds
 from mgcc_calibration.errors import BudgetError, DataError
 from mgcc_calibration.forms import Candidate, Engine, GraphForm, StagePrecision
 from mgcc_calibration.observe import Samples
-from mgcc_calibration.sensitivity import main_outputs, signal_to_noise_db, spread
+from mgcc_calibration.sensitivity import signal_to_noise_db, spread, worst_error
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, EngineOptions, Session, open_session
 from mgcc_runtime.errors import EngineError
-from mgcc_runtime.verify import relative_l2
 
 #: Tokens of text in the turn that a language model's calls are weighted by; it has one prefill, one [IMG] pass.
 DECODE_STEPS = 24
 
-#: Quality of a candidate, higher is better, besides its own stage's error: a StoryBench score, PSNR of images.
-Judge = Callable[[Candidate], float]
+#: Of a measured candidate (its place among those measured), the share of requests that still get fp32's picture.
+Judge = Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Measurement:
     calls_ms: dict[str, float]  # the quickest of all rounds, by case: what else ran on the machine only adds
     error: float | None  # relative L2 of the worst output against fp32
     signal_to_noise_db: float | None
-    quality: float | None
+    same_pictures: float | None  # share of the judged requests; None: not judged
     refused: str = ""
     form: GraphForm = GraphForm.EXPORTED
 
@@ -83,7 +80,7 @@ class Choice:
     chosen: Measurement
     measurements: tuple[Measurement, ...]
     least_db: float
-    least_quality: float | None
+    least_same: float | None  # None: there was no judge
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,10 +88,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a candidate has to keep to. `least_quality` is of the judge, if there is one."""
+    """What a candidate has to keep to."""
 
     least_db: float = 25.0
-    least_quality: float | None = None
+    least_same: float = 0.97  # of the judged pictures: one of 48 may change
 
 
 def measure(
@@ -103,7 +100,6 @@ def measure(
     samples: Samples,
     *,
     budget: Budget = Budget(),
-    judge: Judge | None = None,
     rounds: int = 10,
     threads: int = 0,
 ) -> list[Measurement]:
@@ -129,19 +125,44 @@ def measure(
             if session is not None:
                 session.close()
     return [
-        _measurement(candidate, error, calls, cases, reason, budget, judge)
+        _measurement(candidate, error, calls, cases, reason, budget)
         for candidate, error, calls, reason in zip(candidates, errors, times, refused, strict=True)
     ]
 
 
-def choose(stage: str, measurements: Sequence[Measurement], budget: Budget = Budget()) -> Choice:
-    """The fastest that keeps to the budget; BudgetError if none does."""
-    fit = [m for m in measurements if not m.refused and m.total_ms is not None]
-    if not fit:
-        reasons = "; ".join(f"{m.engine} {m.precision}: {m.refused}" for m in measurements)
-        raise BudgetError(f"no candidate for stage {stage} keeps to the budget ({reasons}); loosen it")
-    fastest = min(fit, key=lambda m: (m.total_ms or 0.0, m.bytes))
-    return Choice(stage, fastest, tuple(measurements), budget.least_db, budget.least_quality)
+def choose(
+    stage: str,
+    measurements: Sequence[Measurement],
+    budget: Budget = Budget(),
+    judge: Judge | None = None,
+    *,
+    lower: bool = False,
+) -> Choice:
+    """The fastest that keeps to the budget; BudgetError if none does.
+
+    What is fastest is judged, and refused if it changes too many pictures; then the next. fp32 needs no judge. With
+    `lower` fp32 is the way out alone: whatever else keeps to the budget goes before it.
+    """
+    found = list(measurements)
+    while True:
+        fit = [m for m in found if not m.refused and m.total_ms is not None]
+        if not fit:
+            reasons = "; ".join(f"{m.engine} {m.precision}: {m.refused}" for m in found)
+            raise BudgetError(f"no candidate for stage {stage} keeps to the budget ({reasons}); loosen it")
+        if lower:
+            fit = [m for m in fit if m.precision is not StagePrecision.FP32] or fit
+        fastest = min(fit, key=lambda m: (m.total_ms or 0.0, m.bytes))
+        if judge is None or fastest.precision is StagePrecision.FP32:
+            break
+        place = found.index(fastest)
+        same = judge(place)
+        refused = "" if same >= budget.least_same else (
+            f"{same:.3f} of the judged pictures stay the same, at least {budget.least_same:g} is asked for"
+        )  # fmt: skip
+        fastest = found[place] = replace(fastest, same_pictures=same, refused=refused)
+        if not refused:
+            break
+    return Choice(stage, fastest, tuple(found), budget.least_db, None if judge is None else budget.least_same)
 
 
 def _opened(spec: StageSpec, candidate: Candidate, options: EngineOptions) -> tuple[Session | None, str]:
@@ -158,16 +179,11 @@ def _outputs(session: Session, feeds: Feeds) -> dict[str, Array]:
 
 
 def _error(spec: StageSpec, session: Session, compared: Sequence[Feeds], expected: Sequence[dict[str, Array]]) -> float:
-    """Relative L2 of the worst output that counts, all samples together; infinite where the engine fails."""
-    names = main_outputs(spec)
+    """Of the worst output that counts, all samples together; infinite where the engine fails."""
     try:
-        found = [_outputs(session, feeds) for feeds in compared]
+        return worst_error(spec, [_outputs(session, feeds) for feeds in compared], expected)
     except EngineError:
         return float("inf")
-    return max(
-        relative_l2(*(np.concatenate([values[name].ravel() for values in side]) for side in (found, expected)))
-        for name in names
-    )
 
 
 def _times(sessions: Sequence[Session | None], cases: Sequence[Case], rounds: int) -> list[dict[str, list[float]]]:
@@ -190,21 +206,16 @@ def _times(sessions: Sequence[Session | None], cases: Sequence[Case], rounds: in
 
 def _measurement(
     candidate: Candidate, error: float | None, times: dict[str, list[float]], cases: Sequence[Case],
-    reason: str, budget: Budget, judge: Judge | None,
+    reason: str, budget: Budget,
 ) -> Measurement:  # fmt: skip
     calls = {name: round(min(values), 4) for name, values in times.items() if values}
     total = round(sum(case.calls * calls[case.name] for case in cases), 4) if len(calls) == len(cases) else None
     decibels = None if error is None else signal_to_noise_db(error)
-    quality = None
     if not reason and decibels is not None and decibels < budget.least_db:
         reason = f"signal to noise of {decibels:.1f} dB, at least {budget.least_db:g} is asked for"
-    if not reason and judge is not None and budget.least_quality is not None:
-        quality = judge(candidate)
-        if quality < budget.least_quality:
-            reason = f"quality of {quality:.4g}, at least {budget.least_quality:g} is asked for"
     size = stage_bytes(candidate.path) if candidate.path else 0
     return Measurement(
-        candidate.engine, candidate.precision, size, total, calls, error, decibels, quality, reason, candidate.form
+        candidate.engine, candidate.precision, size, total, calls, error, decibels, None, reason, candidate.form
     )
 
 

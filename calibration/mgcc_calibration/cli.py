@@ -93,8 +93,10 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
     parser.add_argument("--rounds", type=int, default=10, help="of timing, all candidates in each")
     parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
-    parser.add_argument("--least-image-db", type=float, metavar="DB",
-                        help="PSNR of their images with one stage changed, at least")  # fmt: skip
+    parser.add_argument("--judged", type=int, default=48, metavar="N",
+                        help="pictures drawn to judge what is fastest for a stage; 0: none")  # fmt: skip
+    parser.add_argument("--least-same", type=float, default=0.97, metavar="SHARE",
+                        help="of them that must stay the same with that stage changed")  # fmt: skip
     parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
 
 
@@ -140,33 +142,26 @@ def _build(options: argparse.Namespace) -> int:
     from mgcc_calibration.choose import Budget
     from mgcc_calibration.data import CalibrationData
     from mgcc_calibration.forms import CandidateOptions
-    from mgcc_calibration.image_judge import ImageJudge
     from mgcc_calibration.report import report_paths
-    from mgcc_calibration.requests import storyworld_requests
-    from mgcc_calibration.sensitivity import OTHER_STORIES
 
     weights = WeightOptions(Grid(4, options.block), options.correction, threads=max(options.threads, 1))
     settings = BuildOptions(
         asked=options.precision,
         stages=_names(options.stages),
         candidates=CandidateOptions(_plan_options(options), weights, options.least_db),
-        budget=Budget(options.least_db, options.least_image_db),
+        budget=Budget(options.least_db, options.least_same),
         rounds=options.rounds,
         threads=options.threads,
+        judged=options.judged,
         images=options.images,
         tokens=options.tokens,
         seed=options.seed,
     )
     progress = _Progress()
     data, bundle = CalibrationData.open(options.data), Bundle.open(options.bundle)
-    judge = None
-    if options.least_image_db is not None:
-        requests = storyworld_requests(options.images, options.seed + OTHER_STORIES).requests
-        judge = ImageJudge(bundle, requests, threads=options.threads)
     report = build_low(
-        bundle, data, options.out, settings, lambda spec: judge.for_stage(spec) if judge else None,
-        progress=lambda stage, text: progress.show(f"{stage}: {text}"),
-    )  # fmt: skip
+        bundle, data, options.out, settings, progress=lambda stage, text: progress.show(f"{stage}: {text}")
+    )
     for name, stage in report.stages.items():
         chosen = stage.choice.chosen
         print(f"{name:15} {chosen.engine:12} {chosen.precision:13} {chosen.signal_to_noise_db or 0:6.1f} dB "

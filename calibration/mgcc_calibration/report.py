@@ -120,16 +120,20 @@ def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
         f"`{DECODE}`: the language model with one new position; its row `llm` is prefill and [IMG] tokens. Where both",
         "chose the same graph the bundle holds it once.",
         "",
-        "| stage | engine | precision | graph | time | signal to noise | size | refused because |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "Same pictures: of other stories, drawn with this stage alone changed, how many keep fp32's picture. Only what",
+        "was fastest is judged, and what came next where that was refused.",
+        "",
+        "| stage | engine | precision | graph | time | signal to noise | same pictures | size | refused because |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, stage in stages.items():
         for m in stage["choice"]["measurements"]:
             took = f"{m['total_ms']:.2f} ms" if m["total_ms"] is not None else _NOT_MEASURED
             noise = m["signal_to_noise_db"]
             noise = f"{noise:.1f} dB" if noise is not None else _NOT_MEASURED
+            same = "" if m["same_pictures"] is None else f"{m['same_pictures']:.3f}"
             lines.append(
-                f"| `{name}` | {m['engine']} | {m['precision']} | {m['form']} | {took} | {noise} | "
+                f"| `{name}` | {m['engine']} | {m['precision']} | {m['form']} | {took} | {noise} | {same} | "
                 f"{m['bytes'] / _MIB:.2f} MiB | {m['refused']} |"
             )
     return lines

@@ -9,15 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 
-from mgcc_calibration.build import BuildOptions
+from mgcc_calibration.build import BuildOptions, build_low
 from mgcc_calibration.candidates import FORMS, CandidateOptions
 from mgcc_calibration.choose import Budget
 from mgcc_calibration.cli import main
 from mgcc_calibration.errors import DataError
+from mgcc_calibration.forms import Candidate, Engine, StagePrecision
+from mgcc_calibration.graph import Graph
+from mgcc_calibration.image_judge import ImageJudge, judged_requests
 from mgcc_calibration.one_step import LowerOptions, lower_bundle
 from mgcc_calibration.report import report_paths
+from mgcc_runtime import contract
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import DECODE
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
@@ -178,14 +183,34 @@ def test_one_step_captures_once_and_uses_it_again(bundle, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").is_file()
 
 
-def test_images_can_be_the_judge(bundle, data, tmp_path):
-    """An impossible PSNR leaves fp32, whose images are equal, and what is equal to it."""
-    out = tmp_path / "low"
-    command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--precision", "int8"]
-    command += ["--stages", "refiner", "--least-db", "5", "--least-image-db", "98", *QUICK]
-    assert main([str(c) for c in command]) == EXIT_DONE
-    values = json.loads(report_paths(out)[0].read_text())
-    for m in values["stages"]["refiner"]["choice"]["measurements"]:
-        judged = m["quality"] is not None
-        assert judged and (m["quality"] >= 98) == (not m["refused"])
-    assert values["image_psnr_db"] >= 98
+def test_pictures_judge_what_is_fastest(bundle, data, tmp_path):
+    """Asked that all stay the same, a stage whose noise moves one is left; and a bundle of noise is not judged."""
+    trained = replace(bundle, manifest=replace(bundle.manifest, weights="trained"))
+    options = BuildOptions(
+        "int8", ("unet",), CandidateOptions(least_db=-20.0), Budget(-20.0, least_same=1.0), 1, 1, judged=2,
+        images=0, tokens=0,
+    )  # fmt: skip
+    judged = build_low(trained, data, tmp_path / "judged", options).stages["unet"].choice
+    shares = [m.same_pictures for m in judged.measurements if m.same_pictures is not None]
+    assert shares and (judged.chosen.precision is StagePrecision.FP32 or judged.chosen.same_pictures == 1.0)
+    assert all(("judged pictures" in m.refused) == (m.same_pictures < 1.0) for m in judged.measurements
+               if m.same_pictures is not None)  # fmt: skip
+    plain = build_low(bundle, data, tmp_path / "plain", options).stages["unet"].choice
+    assert all(m.same_pictures is None for m in plain.measurements) and plain.least_same is None
+
+
+def test_a_judge_sees_the_candidate(bundle, tmp_path):
+    """The stage's own graph changes nothing; a graph with its weights turned round changes each picture."""
+    spec = contract.stage(bundle.manifest.dimensions, "vae_decoder")
+    own = bundle.file(bundle.manifest.stages[spec.name].file)
+    judge = ImageJudge(bundle, judged_requests(2, 0), threads=1)
+    assert judge.share(spec, Candidate(Engine.ONNXRUNTIME, StagePrecision.FP32, own)) == 1.0
+    graph = Graph.load(own)
+    for weight in graph.model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype == np.float32:
+            weight.CopyFrom(numpy_helper.from_array(-values, weight.name))
+    wrong = graph.save(tmp_path / "vae_decoder.onnx")
+    assert judge.share(spec, Candidate(Engine.ONNXRUNTIME, StagePrecision.INT8, wrong)) == 0.0
+    other = ImageJudge(bundle, judged_requests(2, 1), threads=1)
+    assert judge.identity == ImageJudge(bundle, judged_requests(2, 0)).identity != other.identity

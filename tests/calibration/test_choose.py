@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mgcc_calibration.candidates import (
@@ -18,9 +19,11 @@ from mgcc_calibration.choose import Budget, Measurement, choose, measure, worklo
 from mgcc_calibration.errors import BudgetError
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.llm_candidates import decoding, reading
+from mgcc_calibration.sensitivity import worst_error
 from mgcc_calibration.weight_only import Correction, WeightOptions
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines.openvino_bf16 import computes_in_bf16
+from mgcc_runtime.verify import relative_l2
 
 from .small_stage import SPEC, make_graph, samples
 
@@ -89,13 +92,54 @@ def test_the_budget_refuses_with_the_reason(candidates):
     assert "at least 70 is asked for" in refused[Engine.OPENVINO, StagePrecision.INT8]
 
 
-def test_a_judge_has_its_say(candidates):
-    def judge(candidate):
-        return 0.0 if candidate.precision is StagePrecision.INT4_WEIGHTS else 1.0
+def test_what_changes_the_pictures_is_refused_and_the_next_is_judged(measurements):
+    def entry(i: int, precision: StagePrecision, total_ms: float) -> Measurement:
+        return replace(measurements[i], precision=precision, total_ms=total_ms, signal_to_noise_db=40.0, refused="")
 
-    budget = Budget(least_db=-10.0, least_quality=0.5)
-    found = measure(SPEC, candidates, samples(), budget=budget, judge=judge, rounds=1, threads=1)
-    assert [m.precision for m in found if m.refused and m.engine in ENGINES] == [StagePrecision.INT4_WEIGHTS]
+    measured = [
+        entry(0, StagePrecision.FP32, 9.0),
+        entry(1, StagePrecision.INT8, 1.0),
+        entry(2, StagePrecision.BF16, 2.0),
+        entry(3, StagePrecision.INT8_WEIGHTS, 3.0),
+    ]
+    shares, asked = {1: 0.9, 2: 0.98}, []
+
+    def judge(place: int) -> float:
+        asked.append(place)
+        return shares[place]
+
+    found = choose("unet", measured, Budget(least_same=0.97), judge)
+    assert (asked, found.chosen.precision, found.least_same) == ([1, 2], StagePrecision.BF16, 0.97)
+    assert found.chosen.same_pictures == 0.98 and found.measurements[3] is measured[3]
+    assert "0.900 of the judged pictures" in found.measurements[1].refused
+    shares[2] = 0.5
+    shares[3] = 0.0
+    assert choose("unet", measured, Budget(), judge).chosen is measured[0]  # fp32 is not judged
+
+
+def test_what_is_asked_for_goes_before_fp32(measurements):
+    slow = replace(measurements[1], precision=StagePrecision.INT8, total_ms=9.0, refused="")
+    fast = replace(measurements[0], total_ms=1.0)
+    assert choose("unet", [fast, slow], lower=True).chosen is slow
+    assert choose("unet", [fast, slow]).chosen is fast
+    assert choose("unet", [fast, replace(slow, refused="wrong")], lower=True).chosen is fast
+
+
+def test_errors_of_hidden_states_are_those_of_each_position(bundle):
+    """The first position's size must not hide the others' errors."""
+    spec = stage(bundle.manifest.dimensions, "llm")
+    rng, width = np.random.default_rng(0), bundle.manifest.dimensions.hidden
+    states = rng.standard_normal((1, 10, bundle.manifest.dimensions.features)).astype(np.float32)
+    states[:, 0] *= 1000
+    off = states.copy()
+    off[:, 1:, :width] *= 1.1
+    logits = np.ones((1, 1, bundle.manifest.dimensions.vocabulary), np.float32)
+    exact = [{"logits": logits, "hidden_states": states}]
+    assert relative_l2(off, states) < 1e-3
+    error = worst_error(spec, [{"logits": logits, "hidden_states": off}], exact)
+    assert error == pytest.approx(0.1 * (9 / 10) ** 0.5, rel=1e-3)
+    assert worst_error(spec, [{"logits": 2 * logits, "hidden_states": off}], exact) == pytest.approx(1.0)
+    assert worst_error(spec, exact, exact) == 0
 
 
 def test_layers_are_given_back_until_the_budget_holds(candidates, tmp_path):

@@ -62,3 +62,21 @@ def test_layers_of_very_different_scale_are_normed_apart() -> None:
     features[..., :64] *= 300.0  # what a middle layer's outlier channels look like beside the normed last one
     normed = refiner.norm(features)
     torch.testing.assert_close(normed[..., :64].std(), normed[..., 64:].std(), rtol=0.05, atol=0.0)
+
+
+def test_of_two_like_statements_the_refinement_can_tell_the_later_one() -> None:
+    """Attention alone cannot: swap two positions of the context, and what it gives is the same."""
+    torch.manual_seed(0)
+    refiner = Refiner(SMALL, 128, 64, 16, 32).eval()
+    image, context = torch.randn(1, 8, 128), torch.randn(1, 20, 128)
+    swapped = context.clone()
+    swapped[:, [3, 15]] = context[:, [15, 3]]
+    mask = torch.ones(1, 20, dtype=torch.bool)
+    padded = torch.cat([torch.randn(1, 7, 128), context], dim=1)
+    padded_mask = torch.arange(27).unsqueeze(0) >= 7
+    with torch.no_grad():
+        torch.testing.assert_close(refiner(image, swapped, mask), refiner(image, context, mask))
+        torch.nn.init.normal_(refiner.from_end.weight)  # zero, as it starts, tells nothing
+        given = refiner(image, context, mask)
+        assert (refiner(image, swapped, mask) - given).abs().max() > 1e-4
+        torch.testing.assert_close(refiner(image, padded, padded_mask), given)  # counted from the end, left padding
