@@ -33,8 +33,8 @@ class ArmTraining:
 class TrainingSteps:
     """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM."""
 
-    align: int = 500
-    grounder: int = 600
+    align: int = 2000
+    grounder: int = 1600
 
 
 def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:

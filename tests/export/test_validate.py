@@ -122,3 +122,10 @@ def test_a_larger_one_is_not(scale: float) -> None:
     values = np.linspace(-1e3, 1e3, 101, dtype=np.float32)
     with pytest.raises(ValueMismatchError):
         check_values("toy", "y", {}, values, values * np.float32(scale), FP32_TOLERANCE)
+
+
+def test_rounding_of_what_is_next_to_nothing_passes_and_no_more() -> None:
+    values = np.full(8, 1e-5, np.float32)
+    assert check_values("toy", "presence", {}, values, values + np.float32(5e-8), FP32_TOLERANCE).relative_l2 > 1e-3
+    with pytest.raises(ValueMismatchError, match="differs from PyTorch"):
+        check_values("toy", "presence", {}, values, values + np.float32(2e-6), FP32_TOLERANCE)
