@@ -22,7 +22,7 @@ from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.stage_build import Progress, StageBuilder
 from mgcc_export.stage_cache import BuiltStage, StageCache, versions
 from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
-from mgcc_export.targets import LADDER, TOLERANCES, Form, Precision, Recipe, Target, request_tolerance
+from mgcc_export.targets import LADDER, Form, Precision, Recipe, Target, request_tolerance, tolerance_of
 from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.parts import PartedModel, load_parts
@@ -187,7 +187,7 @@ def _manifest(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         requires=REQUIRES if recipe.form is Form.ONNX else {"runtime": REQUIRES["runtime"]},
         memory_estimate_bytes=estimate_build(profile, options.stages, recipe).device_memory_bytes,
-        tolerances={name: TOLERANCES[precision] for name, precision in precisions.items()},
+        tolerances={name: tolerance_of(name, precision) for name, precision in precisions.items()},
         request_tolerance=request_tolerance(min(precisions.values(), key=LADDER.index), random_weights=random),
     )
 
@@ -204,7 +204,7 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
         export_s=built.export_s,
         validate_s=built.validate_s,
         from_cache=cached,
-        tolerance=TOLERANCES[_precision(built)],
+        tolerance=tolerance_of(stage.name, _precision(built)),
         note="; ".join(filter(None, (compared, built.lowered.note if built.lowered else ""))),
         parity=built.parity,
         lowered=built.lowered,

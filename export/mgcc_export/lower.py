@@ -19,7 +19,7 @@ from mgcc_export.graph_files import load_graph, save_graph
 from mgcc_export.half_emulation import write_emulated
 from mgcc_export.ranges import Feeds, RangeScan, scan_ranges
 from mgcc_export.reference import ReferenceCase, compare_graph
-from mgcc_export.targets import TOLERANCES, Precision, fallbacks
+from mgcc_export.targets import Precision, fallbacks, tolerance_of
 from mgcc_export.validate import TensorParity
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_export.weight_search import search_wider
@@ -52,6 +52,7 @@ class _Attempt:
     keep: tuple[str, ...]  # nodes in fp32
     wider: tuple[str, ...] = ()
     remark: str = ""
+    quantiser: Quantise | None = None  # instead of rounding weights to nearest
 
 
 def lower_stage(
@@ -106,14 +107,18 @@ class _Work:
     def attempts(self, precision: Precision) -> Iterator[_Attempt]:
         """The plain way; asked for more, since that missed, those that keep something wider."""
         keep = self.scan.keep
-        yield _Attempt(keep)
+        remark = ""
+        if quantiser := self.quantise.get(precision):
+            yield _Attempt(keep, quantiser=quantiser)
+            remark = f"{precision} weights alone: with 8-bit activations too it misses the tolerance"
+        yield _Attempt(keep, remark=remark)
         if precision is Precision.FP16:
             for tail in decision_tails(self.source):
                 remark = f"{len(tail)} nodes that lead to a decision in fp32: rounded, they decide otherwise"
                 yield _Attempt((*keep, *tail), (), remark)
-        elif precision in _BITS and precision not in self.quantise:
+        elif precision in _BITS:
             with self._half_graph(keep) as between:
-                limit = TOLERANCES[precision]
+                limit = tolerance_of(self.spec.name, precision)
                 found = search_wider(between, _BITS[precision], self.spec, self.cases, limit, self.half)
             if found.wider:
                 width = "8 bits" if precision is Precision.INT4 else "fp16"
@@ -133,8 +138,8 @@ class _Work:
             write_half(self.source, self.target, attempt.keep, self.half)
             return True
         with self._half_graph(attempt.keep) as between:
-            if precision in self.quantise:
-                self.quantise[precision](between, self.target)
+            if attempt.quantiser:
+                attempt.quantiser(between, self.target)
                 return True
             found = write_quantised(between, self.target, _BITS[precision], attempt.wider)
             return bool(found.four if precision is Precision.INT4 else found.eight)
@@ -145,7 +150,7 @@ class _Work:
         boundary = self.half if precision is not Precision.FP32 else ()
         try:
             write_emulated(self.target, emulated)
-            limit = TOLERANCES[precision]
+            limit = tolerance_of(self.spec.name, precision)
             return compare_graph(emulated, self.target, self.spec, self.cases, limit, boundary), boundary
         finally:
             for path in emulated.parent.glob(f"{emulated.name}*"):

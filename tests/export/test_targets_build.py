@@ -217,7 +217,7 @@ def test_what_cannot_fit_is_refused_with_the_way_out(
 def test_what_missed_can_be_debugged_too(tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle never gets the graph that missed its tolerance; who wants to know why does."""
     strict = {**TOLERANCES, Precision.INT8: Tolerance(0.9999999, 1e-7)}
-    monkeypatch.setattr("mgcc_export.lower.TOLERANCES", strict)
+    monkeypatch.setattr("mgcc_export.targets.TOLERANCES", strict)
     options = options_for(tiny_build, tmp_path / "b", Target.ORT_GPU, Precision.INT8)
     folder, _ = write_debug(options, "llm", silent)
     asked, lowered = (types_by_operator(folder / name) for name in ("asked.onnx", "lowered.onnx"))

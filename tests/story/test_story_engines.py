@@ -9,7 +9,7 @@ import pytest
 from mgcc_export.build import BuildOptions, build
 from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.report_text import report_markdown
-from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
+from mgcc_export.targets import Precision, Target, choose_recipe, tolerance_of
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
@@ -55,7 +55,7 @@ def test_every_stage_is_an_engine_with_its_record(reports: Reports, precision: P
 def test_the_graphs_that_engines_were_built_from_keep_to_the_tolerance(reports: Reports, precision: Precision) -> None:
     """Of the precision in effect, against PyTorch in fp32; a stage that went back to a higher one says why."""
     for name, stage in _by_name(reports[precision]).items():
-        tolerance = TOLERANCES[Precision(stage.precision)]
+        tolerance = tolerance_of(stage.stage, Precision(stage.precision))
         assert stage.worst.relative_l2 <= tolerance.relative_l2, name
         assert min(p.cosine for p in stage.parity) >= tolerance.cosine, name
         assert stage.precision == precision or "not lower" in stage.note, name
