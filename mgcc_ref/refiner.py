@@ -2,7 +2,7 @@
 
 The paper: cross-attention between the image-token features f_I and the multimodal features f_mm. Our reading:
 pre-norm residual blocks of cross-attention and feed-forward. How far a position of f_mm is from its end is told too,
-since the last picture or sentence that shows a place is the one that holds. With zero blocks the stage is exactly GILL's.
+since the last picture or sentence that shows a place is the one that holds. With zero blocks the stage is GILL's.
 """
 
 from __future__ import annotations

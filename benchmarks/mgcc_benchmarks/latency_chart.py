@@ -13,7 +13,15 @@ Summary = Mapping[str, float]
 _WIDTH_PX, _MARGIN_PX, _NAME_PX, _VALUE_PX = 760, 24, 150, 90
 _ROW_PX, _BAR_PX, _HEAD_PX, _FONT_PX = 20, 13, 40, 12
 _INK, _PALE = (30, 30, 30), (120, 120, 120)
-_COLOURS = ((86, 150, 210), (236, 160, 80), (70, 150, 90), (170, 120, 190), (200, 90, 90), (110, 110, 160))
+_COLOURS = (
+    (86, 150, 210),
+    (236, 160, 80),
+    (70, 150, 90),
+    (170, 120, 190),
+    (200, 90, 90),
+    (110, 110, 160),
+    (90, 160, 160),
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ def panels(found: Mapping[str, Any]) -> list[Panel]:
         rows = tuple((f"turn {row['turn']}", row["total_ms"]) for row in dialogue["by_turn"])
         result.append(Panel("Turns of a dialogue, cache kept", rows))
     if scale := found.get("scale"):
-        for kind in ("objects", "images", "threads"):
+        for kind in ("positions", "objects", "images", "threads"):
             rows = tuple((f"{row[kind]} {kind}", row["total_ms"]) for row in scale[kind])
             result.append(Panel(f"A request by {kind}", rows))
     return [panel for panel in result if panel.rows]

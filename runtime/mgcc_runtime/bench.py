@@ -33,7 +33,7 @@ class Measure(str, enum.Enum):
     COLD = "cold"  # process start to first image
     LATENCY = "latency"  # one request, again and again
     DIALOGUE = "dialogue"  # turns 1 to 20 of a chat
-    SCALE = "scale"  # 1 to 8 objects, 1 to 8 images, several threads
+    SCALE = "scale"  # more text, 1 to 8 objects, 1 to 8 images, several threads
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""The parts of `mgcc bench` beside the plain request: a dialogue, and more objects, images and threads."""
+"""The parts of `mgcc bench` beside the plain request: a dialogue, and more text, objects, images and threads."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ Say = Callable[[str], None]
 TURNS = 20
 MOST_OBJECTS = MOST_IMAGES = 8
 THREADS = (1, 2, 4)
+SHORTEST_POSITIONS = 64
 _TURN_TEXTS = (
     "There is a {} in the picture.",
     "Now a {} comes in from the left.",
@@ -111,13 +113,45 @@ def _reading_ms(result: Result) -> float:
 
 
 def measure_scale(pipeline: Pipeline, workload: Workload, runs: int, say: Say) -> dict[str, Any]:
-    """Requests of 1 to 8 objects, of 1 to 8 images, and from several threads on the one pipeline."""
+    """Requests of more and more text, of 1 to 8 objects, of 1 to 8 images, and from several threads at once.
+
+    "reading_grows_as": with t(n) = c n^a, the exponent a of reading's time over positions of text, by least squares;
+    1 is as fast as the work, attention's share of which grows faster.
+    """
+    positions = list(_by_positions(pipeline, workload, runs, say))
     return {
         "runs_a_point": runs,
+        "positions": positions,
+        "reading_grows_as": growth([(row["positions"], row["reading_ms"]["p50"]) for row in positions]),
         "objects": list(_by_objects(pipeline, workload, runs, say)),
         "images": list(_by_images(pipeline, workload, runs, say)),
         "threads": [_by_threads(pipeline, workload, count, runs, say) for count in THREADS],
     }
+
+
+def growth(points: Sequence[tuple[float, float]]) -> float | None:
+    """The exponent a of the power law c n^a through points (n, time), on logarithms; None for fewer than 3."""
+    if len(points) < 3:
+        return None
+    n, times = np.log(np.array(points)).T
+    return round(float(np.polyfit(n, times, 1)[0]), 3)
+
+
+def _by_positions(pipeline: Pipeline, workload: Workload, runs: int, say: Say) -> Iterator[dict[str, Any]]:
+    """Twice as much text each time, from 64 positions on, as far as the context reaches."""
+    texts: list[str] = []
+    more = itertools.cycle(turn_texts(pipeline, TURNS))
+    for wanted in (SHORTEST_POSITIONS << i for i in itertools.count()):
+        while (length := pipeline.prompts.build([*texts, "The end."]).length) < wanted:
+            texts.append(next(more))
+        say(f"{length} positions")
+        parts = [*texts, "The end."]
+        try:
+            results = [pipeline.generate(parts, seed=workload.seed, steps=workload.steps) for _ in range(runs + 1)][1:]
+        except ContextLimitError:
+            return
+        reading = asdict(Summary.of([_reading_ms(r) for r in results]))
+        yield {"positions": length, "reading_ms": reading, "total_ms": _total(results)}
 
 
 def _by_objects(pipeline: Pipeline, workload: Workload, runs: int, say: Say) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]
     if dialogue := found.get("dialogue"):
         yield from ((f"turn {row['turn']}", row["total_ms"]) for row in dialogue["by_turn"])
     if scale := found.get("scale"):
-        for kind in ("objects", "images", "threads"):
+        for kind in ("positions", "objects", "images", "threads"):
             yield from ((f"{row[kind]} {kind}", row["total_ms"]) for row in scale[kind])
 
 
@@ -43,4 +43,6 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     if "dialogue" in found and "turn_10_against_2" in found["dialogue"]:
         yield f"turn 10 takes {found['dialogue']['turn_10_against_2']} times turn 2"
     if scale := found.get("scale"):
+        if (exponent := scale["reading_grows_as"]) is not None:
+            yield f"reading n positions of text grows as n^{exponent:g}"
         yield "; ".join(f"{row['threads']} threads: {row['images_per_s']} images/s" for row in scale["threads"])

@@ -35,7 +35,7 @@ def test_script_measures_everything(tiny_bundle: Path, tmp_path: Path) -> None:
     assert found["dialogue"]["turn_10_against_2"] > 0
     with Image.open(out.with_suffix(".png")) as picture:
         assert np.asarray(picture).std() > 10
-        assert len(panels(found)) == 6
+        assert len(panels(found)) == 7
 
 
 def test_parts_and_table(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

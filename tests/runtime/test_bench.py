@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mgcc_runtime.bench import Measure, Plan, bench, parse_measures
-from mgcc_runtime.bench_parts import THREADS, TURNS, Summary, turn_texts
+from mgcc_runtime.bench_parts import THREADS, TURNS, Summary, growth, turn_texts
 from mgcc_runtime.bench_table import bench_table
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.cold_start import PHASES, start_cold
@@ -60,11 +60,19 @@ def test_dialogue_ends_where_the_context_is_full(found):
 
 def test_scale(found):
     scale = found["scale"]
+    lengths = [row["positions"] for row in scale["positions"]]
+    assert lengths and 64 <= lengths[0] < 128 <= [*lengths, 128][1] and max(lengths) <= 160  # the bundle's context
+    assert all(0 < row["reading_ms"]["p50"] < row["total_ms"]["p50"] for row in scale["positions"])
     assert [row["objects"] for row in scale["objects"]] == [1, 2, 3]  # all that the bundle has places for
     assert [row["images"] for row in scale["images"]] == list(range(1, 9))  # four batches of two
     assert [row["threads"] for row in scale["threads"]] == list(THREADS)
     assert [row["requests"] for row in scale["threads"]] == [2, 4, 8]
     assert all(row["images_per_s"] > 0 for row in scale["threads"])
+
+
+def test_growth_is_the_exponent_of_a_power_law():
+    assert growth([(n, 3 * n**1.5) for n in (64, 128, 256, 512)]) == 1.5
+    assert growth([(64, 1.0), (128, 2.0)]) is None
 
 
 def test_only_what_is_asked(bundle_path):
