@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,18 @@ def limits_of(comparison: Comparison, manifest: Manifest) -> Limits:
         stage = _looser(FP32, manifest.tolerances.get(name, FP32))
         lowered = stage != FP32
     if not comparison.exact:
-        stage, lowered = _looser(stage, EIGHT_BIT), True
+        stage, lowered = _added(stage, EIGHT_BIT) if lowered else EIGHT_BIT, True
     psnr_db = None if comparison.ours is Ours.FEW_STEPS else manifest.request_tolerance.psnr_db
     return Limits(stage, LEAST_SAME_CHOICES if lowered else 1.0, psnr_db, manifest.request_tolerance.token_match)
 
 
 def _looser(a: Tolerance, b: Tolerance) -> Tolerance:
     return Tolerance(min(a.cosine, b.cosine), max(a.relative_l2, b.relative_l2))
+
+
+def _added(a: Tolerance, b: Tolerance) -> Tolerance:
+    """Of two sides that each round in their own way: unrelated errors add up as squares, and 1 - cosine is a square."""
+    return Tolerance(a.cosine + b.cosine - 1, math.hypot(a.relative_l2, b.relative_l2))
 
 
 def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits: Limits) -> dict[str, float]:

@@ -30,7 +30,7 @@ from mgcc_benchmarks.peers_worker import SIDES, Outputs, WorkerSpec, read_arrays
 from mgcc_ref.model import load_model
 from mgcc_ref.pipeline import Layout, ReferencePipeline
 from mgcc_ref.schedule import compile_schedule
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bundle import Bundle, Tolerance
 from mgcc_runtime.contract import stage
 
 SURFACE = (  # what programs may rely on
@@ -220,6 +220,17 @@ def test_llama_without_our_tokens_and_with_rounding_is_accepted(tiny_bundle: Pat
     exact = replace(c, theirs=Peer.ONNXRUNTIME)
     with pytest.raises(PeerError):
         check_parity(exact, {"logits": ours}, {"logits": theirs}, limits_of(exact, Bundle.open(tiny_bundle).manifest))
+
+
+def test_errors_of_two_sides_that_round_add_up(tiny_bundle: Path) -> None:
+    manifest = Bundle.open(tiny_bundle).manifest
+    lowered = replace(manifest, tolerances={**manifest.tolerances, "llm": Tolerance(0.994, 0.15)})
+    c = comparison("llm_decode_vs_llamacpp")
+    assert limits_of(c, manifest).stage == Tolerance(0.99, 0.2)
+    both = limits_of(c, lowered).stage
+    assert (both.cosine, both.relative_l2) == (pytest.approx(0.984), pytest.approx(0.25))
+    exact = replace(c, theirs=Peer.ONNXRUNTIME)
+    assert limits_of(exact, lowered).stage == (Tolerance(0.994, 0.15) if exact.exact else both)
 
 
 def test_a_side_that_fails_is_one_sentence(tmp_path: Path) -> None:
