@@ -72,6 +72,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
             done[stage.name] = built
             reports.append(_stage_report(stage, built, options.recipe, cached=cached))
             progress(stage.name, "kept from an earlier build" if cached else "done")
+        progress("bundle", "storing once what the stages share")
         writer.share_weights("unet", "unet_plain")
         reports = [replace(one, bytes=writer.stage_bytes(one.stage)) for one in reports]
         progress("data", "writing tables and tokenizer")

@@ -74,6 +74,7 @@ def build_for_cpu(options: BuildOptions, progress: Progress, low: LowOptions | N
             for name, entry in made.manifest.files.items():
                 link_or_copy(made.root / name, writer.staging / name)
                 writer.files[name] = entry
+            progress("bundle", "storing once what the stages share")
             writer.share_weights("unet", "unet_plain")
             folder = writer.commit(replace(made.manifest, files=dict(sorted(writer.files.items()))))
         finally:
