@@ -186,11 +186,12 @@ def _choose_stage(
     found = {}
     for name, some in _uses(spec, data).items():
         progress(name, "measuring")
-        measured = measure(
-            spec, candidates, some, budget=options.budget, rounds=options.rounds, threads=options.threads
-        )
         # words are no picture, so what decodes them is not judged
         judged = None if judge is None or name == DECODE else lambda i: judge.share(spec, candidates[i])
+        measured = measure(
+            spec, candidates, some, least_db=options.budget.floor_db(judged=judged is not None), rounds=options.rounds,
+            threads=options.threads,
+        )  # fmt: skip
         choice = choose(name, measured, options.budget, judged, lower=options.asked != "auto")
         place = next(i for i, m in enumerate(choice.measurements) if m is choice.chosen)
         found[name] = choice, candidates[place]

@@ -80,7 +80,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--smoothing", type=Smoothing, choices=list(Smoothing), default=Smoothing.SEARCH,
                         help="SmoothQuant for linear layers")  # fmt: skip
     parser.add_argument("--timestep-groups", type=int, default=5, help="of denoising steps, each counting alike")
-    parser.add_argument("--least-db", type=float, default=25.0, help="signal to noise of a stage's output, at least")
+    parser.add_argument("--least-db", type=float,
+                        help="signal to noise of a stage, at least; unset: 25, 20 where pictures judge")  # fmt: skip
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +113,11 @@ def _plan_options(options: argparse.Namespace) -> PlanOptions:
     return PlanOptions(
         options.method, options.percentile, options.smoothing, options.timestep_groups, max(options.threads, 1)
     )
+
+
+def _layers_db(options: argparse.Namespace) -> float:
+    """Signal to noise up to which W8A8 gives layers back."""
+    return 25.0 if options.least_db is None else float(options.least_db)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -148,7 +154,7 @@ def _build(options: argparse.Namespace) -> int:
     settings = BuildOptions(
         asked=options.precision,
         stages=_names(options.stages),
-        candidates=CandidateOptions(_plan_options(options), weights, options.least_db),
+        candidates=CandidateOptions(_plan_options(options), weights, _layers_db(options)),
         budget=Budget(options.least_db, options.least_same),
         rounds=options.rounds,
         threads=options.threads,
@@ -178,7 +184,7 @@ def _sensitivity(options: argparse.Namespace) -> int:
     progress = _Progress()
     found = study_stage(
         Bundle.open(options.bundle), CalibrationData.open(options.data), options.stage, options.out,
-        plan_options=_plan_options(options), least_db=options.least_db, images=options.images, seed=options.seed,
+        plan_options=_plan_options(options), least_db=_layers_db(options), images=options.images, seed=options.seed,
         each_image=options.each_image, progress=progress.show,
     )  # fmt: skip
     for entry in found.errors[:10]:

@@ -43,7 +43,7 @@ def candidates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measurements(candidates):
-    return measure(SPEC, candidates, samples(), budget=Budget(least_db=20.0), rounds=2, threads=1)
+    return measure(SPEC, candidates, samples(), least_db=20.0, rounds=2, threads=1)
 
 
 def test_every_form_is_made(candidates):
@@ -86,7 +86,7 @@ def test_the_fastest_within_the_budget_is_chosen(measurements):
 
 
 def test_the_budget_refuses_with_the_reason(candidates):
-    found = measure(SPEC, candidates, samples(), budget=Budget(least_db=70.0), rounds=1, threads=1)
+    found = measure(SPEC, candidates, samples(), least_db=70.0, rounds=1, threads=1)
     refused = {(m.engine, m.precision): m.refused for m in found}
     assert not refused[Engine.ONNXRUNTIME, StagePrecision.FP32]
     assert "at least 70 is asked for" in refused[Engine.OPENVINO, StagePrecision.INT8]
@@ -108,6 +108,10 @@ def test_what_changes_the_pictures_is_refused_and_the_next_is_judged(measurement
         asked.append(place)
         return shares[place]
 
+    found = choose("unet", measured, Budget(), judge)
+    assert (found.least_db, choose("unet", measured).least_db) == (20.0, 25.0)  # without pictures noise has to do
+    assert choose("unet", measured, Budget(least_db=30.0), judge).least_db == 30.0
+    asked.clear()
     found = choose("unet", measured, Budget(least_same=0.97), judge)
     assert (asked, found.chosen.precision, found.least_same) == ([1, 2], StagePrecision.BF16, 0.97)
     assert found.chosen.same_pictures == 0.98 and found.measurements[3] is measured[3]
@@ -153,7 +157,7 @@ def test_layers_are_given_back_until_the_budget_holds(candidates, tmp_path):
     spared = [name for name, reason in found.kept.items() if "most sensitive" in reason]
     assert spared and found.quantised + len(spared) == 5
     fp32 = candidates[0]
-    (exact, measured) = measure(SPEC, [fp32, found], samples(), budget=Budget(least_db=36.0), rounds=1, threads=1)
+    (exact, measured) = measure(SPEC, [fp32, found], samples(), least_db=36.0, rounds=1, threads=1)
     assert not measured.refused and not exact.refused
 
 
