@@ -94,7 +94,7 @@ class Budget:
     """
 
     least_db: float | None = None
-    least_same: float = 0.97  # of the judged pictures: one of 48 may change
+    least_same: float = 0.95  # of the judged pictures: two of 48 may change
 
     def floor_db(self, *, judged: bool) -> float:
         """Signal to noise below which a candidate is refused before any picture is drawn."""

@@ -96,7 +96,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
     parser.add_argument("--judged", type=int, default=48, metavar="N",
                         help="pictures drawn to judge what is fastest for a stage; 0: none")  # fmt: skip
-    parser.add_argument("--least-same", type=float, default=0.97, metavar="SHARE",
+    parser.add_argument("--least-same", type=float, default=0.95, metavar="SHARE",
                         help="of them that must stay the same with that stage changed")  # fmt: skip
     parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
 

@@ -30,9 +30,9 @@ _BUILDER_BYTES = 260 * 2**20
 #: It unpacks 4-bit weights (measured: 3.8 GB for OPT-1.3B, whose engine is 0.7).
 _BUILDER_BYTES_PER_4_BIT_WEIGHT = 2.75
 _LOWER_SECONDS, _LOWER_SECONDS_PER_MILLION = 4.0, 0.3
-#: Below fp32 on the CPU: capture, the graphs of all candidates and their timing (from the profile tiny alone);
+#: Below fp32 on the CPU: capture, the graphs of all candidates, their timing and judging (tiny; the story took 508 s);
 #: calibration data is little but the language model's cache: so many full ones.
-_CALIBRATION_SECONDS, _CALIBRATION_SECONDS_PER_MILLION = 12.0, 1.5
+_CALIBRATION_SECONDS, _CALIBRATION_SECONDS_PER_MILLION = 12.0, 3.1
 _CAPTURED_CACHES = 8
 _ENGINE_SECONDS, _ENGINE_SECONDS_PER_MILLION = 5.0, 0.1
 #: Measured on two cores: what a stage costs whatever its size, and what tracing, checking and comparing its
