@@ -126,7 +126,9 @@ def test_a_stopped_build_takes_its_builder_with_it(
     work = job_of(graph, "toy", profiles_of(toy.spec, toy.axes))
     job.write_text(json.dumps(work.to_json()))
     script = (
-        "import json, sys\nfrom mgcc_export.engine_process import run_engine_job\n"
+        # a shell's background jobs ignore interrupts, and what they start does too
+        "import json, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mgcc_export.engine_process import run_engine_job\n"
         "from mgcc_export.tensorrt_build import EngineJob\n"
         f"run_engine_job(EngineJob.from_json(json.load(open({str(job)!r}))))"
     )
