@@ -33,8 +33,8 @@ class ArmTraining:
 class TrainingSteps:
     """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM."""
 
-    align: int = 2000
-    grounder: int = 1600
+    align: int = 2000  # GILL's tokens say nothing of the background in the first 1,000
+    grounder: int = 1600  # after 600 it finds the objects, and places hardly one
 
 
 def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:

@@ -14,6 +14,7 @@ from mgcc_calibration.choose import Budget, Choice, choose, measure, stage_bytes
 from mgcc_calibration.data import CalibrationData, Feeds
 from mgcc_calibration.errors import DataError, MethodError
 from mgcc_calibration.forms import Candidate, CandidateOptions, StagePrecision
+from mgcc_calibration.graph import graph_digests
 from mgcc_calibration.image_judge import ImageJudge, judged_requests
 from mgcc_calibration.llm_candidates import decoding, reading
 from mgcc_calibration.low_bundle import StageChange, write_low_bundle
@@ -138,6 +139,7 @@ def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> lis
     if unknown := [name for name in options.stages if name not in every]:
         raise MethodError(f"the bundle has no stage {', '.join(unknown)}; choose from {', '.join(every)}")
     chosen = [spec for name, spec in every.items() if not options.stages or name in options.stages]
+    digests = graph_digests(bundle)
     for spec in chosen:
         precision = bundle.manifest.precision.get(spec.name)
         if precision != "fp32":
@@ -145,8 +147,7 @@ def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> lis
                 f"stage {spec.name} of {bundle.root} is in {precision}, expected fp32 to start from; "
                 "give the bundle that `python export/build_engines.py --precision fp32` makes"
             )
-        ran = data.manifest.graphs.get(spec.name)
-        if ran != bundle.manifest.files[bundle.manifest.stages[spec.name].file].sha256:
+        if data.manifest.graphs.get(spec.name) != digests[spec.name]:
             raise DataError(
                 f"the calibration data of stage {spec.name} was captured from another graph than {bundle.root}'s; "
                 "capture it again with `python -m mgcc_calibration capture`"

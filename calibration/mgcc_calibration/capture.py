@@ -20,6 +20,7 @@ import numpy as np
 
 from mgcc_calibration.data import MANIFEST, CalibrationData, DataManifest, SampleEntry
 from mgcc_calibration.errors import DataError
+from mgcc_calibration.graph import graph_digests
 from mgcc_calibration.requests import RequestSource, fitting_parts
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.contract import StageSpec
@@ -125,7 +126,7 @@ def capture(
         raise
     manifest = DataManifest(
         profile=bundle.manifest.profile,
-        graphs={n: bundle.manifest.files[s.file].sha256 for n, s in bundle.manifest.stages.items()},
+        graphs=graph_digests(bundle),
         source=source.description,
         seed=options.seed,
         requests=len(source.requests),

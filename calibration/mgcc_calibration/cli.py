@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mgcc_calibration.build import LEVELS
+from mgcc_calibration.build import LEVELS, BuildOptions
+from mgcc_calibration.choose import Budget
+from mgcc_calibration.forms import CandidateOptions
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.plan import PlanOptions, Smoothing
 from mgcc_calibration.ranges import Method
@@ -94,9 +96,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
     parser.add_argument("--rounds", type=int, default=10, help="of timing, all candidates in each")
     parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
-    parser.add_argument("--judged", type=int, default=48, metavar="N",
+    parser.add_argument("--judged", type=int, default=BuildOptions.judged, metavar="N",
                         help="pictures drawn to judge what is fastest for a stage; 0: none")  # fmt: skip
-    parser.add_argument("--least-same", type=float, default=0.95, metavar="SHARE",
+    parser.add_argument("--least-same", type=float, default=Budget.least_same, metavar="SHARE",
                         help="of them that must stay the same with that stage changed")  # fmt: skip
     parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
 
@@ -117,7 +119,7 @@ def _plan_options(options: argparse.Namespace) -> PlanOptions:
 
 def _layers_db(options: argparse.Namespace) -> float:
     """Signal to noise up to which W8A8 gives layers back."""
-    return 25.0 if options.least_db is None else float(options.least_db)
+    return CandidateOptions.least_db if options.least_db is None else float(options.least_db)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -144,10 +146,8 @@ def _capture(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from mgcc_calibration.build import BuildOptions, build_low
-    from mgcc_calibration.choose import Budget
+    from mgcc_calibration.build import build_low
     from mgcc_calibration.data import CalibrationData
-    from mgcc_calibration.forms import CandidateOptions
     from mgcc_calibration.report import report_paths
 
     weights = WeightOptions(Grid(4, options.block), options.correction, threads=max(options.threads, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, numpy_helper
+
+from mgcc_runtime.bundle import Bundle, sha256_of
 
 Array = NDArray[Any]
 
@@ -146,6 +149,21 @@ def files_of(path: Path) -> tuple[Path, ...]:
     tensors = onnx.load(path, load_external_data=False).graph.initializer
     names = {e.value for t in tensors for e in t.external_data if e.key == "location"}
     return path, *(path.with_name(name) for name in sorted(names))
+
+
+def digest_of(path: Path, known: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of a graph and of the weights beside it, which can change while the graph's own file does not.
+
+    `known` gives the hashes of files by name, where somebody has taken them before.
+    """
+    digests = [known[file.name] if known else sha256_of(file) for file in files_of(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def graph_digests(bundle: Bundle) -> dict[str, str]:
+    """Of each stage's graph in a bundle, by the hashes in its manifest."""
+    known = {name: entry.sha256 for name, entry in bundle.manifest.files.items()}
+    return {name: digest_of(bundle.file(entry.file), known) for name, entry in bundle.manifest.stages.items()}
 
 
 def copy_renamed(path: Path, target: Path, weights: Mapping[str, str]) -> None:

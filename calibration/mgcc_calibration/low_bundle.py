@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mgcc_calibration.errors import CalibrationError
-from mgcc_calibration.graph import copy_renamed, files_of
+from mgcc_calibration.graph import copy_renamed, digest_of, files_of
 from mgcc_runtime.bundle import (
     MANIFEST,
     Bundle,
@@ -109,7 +109,7 @@ def _weights_of_others(source: Bundle, replaced: Set[str]) -> set[str]:
 
 def _decode(one: StageChange, several: StageChange, staging: Path, files: dict[str, FileEntry]) -> GraphEntry | None:
     """The language model's second graph; None where one graph was chosen for both uses."""
-    if one.engine == several.engine and sha256_of(one.path) == sha256_of(several.path):
+    if one.engine == several.engine and digest_of(one.path) == digest_of(several.path):
         return None
     return _graph(one, f"{DECODE}.onnx", staging, files)
 

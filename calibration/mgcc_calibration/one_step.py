@@ -11,6 +11,7 @@ from mgcc_calibration.build import BuildOptions, build_low
 from mgcc_calibration.capture import CaptureOptions, capture
 from mgcc_calibration.data import MANIFEST, CalibrationData
 from mgcc_calibration.errors import DataError
+from mgcc_calibration.graph import graph_digests
 from mgcc_calibration.report import Report
 from mgcc_calibration.requests import storyworld_requests
 from mgcc_calibration.stage_store import StageStore
@@ -59,8 +60,6 @@ def _usable(bundle: Bundle, folder: Path, options: LowerOptions) -> CalibrationD
         data = CalibrationData.open(folder)
     except DataError:
         return None
-    stages = bundle.manifest.stages
-    graphs = {name: bundle.manifest.files[entry.file].sha256 for name, entry in stages.items()}
     asked = (options.seed, options.requests, options.words)
     same = (data.manifest.seed, data.manifest.requests, data.manifest.words) == asked
-    return data if same and data.manifest.graphs == graphs else None
+    return data if same and data.manifest.graphs == graph_digests(bundle) else None

@@ -14,7 +14,7 @@ from typing import Any
 from mgcc_calibration.choose import Choice, Measurement
 from mgcc_calibration.data import CalibrationData
 from mgcc_calibration.forms import Engine, GraphForm, StagePrecision
-from mgcc_calibration.graph import files_of
+from mgcc_calibration.graph import digest_of, files_of
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_runtime.bundle import sha256_of
@@ -28,11 +28,11 @@ _MACHINE = ("cpu", "cores", "system", "packages")
 
 
 def stage_key(stage: str, source: Path, data: CalibrationData, settings: str) -> str:
-    """SHA-256 of graph, samples, settings, machine, versions and source code that decide what a stage becomes."""
+    """SHA-256 of all that decides what a stage becomes: graph, samples, settings, machine, versions, source code."""
     machine = describe_machine()
     digest = hashlib.sha256()
     samples = [entry.sha256 for entry in data.manifest.stages.get(stage, ())]
-    for text in (stage, sha256_of(source), repr(samples), settings, repr([machine[name] for name in _MACHINE])):
+    for text in (stage, digest_of(source), repr(samples), settings, repr([machine[name] for name in _MACHINE])):
         digest.update(text.encode() + b"\0")
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

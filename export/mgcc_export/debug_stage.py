@@ -16,13 +16,14 @@ from mgcc_export.reference import reference_cases
 from mgcc_export.stage_build import Progress, StageBuilder, cases_of
 from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import ExampleMaker, Stage, collect_stages
-from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
+from mgcc_export.targets import Precision, Target, choose_recipe, tolerance_of
 from mgcc_export.tensorrt_build import Profile, profiles_of
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_model
 from mgcc_ref.parts import load_parts
 from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.manifest import Tolerance
 
 _CACHE = ("past_key_values.", "present.")
 _LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
@@ -71,7 +72,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
         np.savez(folder / f"case-{number}.npz", allow_pickle=False, **arrays)
     (folder / "data_loader.py").write_text(_LOADER, encoding="utf-8")
     return folder, polygraphy_command(
-        folder, options.recipe.target, profiles_of(stage.spec, stage.axes), lowered.precision
+        folder, options.recipe.target, profiles_of(stage.spec, stage.axes), tolerance_of(name, lowered.precision)
     )
 
 
@@ -105,7 +106,7 @@ def _write_asked(source: Path, target: Path, asked: Precision, lowered: Lowered,
         path.unlink()
 
 
-def polygraphy_command(folder: Path, target: Target, profiles: tuple[Profile, ...], precision: Precision) -> str:
+def polygraphy_command(folder: Path, target: Target, profiles: tuple[Profile, ...], tolerance: Tolerance) -> str:
     """ONNX Runtime against the engine that the target uses; only ONNX Runtime for targets without one."""
     words = ["polygraphy", "run", str(folder / "lowered.onnx"), "--onnxrt"]
     if target in (Target.RTX, Target.JETSON):
@@ -117,6 +118,6 @@ def polygraphy_command(folder: Path, target: Target, profiles: tuple[Profile, ..
                     *(f"{n}:[{','.join(map(str, e[place]))}]" for n, e in profile.items()),
                 ]
     words += ["--data-loader-script", str(folder / "data_loader.py"), "--check-error-stat", "median"]
-    words += ["--rtol", f"{TOLERANCES[precision].relative_l2:g}", "--atol", "1e-3"]
+    words += ["--rtol", f"{tolerance.relative_l2:g}", "--atol", "1e-3"]
     prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if target is Target.RTX else ""
     return prefix + " ".join(words)

@@ -107,11 +107,11 @@ class _Work:
     def attempts(self, precision: Precision) -> Iterator[_Attempt]:
         """The plain way; asked for more, since that missed, those that keep something wider."""
         keep = self.scan.keep
-        remark = ""
+        alone = ""
         if quantiser := self.quantise.get(precision):
             yield _Attempt(keep, quantiser=quantiser)
-            remark = f"{precision} weights alone: with 8-bit activations too it misses the tolerance"
-        yield _Attempt(keep, remark=remark)
+            alone = f"{precision} weights alone: with 8-bit activations too it misses the tolerance"
+        yield _Attempt(keep, remark=alone)
         if precision is Precision.FP16:
             for tail in decision_tails(self.source):
                 remark = f"{len(tail)} nodes that lead to a decision in fp32: rounded, they decide otherwise"
@@ -126,7 +126,7 @@ class _Work:
                     f"{len(found.wider)} of {found.candidates} weights ({found.share:.1%} of their bytes) in {width}: "
                     "rounded as well, they would cost most and miss the tolerance"
                 )
-                yield _Attempt(keep, found.wider, remark)
+                yield _Attempt(keep, found.wider, "; ".join(filter(None, (alone, remark))))
 
     def write(self, precision: Precision, attempt: _Attempt) -> bool:
         """Write the stage; False if the graph has no weight for the precision."""

@@ -32,7 +32,7 @@ from mgcc_runtime.bundle import FileEntry, sha256_of
 #: Packages whose version changes what is exported or how it was checked.
 BUILT_WITH = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "transformers", "diffusers", "numpy")
 #: Modules of the exporter whose code decides what a stage's files hold.
-_STEPS = ("stages", "to_onnx", "validate", "golden")
+_STEPS = ("stages", "to_onnx", "graph_files", "validate", "golden")
 _KEPT = 2  # entries of one stage: the current one, and the one before for going back
 _ABANDONED_S = 24 * 3600.0  # a half-made stage this old belongs to no running build
 _ENTRY = "entry.json"

@@ -69,7 +69,7 @@ TOLERANCES = {
     Precision.INT4: Tolerance(cosine=0.98, relative_l2=0.2),
 }
 #: What the vision tower gives stands among the words, and boxes are read from it to a pixel: W8A8 at 2.5e-2 moved
-#: something in a fifth of the story's pictures, where the language model's own 4e-2 moved nothing.
+#: something in a fifth of the story's pictures, where the language model at 4e-2 moved nothing in 30.
 _VISION = Tolerance(cosine=0.9999, relative_l2=1.2e-2)
 #: Of a whole request. A greedy choice between two words that are equally likely may fall the other way, and the
 #: text after it with it: below fp32 only most of the tokens are asked for, with 4-bit weights none.

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from mgcc_calibration.choose import Choice, Measurement
 from mgcc_calibration.forms import Engine, StagePrecision
+from mgcc_calibration.graph import digest_of
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_calibration.stage_store import StageStore, stage_key
@@ -42,6 +43,13 @@ def test_what_goes_in_comes_out(change: StageChange, tmp_path: Path) -> None:
     assert found[0].choice.chosen.engine is Engine.OPENVINO
     assert kept.path.read_bytes() == change.path.read_bytes()
     assert kept.path.with_name("unet.onnx.data").read_bytes() == b"weights"
+
+
+def test_weights_beside_a_graph_are_part_of_its_digest(change: StageChange) -> None:
+    """The graph's own file says where they lie, and no more."""
+    graph, before = change.path.read_bytes(), digest_of(change.path)
+    change.path.with_name("unet.onnx.data").write_bytes(b"WEIGHTS")
+    assert change.path.read_bytes() == graph and digest_of(change.path) != before
 
 
 def test_another_key_finds_nothing_and_takes_the_place(change: StageChange, tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_the_exporter_lowers_a_stage_to_w8a8(bundle, data, tmp_path):
     has_pairs = any(n.op_type == "QuantizeLinear" for n in Graph.load(target).nodes)
     alone = any("weights alone" in remark for remark in lowered.remarks)
     assert (has_pairs or alone) == (lowered.precision is Precision.INT8) and not (has_pairs and alone)
+    assert bool(lowered.reasons) == (lowered.precision is not Precision.INT8)
     worst = max(p.relative_l2 for p in lowered.parity)
     assert worst <= TOLERANCES[lowered.precision].relative_l2
 

@@ -61,7 +61,7 @@ def test_dialogue_ends_where_the_context_is_full(found):
 def test_scale(found):
     scale = found["scale"]
     lengths = [row["positions"] for row in scale["positions"]]
-    assert lengths and 64 <= lengths[0] < 128 <= [*lengths, 128][1] and max(lengths) <= 160  # the bundle's context
+    assert 64 <= lengths[0] < 128 <= lengths[1] <= 160 and len(lengths) == 2  # all that fit the bundle's context
     assert all(0 < row["reading_ms"]["p50"] < row["total_ms"]["p50"] for row in scale["positions"])
     assert [row["objects"] for row in scale["objects"]] == [1, 2, 3]  # all that the bundle has places for
     assert [row["images"] for row in scale["images"]] == list(range(1, 9))  # four batches of two
