@@ -8,6 +8,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "runtime", ".")]
 
 if __name__ == "__main__":
-    from mgcc_benchmarks.planner_cli import main
+    from mgcc_runtime.launch import launch
 
-    sys.exit(main())
+    launch("mgcc_benchmarks.planner_cli")
