@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mgcc_calibration.data import Feeds
@@ -25,7 +24,7 @@ from mgcc_calibration.sensitivity import (
     stage_error,
     worst_error,
 )
-from mgcc_calibration.weight_only import WeightResult, head_layers, write_weight_only
+from mgcc_calibration.weight_only import WeightResult, head_layers, of_bits, write_weight_only
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
 
@@ -135,11 +134,7 @@ class _Maker:
 
     def _packed(self, graph: Graph, bits: int) -> WeightResult:
         """Weights in so many bits, as the options ask for it."""
-        asked = self.options.weights
-        # what gives the logits decides between near words, and nothing after it can make up for an error
-        heads = {name: replace(asked.grid, bits=8) for name in head_layers(graph)} if bits == 4 else {}
-        options = replace(asked, grid=replace(asked.grid, bits=bits), overrides={**heads, **asked.overrides})
-        return write_weight_only(graph, options, self.samples)
+        return write_weight_only(graph, of_bits(self.options.weights, graph, bits), self.samples)
 
     def _llm_error(self, path: Path) -> float:
         """Of the worst output against fp32, with several new positions."""

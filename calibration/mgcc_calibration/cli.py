@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from mgcc_calibration.ranges import Method
 from mgcc_calibration.weight_only import Correction, WeightOptions
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
+from mgcc_runtime.files import check_output, write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--against", type=Path, metavar="DIR", help="another bundle: share of equal likeliest tokens")
     text.add_argument("--stories", type=int, default=8, help="how many")
     text.add_argument("--tokens", type=int, default=512, help="at most, over all stories")
+    rounding = _command(commands, "roundings", _roundings, "what rounding the language model's weights costs")
+    rounding.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `capture` wrote")
+    rounding.add_argument("--stories", type=int, default=8, help="how many are predicted")
+    rounding.add_argument("--tokens", type=int, default=512, help="at most, over all stories")
+    rounding.add_argument("--out", type=Path, metavar="FILE.json", help="also write the figures there")
     scores = _command(commands, "report", _report, "enter StoryBench's scores into a bundle's report")
     scores.add_argument("--before", type=Path, required=True, metavar="FILE.json", help="of the fp32 bundle")
     scores.add_argument("--after", type=Path, required=True, metavar="FILE.json", help="of this bundle")
@@ -210,6 +217,25 @@ def _perplexity(options: argparse.Namespace) -> int:
         print(f"{folder}: perplexity {scores[-1].perplexity:.3f} on {scores[-1].tokens} tokens")
     if len(scores) == 2:
         print(f"the same likeliest token at {scores[0].agreement(scores[1]):.1%}")
+    return EXIT_DONE
+
+
+def _roundings(options: argparse.Namespace) -> int:
+    from mgcc_calibration.data import CalibrationData
+    from mgcc_calibration.perplexity import story_texts
+    from mgcc_calibration.roundings import compare_roundings, roundings_json, roundings_table
+
+    if options.out:
+        check_output(options.out, ".json")
+    scores = list(
+        compare_roundings(
+            Bundle.open(options.bundle), CalibrationData.open(options.data), story_texts(options.stories, options.seed),
+            _Progress().show, most=options.tokens, threads=options.threads,
+        )
+    )  # fmt: skip
+    if options.out:
+        write_atomically(options.out, (json.dumps(roundings_json(scores), indent=2) + "\n").encode())
+    print(roundings_table(scores), end="")
     return EXIT_DONE
 
 

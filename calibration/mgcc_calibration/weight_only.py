@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
@@ -97,6 +97,15 @@ def write_weight_only(graph: Graph, options: WeightOptions, samples: Samples | N
     kept = {x.name: "convolution" for x in find_layers(graph) if x.kind is Kind.CONV}
     kept |= dict.fromkeys(sorted(options.keep), "kept by choice")
     return WeightResult(packed, tuple(done[layer.name] for layer in layers), kept)
+
+
+def of_bits(options: WeightOptions, graph: Graph, bits: int) -> WeightOptions:
+    """The options for weights of so many bits; with 4 the layers that give an output keep 8.
+
+    What gives the logits decides between near words, and nothing after it can make up for an error.
+    """
+    heads = {name: replace(options.grid, bits=8) for name in head_layers(graph)} if bits == 4 else {}
+    return replace(options, grid=replace(options.grid, bits=bits), overrides={**heads, **options.overrides})
 
 
 def head_layers(graph: Graph) -> tuple[str, ...]:

@@ -1,0 +1,117 @@
+"""What rounding a language model's weights costs, and what the corrections give back.
+
+Every graph predicts the same held-back stories, in phrasings that calibration never sees. Activations stay in fp32.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgcc_calibration.data import CalibrationData, Feeds
+from mgcc_calibration.graph import Graph
+from mgcc_calibration.grid import Grid
+from mgcc_calibration.perplexity import TextScore, score_texts
+from mgcc_calibration.weight_only import Correction, WeightOptions, WeightResult, of_bits, write_weight_only
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import stage
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Weights of so many bits, `block` inputs to a scale."""
+
+    bits: int
+    correction: Correction
+    block: int = 32
+
+    @property
+    def name(self) -> str:
+        return f"{self.bits} bits, {self.correction}"
+
+
+#: The corrections are for few bits: with 8 there is nothing to give back.
+ROUNDINGS = (Rounding(8, Correction.NONE), *(Rounding(4, correction) for correction in Correction))
+
+
+@dataclass(frozen=True)
+class RoundingScore:
+    """One row of the comparison; the first, named fp32, is what all others are held against."""
+
+    name: str
+    perplexity: float
+    tokens: int  # that were predicted
+    agreement: float  # share of positions with the same likeliest token as in fp32
+    weight_error: float  # of all rounded weights, mean of their relative L2
+    weight_bytes: int  # of the rounded weights; 0 for fp32
+    rounding_s: float  # what rounding took
+
+
+def compare_roundings(
+    bundle: Bundle,
+    data: CalibrationData,
+    texts: Sequence[str],
+    show: Callable[[str], None],
+    *,
+    roundings: Sequence[Rounding] = ROUNDINGS,
+    most: int = 512,
+    threads: int = 1,
+) -> Iterator[RoundingScore]:
+    """Scores of the bundle's own llm graph, and of it with each rounding; DataError where data or texts do not do.
+
+    `threads` of ONNX Runtime, also for the corrections' calibration runs; `most` tokens are predicted with
+    each; `show` is told what is under way.
+    """
+    spec = stage(bundle.manifest.dimensions, "llm")
+    data.check(spec)
+    source = bundle.file(bundle.manifest.stages["llm"].file)
+    show("fp32")
+    exact = score_texts(bundle, source, texts, most=most, threads=threads)
+    yield RoundingScore("fp32", exact.perplexity, exact.tokens, 1.0, 0.0, 0, 0.0)
+    graph = Graph.load(source)
+
+    def samples() -> Iterator[Feeds]:
+        return data.samples("llm")
+
+    for rounding in roundings:
+        show(rounding.name)
+        started_s = time.monotonic()
+        options = WeightOptions(
+            Grid(rounding.bits, rounding.block), rounding.correction, accuracy_level=0, threads=max(threads, 1)
+        )
+        result = write_weight_only(graph, of_bits(options, graph, rounding.bits), samples)
+        spent_s = time.monotonic() - started_s
+        with tempfile.TemporaryDirectory() as folder:
+            path = result.graph.save(Path(folder) / "llm.onnx")
+            found = score_texts(bundle, path, texts, most=most, threads=threads)
+        yield _score(rounding, result, found, exact, spent_s)
+
+
+def _score(
+    rounding: Rounding, result: WeightResult, found: TextScore, exact: TextScore, spent_s: float
+) -> RoundingScore:
+    error = float(np.mean([layer.error for layer in result.layers]))
+    size = sum(layer.bytes for layer in result.layers)
+    return RoundingScore(
+        rounding.name, found.perplexity, found.tokens, found.agreement(exact), error, size, round(spent_s, 1)
+    )
+
+
+def roundings_json(scores: Sequence[RoundingScore]) -> dict[str, Any]:
+    """The comparison as one JSON object."""
+    return {"roundings": [asdict(score) for score in scores]}
+
+
+def roundings_table(scores: Sequence[RoundingScore]) -> str:
+    """The comparison as a Markdown table."""
+    lines = ["| weights | perplexity | same likeliest token | error of the weights | size |", "| --- " * 5 + "|"]
+    for s in scores:
+        size = f"{s.weight_bytes / 2**20:.0f} MiB" if s.weight_bytes else ""
+        lines.append(f"| {s.name} | {s.perplexity:.3f} | {s.agreement:.3f} | {s.weight_error:.4f} | {size} |")
+    return "\n".join(lines) + "\n"
