@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mgcc_benchmarks.ablation_arms import CEILINGS, TRAINED_ARMS, Arm, Variant
+from mgcc_benchmarks.ablation_arms import CEILINGS, EXTRA_ARMS, TRAINED_ARMS, Arm, Variant
 from mgcc_benchmarks.bootstrap import DIGITS, NOTHING, RESAMPLES, Tally, bootstrap
 
 SHOWN = (
@@ -50,12 +50,12 @@ def difference(ours: Sequence[Tally], base: Sequence[Tally], *, seed: int) -> di
 
 def summarise_arms(items: Sequence[ItemTallies], *, seed: int = 0) -> dict[str, Any]:
     """Scores of every arm, and each arm against GILL."""
-    arms = (*TRAINED_ARMS, *CEILINGS)
+    arms = (Arm.GILL, *EXTRA_ARMS, *(arm for arm in TRAINED_ARMS if arm is not Arm.GILL), *CEILINGS)
     scores = {a.value: {s: bootstrap(pooled(items, a, s), seed=seed).to_json() for s in SHOWN} for a in arms}
     base = {s: pooled(items, Arm.GILL, s) for s in SHOWN}
     gains = {
         a.value: {s: difference(pooled(items, a, s), base[s], seed=seed) for s in SHOWN}
-        for a in TRAINED_ARMS
+        for a in (*EXTRA_ARMS, *TRAINED_ARMS)
         if a is not Arm.GILL
     }
     return {"scores": scores, "against_gill": gains}
@@ -74,7 +74,15 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
 
 _BAR_PX, _GAP_PX, _GROUP_PX, _HEIGHT_PX, _MARGIN_PX, _FONT_PX = 18, 3, 34, 220, 46, 12
-_COLOURS = ((150, 150, 150), (86, 150, 210), (236, 160, 80), (70, 150, 90), (225, 225, 225), (205, 205, 205))
+_COLOURS = (
+    (150, 150, 150),
+    (176, 160, 190),
+    (86, 150, 210),
+    (236, 160, 80),
+    (70, 150, 90),
+    (225, 225, 225),
+    (205, 205, 205),
+)
 _INK = (30, 30, 30)
 
 

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mgcc_benchmarks.ablation_arms import alignment_folder, grounder_folder
+from mgcc_benchmarks.ablation_arms import Arm, alignment_folder, grounder_folder
 from mgcc_runtime.errors import MgccError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +27,7 @@ class ArmTraining:
     weights: Path  # folder; holds the profile's frozen CLIP beside what is trained
     wanted: str  # the file that it writes
     options: tuple[str, ...]
+    after: str | None = None  # the run whose last checkpoint it goes on from
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,25 @@ class TrainingSteps:
     grounder: int = 1600  # after 600 it finds the objects, and places hardly one
 
 
+_LONGER = 3  # times the steps of GILL, for the arm that shows what more of them would bring
+
+
 def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:
     """All runs, in order. Both kinds of alignment see the same data, steps and seeds."""
     found = []
     for seed in seeds:
-        for refined in (False, True):
-            weights = alignment_folder(folder, refined=refined, seed=seed)
-            blocks = () if refined else ("--cmrm-blocks", "0")
-            name = f"align-{'cmrm' if refined else 'gill'}-{seed}"
-            options = ("--step", "align", "--steps", str(steps.align), "--seed", str(seed), *blocks)
-            found.append(ArmTraining(name, weights, "alignment.safetensors", options))
+        found += [_alignment(folder, arm, seed, steps.align) for arm in (Arm.GILL, Arm.CMRM)]
         options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
         found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), "grounder.safetensors", options))
-    return found
+    longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], _LONGER * steps.align)
+    return [*found, replace(longer, after=f"align-gill-{seeds[0]}")]
+
+
+def _alignment(folder: Path, arm: Arm, seed: int, steps: int) -> ArmTraining:
+    weights = alignment_folder(folder, arm, seed)
+    blocks = () if arm.refined else ("--cmrm-blocks", "0")
+    options = ("--step", "align", "--steps", str(steps), "--seed", str(seed), *blocks)
+    return ArmTraining(weights.name.replace("weights", "align"), weights, "alignment.safetensors", options)
 
 
 def train_arms(
@@ -67,6 +74,7 @@ def train_arms(
             continue
         training.weights.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights / "clip.safetensors", training.weights / "clip.safetensors")
+        _go_on_from(folder, training)
         log = folder / f"{training.name}.log"
         say(f"{training.name}: training, see {log}")
         # the runs lie side by side, so that all share the contexts and features that the first of them reads
@@ -76,3 +84,11 @@ def train_arms(
             done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise TrainingFailed(f"run {training.name} ended with code {done.returncode}; see {log} and start again")
+
+
+def _go_on_from(folder: Path, training: ArmTraining) -> None:
+    """Give the run the checkpoint of the one that it goes on from, where it has none of its own yet."""
+    if training.after is None or (own := folder / training.name / "checkpoint.pt").is_file():
+        return
+    own.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / training.after / "checkpoint.pt", own)

@@ -39,9 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of all arms of the tiny profile, each from another seed."""
     root = tmp_path_factory.mktemp("ablation")
     for seed in SEEDS:
-        for refined in (False, True):
-            model = _with_refiner(load_model("tiny", "random", seed=10 + seed), refined=refined)
-            save_module(Alignment(model), alignment_folder(root, refined=refined, seed=seed) / "alignment.safetensors")
+        for offset, arm in ((10, Arm.GILL), (10, Arm.CMRM), (30, Arm.GILL_LONGER)):
+            model = _with_refiner(load_model("tiny", "random", seed=offset + seed), refined=arm.refined)
+            save_module(Alignment(model), alignment_folder(root, arm, seed) / "alignment.safetensors")
         save_module(
             load_model("tiny", "random", seed=20 + seed).grounder, grounder_folder(root, seed) / "grounder.safetensors"
         )
@@ -70,7 +70,7 @@ def test_each_arm_is_the_reference_with_its_modules(folder: Path) -> None:
     for arm in TRAINED_ARMS:
         model = load_model("tiny")
         single = ArmsPainter(folder, (1,), profile="tiny", steps=4)
-        imagination = single._imaginations[arm.refined, 1]
+        imagination = single._imaginations[alignment_folder(folder, arm, 1)]
         model.llm.image_tokens, model.refiner = imagination.tokens, imagination.refiner
         model.grounder = single._grounders[1]
         expected = ReferencePipeline(model).generate(item.inputs(), seed=5, steps=4, boxes=None if arm.grounded else ())
@@ -85,6 +85,7 @@ def test_arms_differ_by_what_they_are_told(folder: Path) -> None:
     drawn = painter.draw(bench_item(Suite.STORIES, setting_of(Suite.STORIES, "1"), 1), seed=0)
     pictures = {variant: d.image.tobytes() for variant, d in drawn.items()}
     assert pictures[Variant(Arm.GILL, 0)] != pictures[Variant(Arm.CMRM, 0)]
+    assert pictures[Variant(Arm.GILL, 0)] != pictures[Variant(Arm.GILL_LONGER, 0)]
     assert len(drawn[Variant(Arm.TRUE_LAYOUT, None)].boxes) > 0
     assert not drawn[Variant(Arm.TRUE_CAPTION, None)].boxes
     assert pictures[Variant(Arm.TRUE_CAPTION, None)] != pictures[Variant(Arm.TRUE_LAYOUT, None)]
@@ -97,10 +98,13 @@ def test_absent_weights_are_named(tmp_path: Path) -> None:
 
 def test_both_kinds_of_alignment_train_alike(tmp_path: Path) -> None:
     runs = {run.name: run for run in trainings(tmp_path, (4,), TrainingSteps(align=7, grounder=9))}
-    assert list(runs) == ["align-gill-4", "align-cmrm-4", "grounder-4"]
+    assert list(runs) == ["align-gill-4", "align-cmrm-4", "grounder-4", "align-gill-longer-4"]
     assert runs["align-gill-4"].options == (*runs["align-cmrm-4"].options, "--cmrm-blocks", "0")
     assert runs["align-gill-4"].options[2:4] == ("--steps", "7")
     assert runs["grounder-4"].options[2:4] == ("--steps", "9")
+    longer = runs["align-gill-longer-4"]
+    assert longer.options[2:4] == ("--steps", "21") and longer.after == "align-gill-4"
+    assert longer.options[4:] == runs["align-gill-4"].options[4:]
     assert get_profile("story").refiner.cmrm_blocks > 0
 
 
