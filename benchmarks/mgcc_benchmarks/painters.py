@@ -44,13 +44,17 @@ def true_boxes(scene: Scene) -> tuple[LabelledBox, ...]:
     return tuple((thing.label, thing.box) for thing in scene.objects)
 
 
-class BundlePainter:
-    """A bundle, through the public API as a user would run it."""
+def _asked(oracle: Oracle, steps: int | None) -> str:
+    return f"oracle {oracle.value}" + (f", {steps} steps" if steps is not None else "")
 
-    def __init__(self, pipeline: Pipeline, oracle: Oracle) -> None:
-        self.pipeline, self.oracle = pipeline, oracle
+
+class BundlePainter:
+    """A bundle, through the public API as a user would run it. `steps`: of denoising, None for the bundle's default."""
+
+    def __init__(self, pipeline: Pipeline, oracle: Oracle, steps: int | None = None) -> None:
+        self.pipeline, self.oracle, self.steps = pipeline, oracle, steps
         manifest = (pipeline.bundle.root / "manifest.json").read_bytes()
-        self.identity = f"bundle {hashlib.sha256(manifest).hexdigest()[:16]}, oracle {oracle.value}"
+        self.identity = f"bundle {hashlib.sha256(manifest).hexdigest()[:16]}, {_asked(oracle, steps)}"
 
     def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
         side = self.pipeline.bundle.manifest.dimensions.image_px
@@ -60,7 +64,7 @@ class BundlePainter:
                 Box(label, (x1 * side, y1 * side, x2 * side, y2 * side))
                 for label, (x1, y1, x2, y2) in true_boxes(item.target)
             ]
-        result = self.pipeline.generate(item.inputs(), seed=seed, words=words, boxes=boxes)
+        result = self.pipeline.generate(item.inputs(), seed=seed, steps=self.steps, words=words, boxes=boxes)
         found = []
         for box in result.boxes:
             x1, y1, x2, y2 = (v / side for v in box.xyxy)
@@ -71,11 +75,11 @@ class BundlePainter:
 class ReferencePainter:
     """`mgcc_ref` in eager PyTorch, of a profile and a folder of weights."""
 
-    def __init__(self, profile: str, weights: Path | str | None, oracle: Oracle) -> None:
+    def __init__(self, profile: str, weights: Path | str | None, oracle: Oracle, steps: int | None = None) -> None:
         from mgcc_ref.model import load_model
         from mgcc_ref.pipeline import ReferencePipeline
 
-        self.oracle = oracle
+        self.oracle, self.steps = oracle, steps
         folder: Path | Literal["random"] | None = None
         if weights is not None:
             folder = "random" if weights == "random" else Path(weights)
@@ -84,7 +88,7 @@ class ReferencePainter:
         digest = hashlib.sha256()
         for parameter in model.parameters():
             digest.update(parameter.detach().float().sum().numpy().tobytes())
-        self.identity = f"reference {profile} {digest.hexdigest()[:16]}, oracle {oracle.value}"
+        self.identity = f"reference {profile} {digest.hexdigest()[:16]}, {_asked(oracle, steps)}"
 
     def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
         from mgcc_ref.pipeline import GroundedObject
@@ -92,7 +96,7 @@ class ReferencePainter:
         boxes = None
         if self.oracle is Oracle.BOXES:
             boxes = [GroundedObject(label, box, 1.0) for label, box in true_boxes(item.target)]
-        result = self.pipeline.generate(item.inputs(), seed=seed, words=words, boxes=boxes)
+        result = self.pipeline.generate(item.inputs(), seed=seed, steps=self.steps, words=words, boxes=boxes)
         found = tuple((thing.label, thing.box) for thing in result.layout.objects)
         return Drawn(result.image, found, result.text.text if words else None)
 

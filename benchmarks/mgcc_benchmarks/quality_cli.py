@@ -68,6 +68,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=500, metavar="N", help="pictures (default: 500)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of items and noise (default: 0)")
     parser.add_argument("--words", type=int, default=16, metavar="N", help="of text to score; 0: none (default: 16)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of denoising (default: the bundle's or profile's own)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes over a bundle (default: 1)")
     parser.add_argument("--reference", action="store_true", help="draw with mgcc_ref instead of a bundle")
@@ -105,10 +106,10 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         painter: Painter
         if options.reference:
-            painter = ReferencePainter(options.profile, options.weights, oracle)
+            painter = ReferencePainter(options.profile, options.weights, oracle, options.steps)
         else:
             pipeline = stack.enter_context(Pipeline.load(options.bundle, threads=options.threads))
-            painter = BundlePainter(pipeline, oracle)
+            painter = BundlePainter(pipeline, oracle, options.steps)
         records = run_plan(
             plan, painter, find_likeness(), kept=options.resume, progress=Progress().show, scored=_workers(options)
         )
@@ -125,7 +126,9 @@ def _workers(options: argparse.Namespace) -> Callable[[Sequence[int]], Iterator[
         return None
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
     oracle = options.oracle or Oracle.NOTHING
-    return scored_by_workers(_plan(options), options.bundle, oracle, workers=options.workers, threads=threads)
+    return scored_by_workers(
+        _plan(options), options.bundle, oracle, options.steps, workers=options.workers, threads=threads
+    )
 
 
 def _ceiling(options: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +147,8 @@ def _default_name(options: argparse.Namespace) -> str:
         return "quality-ceiling.json"
     drawn_by = f"reference-{options.profile}" if options.reference else options.bundle.resolve().name
     oracle = "-oracle-boxes" if options.oracle else ""
-    name = f"quality-{drawn_by}-{options.suite.value}-{options.setting.value}{oracle}"
+    steps = f"-{options.steps}-steps" if options.steps else ""
+    name = f"quality-{drawn_by}-{options.suite.value}-{options.setting.value}{oracle}{steps}"
     return re.sub(r"[^A-Za-z0-9.+_-]", "_", name) + ".json"
 
 

@@ -20,8 +20,8 @@ from mgcc_runtime import Pipeline
 _STATE: list[tuple[Plan, Painter, Likeness | None]] = []
 
 
-def _open(plan: Plan, bundle: Path, oracle: Oracle, threads: int) -> None:
-    _STATE[:] = [(plan, BundlePainter(Pipeline.load(bundle, threads=threads), oracle), find_likeness())]
+def _open(plan: Plan, bundle: Path, oracle: Oracle, steps: int | None, threads: int) -> None:
+    _STATE[:] = [(plan, BundlePainter(Pipeline.load(bundle, threads=threads), oracle, steps), find_likeness())]
 
 
 def _score(number: int) -> Record:
@@ -30,13 +30,13 @@ def _score(number: int) -> Record:
 
 
 def scored_by_workers(
-    plan: Plan, bundle: Path, oracle: Oracle, *, workers: int, threads: int
+    plan: Plan, bundle: Path, oracle: Oracle, steps: int | None = None, *, workers: int, threads: int
 ) -> Callable[[Sequence[int]], Iterator[Record]]:
     """What `run_plan` takes as `scored`: records in the order in which they are done, the same as one process gives."""
 
     def scored(numbers: Sequence[int]) -> Iterator[Record]:
         context = multiprocessing.get_context("spawn")  # engines' threads do not survive a fork
-        with ProcessPoolExecutor(workers, context, _open, (plan, bundle, oracle, threads)) as pool:
+        with ProcessPoolExecutor(workers, context, _open, (plan, bundle, oracle, steps, threads)) as pool:
             waiting = [pool.submit(_score, number) for number in numbers]
             try:
                 for done in as_completed(waiting):

@@ -110,6 +110,18 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_steps_are_drawn_and_never_mixed(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, out = tmp_path / "kept.jsonl", tmp_path / "r.json"
+    shared = ["--bundle", str(tiny_bundle), "--items", "1", "--words", "0", "--out", str(out), "--resume", str(kept)]
+    assert main([*shared, "--steps", "2"]) == 0
+    assert json.loads(out.read_text())["run"]["painter"].endswith(", 2 steps")
+    assert main([*shared, "--steps", "3"]) == 2
+    assert "another painter" in capsys.readouterr().err
+    assert main([*shared[:-2], "--steps", "0"]) == 2
+    assert "steps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_workers_score_as_one_process_does(tiny_bundle: Path, tmp_path: Path) -> None:
     found = []
     for name, more in (("one", []), ("two", ["--workers", "2", "--threads", "1"])):
