@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mgcc_benchmarks.ablation_arms import CEILINGS, EXTRA_ARMS, TRAINED_ARMS, Arm, Variant
+from mgcc_benchmarks.ablation_arms import CEILINGS, Arm, Variant
 from mgcc_benchmarks.bootstrap import DIGITS, NOTHING, RESAMPLES, Tally, bootstrap
 
 SHOWN = (
@@ -50,13 +50,12 @@ def difference(ours: Sequence[Tally], base: Sequence[Tally], *, seed: int) -> di
 
 def summarise_arms(items: Sequence[ItemTallies], *, seed: int = 0) -> dict[str, Any]:
     """Scores of every arm, and each arm against GILL."""
-    arms = (Arm.GILL, *EXTRA_ARMS, *(arm for arm in TRAINED_ARMS if arm is not Arm.GILL), *CEILINGS)
-    scores = {a.value: {s: bootstrap(pooled(items, a, s), seed=seed).to_json() for s in SHOWN} for a in arms}
+    scores = {a.value: {s: bootstrap(pooled(items, a, s), seed=seed).to_json() for s in SHOWN} for a in Arm}
     base = {s: pooled(items, Arm.GILL, s) for s in SHOWN}
     gains = {
         a.value: {s: difference(pooled(items, a, s), base[s], seed=seed) for s in SHOWN}
-        for a in (*EXTRA_ARMS, *TRAINED_ARMS)
-        if a is not Arm.GILL
+        for a in Arm
+        if a is not Arm.GILL and a not in CEILINGS
     }
     return {"scores": scores, "against_gill": gains}
 

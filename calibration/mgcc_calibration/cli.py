@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def _perplexity(options: argparse.Namespace) -> int:
 def _roundings(options: argparse.Namespace) -> int:
     from mgcc_calibration.data import CalibrationData
     from mgcc_calibration.perplexity import story_texts
-    from mgcc_calibration.roundings import compare_roundings, roundings_json, roundings_table
+    from mgcc_calibration.roundings import compare_roundings, roundings_table
 
     if options.out:
         check_output(options.out, ".json")
@@ -234,7 +235,8 @@ def _roundings(options: argparse.Namespace) -> int:
         )
     )  # fmt: skip
     if options.out:
-        write_atomically(options.out, (json.dumps(roundings_json(scores), indent=2) + "\n").encode())
+        found = {"roundings": [asdict(score) for score in scores]}
+        write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
     print(roundings_table(scores), end="")
     return EXIT_DONE
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class RoundingScore:
     perplexity: float
     tokens: int  # that were predicted
     agreement: float  # share of positions with the same likeliest token as in fp32
-    weight_error: float  # of all rounded weights, mean of their relative L2
+    weight_error: float  # of the weights as they were rounded (by AWQ: scaled before), mean of their relative L2
     weight_bytes: int  # of the rounded weights; 0 for fp32
     rounding_s: float  # what rounding took
 
@@ -101,11 +100,6 @@ def _score(
     return RoundingScore(
         rounding.name, found.perplexity, found.tokens, found.agreement(exact), error, size, round(spent_s, 1)
     )
-
-
-def roundings_json(scores: Sequence[RoundingScore]) -> dict[str, Any]:
-    """The comparison as one JSON object."""
-    return {"roundings": [asdict(score) for score in scores]}
 
 
 def roundings_table(scores: Sequence[RoundingScore]) -> str:
