@@ -46,9 +46,9 @@ _COPIES_OF_LARGEST_STAGE = 3
 #: Of a streamed model: of a stage, whose module goes before its graph is run, and of a block or the table.
 _STREAMED_COPIES = 3
 _SEGMENT_COPIES = 5
-#: Activations at once for each pixel of the picture. Measured: Stable Diffusion's VAE decoder at 512x512, 3.6 GB. Its
-#: UNet took 12.9 GB to compare in fp32; its scan was ended at 20.7 GB and growing, so that this is a guess from above.
-_PIXEL_BYTES = {"unet": 40_000, "unet_plain": 40_000, "vae_decoder": 15_000}
+#: Activations at once for each pixel of the picture. Measured: Stable Diffusion's VAE decoder at 512x512, 3.6 GB; its
+#: UNet with GLIGEN's gates, whole build in fp16, 14.6 GiB, of which three copies of the weights are 12.
+_PIXEL_BYTES = {"unet": 6_000, "unet_plain": 6_000, "vae_decoder": 15_000}
 _GRAPH_BYTES = 150_000  # nodes and shapes of a stage
 _GOLDEN_BYTES = 4 * 2**20
 #: Of a runtime that has the bundle open: interpreter, engine and activations, beside weights and cache.
