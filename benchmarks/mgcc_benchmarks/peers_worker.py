@@ -1,8 +1,8 @@
 """One side of a comparison, in a process of its own: it loads, waits, and does the work when asked.
 
-So no two sides share a thread pool, an allocator or an environment, and the one that waits uses no processor. Imports
-nothing but numpy and the standard library until the side is known: it runs in the peers' environments, too.
-The parent writes one JSON object a line, the worker answers each with one.
+So no two sides share a thread pool, an allocator or an environment, and the one that waits uses no processor once its
+idle threads have stopped spinning, which is waited for. Imports nothing but numpy and the standard library until the
+side is known: it runs in the peers' environments, too. The parent writes one JSON object a line, the worker answers each with one.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from mgcc_calibration.data import CalibrationData
@@ -15,9 +16,22 @@ from mgcc_calibration.graph import Graph
 from mgcc_calibration.layers import Layer, find_layers, find_residuals
 from mgcc_calibration.plan import Plan, PlanOptions, make_plan
 from mgcc_calibration.qdq import write_qdq
+from mgcc_calibration.sensitivity import (
+    LayerError,
+    keep_worst,
+    layer_errors,
+    main_outputs,
+    signal_to_noise_db,
+    spread,
+    stage_error,
+)
 from mgcc_calibration.smooth import apply_factors
 from mgcc_runtime.contract import StageSpec
 
+#: Of the tolerance, what 8 bits may use on the calibration data: rounding the rest to fp16 and other lengths want some,
+#: and the second is for stages where they want more.
+MARGINS = (0.9, 0.6)
+COMPARED = 6  # samples that errors are measured on
 #: The first opset whose QuantizeLinear takes fp16; TensorRT 10.3 reads it too.
 HALF_OPSET = 19
 
@@ -78,21 +92,63 @@ def raise_opset(graph: Graph, opset: int) -> Graph:
     return Graph(ir.to_proto(model))
 
 
-def static_quantiser(
-    source: Path, spec: StageSpec, data: CalibrationData, options: PlanOptions | None = None
-) -> Callable[[Path, Path], Plan]:
-    """A function (fp16 graph in, W8A8 graph over fp16 out) with ranges of the fp32 graph at `source`.
+def static_quantisers(
+    source: Path, spec: StageSpec, data: CalibrationData, limit: float, options: PlanOptions | None = None
+) -> tuple[Callable[[Path, Path], str | None], ...]:
+    """Functions (fp16 graph in, W8A8 graph over fp16 out) with ranges of the fp32 graph at `source`.
 
-    The data is checked at once (DataError); ranges are found at the first call. The function returns the plan.
+    The first takes all layers; each further one keeps the most sensitive in fp16, so many that the stage's output comes
+    within a share (MARGINS) of the relative L2 error `limit` on the calibration data. They return what was kept, in
+    words, or None where nothing would be left. The data is checked at once (DataError), ranges are found when first
+    asked for.
     """
     data.check(spec)
-    made: list[Plan] = []
+    layers = _SparedLayers(source, spec, data, options or PlanOptions())
 
-    def quantise(twin: Path, target: Path) -> Plan:
-        if not made:
-            made.append(make_plan(Graph.load(source), lambda: data.samples(spec.name), options or PlanOptions()))
-        plan = transfer(made[0], raise_opset(Graph.load(twin), HALF_OPSET))
+    def quantise(twin: Path, target: Path, margin: float | None) -> str | None:
+        plan = layers.plan(None if margin is None else margin * limit)
+        plan = transfer(plan, raise_opset(Graph.load(twin), HALF_OPSET))
+        if not plan.layers:
+            return None
         write_qdq(plan).save(target)
-        return plan
+        return _spared(plan, layers.every)
 
-    return quantise
+    return tuple(partial(quantise, margin=margin) for margin in (None, *MARGINS))
+
+
+class _SparedLayers:
+    """One stage's plan with all layers, and with fewer for a budget; found when asked for, kept for the next budget."""
+
+    def __init__(self, source: Path, spec: StageSpec, data: CalibrationData, options: PlanOptions) -> None:
+        self._source, self._spec, self._samples, self._options = source, spec, partial(data.samples, spec.name), options
+
+    @cached_property
+    def whole(self) -> Plan:
+        return make_plan(Graph.load(self._source), self._samples, self._options)
+
+    @property
+    def every(self) -> int:
+        """How many layers any rule lets be quantised."""
+        return len(self.whole.layers)
+
+    @cached_property
+    def _errors(self) -> list[LayerError]:
+        return layer_errors(self.whole, self._spec, self._samples, count=COMPARED)
+
+    def plan(self, error: float | None) -> Plan:
+        """For a relative L2 error of the stage's output; None for all layers, whatever they cost."""
+        if error is None:
+            return self.whole
+        outputs, chosen = main_outputs(self._spec), spread(self._samples, COMPARED)
+
+        def quality(graph: Graph) -> float:
+            return signal_to_noise_db(stage_error(graph, self.whole.graph, outputs, chosen))
+
+        return keep_worst(self.whole, self._errors, quality, signal_to_noise_db(error)).plan
+
+
+def _spared(plan: Plan, every: int) -> str:
+    kept = every - len(plan.layers)
+    if not kept:
+        return ""
+    return f"8 bits in {len(plan.layers)} of {every} layers: the others would cost most and miss the tolerance"

@@ -29,7 +29,7 @@ from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule
-from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Vision
+from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Tolerance, Vision
 from mgcc_runtime.contract import stages
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
@@ -188,7 +188,7 @@ def _manifest(
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         requires=REQUIRES if recipe.form is Form.ONNX else {"runtime": REQUIRES["runtime"]},
         memory_estimate_bytes=estimate_build(profile, options.stages, recipe).device_memory_bytes,
-        tolerances={name: tolerance_of(name, precision) for name, precision in precisions.items()},
+        tolerances={name: _tolerance(name, built) for name, built in done.items()},
         request_tolerance=request_tolerance(min(precisions.values(), key=LADDER.index), random_weights=random),
     )
 
@@ -205,7 +205,7 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
         export_s=built.export_s,
         validate_s=built.validate_s,
         from_cache=cached,
-        tolerance=tolerance_of(stage.name, _precision(built)),
+        tolerance=_tolerance(stage.name, built),
         note="; ".join(filter(None, (compared, built.lowered.note if built.lowered else ""))),
         parity=built.parity,
         lowered=built.lowered,
@@ -216,6 +216,12 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
 def _precision(built: BuiltStage) -> Precision:
     """The precision in effect, which may be higher than the one asked for."""
     return Precision(built.lowered.precision) if built.lowered else Precision.FP32
+
+
+def _tolerance(stage: str, built: BuiltStage) -> Tolerance:
+    """What the stage was held to, and is on the device."""
+    lowered = built.lowered.tolerance if built.lowered else None
+    return lowered or tolerance_of(stage, _precision(built))
 
 
 def _peak_memory_bytes() -> int:

@@ -16,7 +16,7 @@ from mgcc_export.reference import reference_cases
 from mgcc_export.stage_build import Progress, StageBuilder, cases_of
 from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import ExampleMaker, Stage, collect_stages
-from mgcc_export.targets import Precision, Target, choose_recipe, tolerance_of
+from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_export.tensorrt_build import Profile, profiles_of
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_ref.config import get_profile
@@ -71,9 +71,8 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
         arrays |= {f"out.{n}": v for n, v in case.outputs.items()}
         np.savez(folder / f"case-{number}.npz", allow_pickle=False, **arrays)
     (folder / "data_loader.py").write_text(_LOADER, encoding="utf-8")
-    return folder, polygraphy_command(
-        folder, options.recipe.target, profiles_of(stage.spec, stage.axes), tolerance_of(name, lowered.precision)
-    )
+    profiles = profiles_of(stage.spec, stage.axes)
+    return folder, polygraphy_command(folder, options.recipe.target, profiles, lowered.tolerance)
 
 
 def _opened(options: BuildOptions, name: str) -> tuple[Stage, ExampleMaker, list[dict[str, int]]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgcc_export.tensorrt_build import EngineBuild
+from mgcc_runtime.manifest import Tolerance
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,15 @@ class LowReport:
     command: str = ""  # the same engine by NVIDIA's tool
     wider: tuple[str, ...] = ()  # weights with more bits than the precision says
     remarks: tuple[str, ...] = ()  # what else was kept wider so that the precision holds, and why
+    tolerance: Tolerance | None = None  # that it was held to; None for its precision's
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LowReport:
         """Rebuild from `dataclasses.asdict`."""
         engine = EngineBuild(**values["engine"]) if values["engine"] else None
+        tolerance = Tolerance(**values["tolerance"]) if values["tolerance"] else None
         lists = {name: tuple(values[name]) for name in ("reasons", "kept", "wider", "remarks")}
-        return cls(**{**values, **lists, "engine": engine})
+        return cls(**{**values, **lists, "engine": engine, "tolerance": tolerance})
 
     @property
     def note(self) -> str:

@@ -19,14 +19,16 @@ from mgcc_export.graph_files import load_graph, save_graph
 from mgcc_export.half_emulation import write_emulated
 from mgcc_export.ranges import Feeds, RangeScan, scan_ranges
 from mgcc_export.reference import ReferenceCase, compare_graph
-from mgcc_export.targets import Precision, fallbacks, tolerance_of
+from mgcc_export.targets import Precision, calibrated_tolerance, fallbacks, tolerance_of
 from mgcc_export.validate import TensorParity
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_export.weight_search import search_wider
 from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.manifest import Tolerance
 
-#: (fp16 or fp32 graph in, graph out): what a quantiser of another package is, calibrated or not.
-Quantise = Callable[[Path, Path], object]
+#: (fp16 graph in, graph with 8-bit weights and activations out): what a quantiser with calibrated ranges is. Returns
+#: what it kept in fp16, for the report, and "" for nothing; None where nothing would be left in 8 bits.
+Quantise = Callable[[Path, Path], str | None]
 
 _BITS = {Precision.INT8: Bits.EIGHT, Precision.INT4: Bits.FOUR}
 
@@ -41,6 +43,7 @@ class Lowered:
     half_cache: bool
     nodes: dict[str, int]  # element type -> nodes that give it
     parity: list[TensorParity]
+    tolerance: Tolerance
     wider: tuple[str, ...] = ()  # weights with more bits than the precision says
     remarks: tuple[str, ...] = ()  # what was kept wider so that the precision holds, and why
 
@@ -52,7 +55,7 @@ class _Attempt:
     keep: tuple[str, ...]  # nodes in fp32
     wider: tuple[str, ...] = ()
     remark: str = ""
-    quantiser: Quantise | None = None  # instead of rounding weights to nearest
+    quantiser: Quantise | None = None  # of weights and activations, instead of rounding weights to nearest
 
 
 def lower_stage(
@@ -62,32 +65,36 @@ def lower_stage(
     wanted: Precision,
     cases: Sequence[ReferenceCase],
     captured: Iterable[Feeds] = (),
-    quantise: Mapping[Precision, Quantise] | None = None,
+    quantise: Sequence[Quantise] = (),
 ) -> Lowered:
     """Write the stage of the fp32 graph `source` to `target` at `wanted` precision, or the next that holds.
 
     `cases` are PyTorch's own inputs and outputs; they and the `captured` inputs are scanned for what fp16 cannot
-    hold. `quantise`: for a precision, a quantiser to use instead of rounding weights to nearest.
+    hold. `quantise`: for int8, quantisers to try before rounding weights to nearest, the boldest first.
     """
     scan = scan_ranges(source, [case.feeds for case in cases] + list(captured))
-    work = _Work(source, target, spec, cases, scan, _half_boundary(spec, scan), quantise or {})
+    work = _Work(source, target, spec, cases, scan, _half_boundary(spec, scan), quantise)
     reasons: list[str] = []
     for precision in fallbacks(wanted):
         first = ""
         for attempt in work.attempts(precision):
-            if not work.write(precision, attempt):
+            remark = work.write(precision, attempt)
+            if remark is None:
+                if attempt.quantiser:
+                    continue
                 first = first or f"{precision}: no weight is of a form that takes it"
                 break
+            limit = work.tolerance(precision, attempt)
             try:
-                parity, boundary = work.compare(precision)
+                parity, boundary = work.compare(precision, limit)
             except ValueMismatchError as error:
                 if precision is Precision.FP32:
                     raise
                 first = first or f"{precision}: {_measured(error)}"
                 continue
-            remarks = (attempt.remark,) if attempt.remark else ()
-            nodes = node_types(target)
-            return Lowered(precision, tuple(reasons), scan, bool(boundary), nodes, parity, attempt.wider, remarks)
+            remarks = (remark,) if remark else ()
+            nodes, wider = node_types(target), attempt.wider
+            return Lowered(precision, tuple(reasons), scan, bool(boundary), nodes, parity, limit, wider, remarks)
         reasons.append(first)
     raise AssertionError("the ladder ends with fp32")
 
@@ -102,14 +109,15 @@ class _Work:
     cases: Sequence[ReferenceCase]
     scan: RangeScan
     half: tuple[str, ...]  # inputs and outputs in fp16
-    quantise: Mapping[Precision, Quantise]
+    quantise: Sequence[Quantise]
 
     def attempts(self, precision: Precision) -> Iterator[_Attempt]:
         """The plain way; asked for more, since that missed, those that keep something wider."""
         keep = self.scan.keep
         alone = ""
-        if quantiser := self.quantise.get(precision):
-            yield _Attempt(keep, quantiser=quantiser)
+        if precision is Precision.INT8 and self.quantise:
+            for quantiser in self.quantise:
+                yield _Attempt(keep, quantiser=quantiser)
             alone = f"{precision} weights alone: with 8-bit activations too it misses the tolerance"
         yield _Attempt(keep, remark=alone)
         if precision is Precision.FP16:
@@ -128,29 +136,31 @@ class _Work:
                 )
                 yield _Attempt(keep, found.wider, "; ".join(filter(None, (alone, remark))))
 
-    def write(self, precision: Precision, attempt: _Attempt) -> bool:
-        """Write the stage; False if the graph has no weight for the precision."""
+    def tolerance(self, precision: Precision, attempt: _Attempt) -> Tolerance:
+        """What an attempt is held to."""
+        return calibrated_tolerance(self.spec.name) if attempt.quantiser else tolerance_of(self.spec.name, precision)
+
+    def write(self, precision: Precision, attempt: _Attempt) -> str | None:
+        """Write the stage; what the report is to say of it, None if the graph has no weight for the precision."""
         self.target.with_name(f"{self.target.name}.data").unlink(missing_ok=True)
         if precision is Precision.FP32:
             save_graph(load_graph(self.source), self.target)
-            return True
+            return attempt.remark
         if precision is Precision.FP16:
             write_half(self.source, self.target, attempt.keep, self.half)
-            return True
+            return attempt.remark
         with self._half_graph(attempt.keep) as between:
             if attempt.quantiser:
-                attempt.quantiser(between, self.target)
-                return True
+                return attempt.quantiser(between, self.target)
             found = write_quantised(between, self.target, _BITS[precision], attempt.wider)
-            return bool(found.four if precision is Precision.INT4 else found.eight)
+            return attempt.remark if (found.four if precision is Precision.INT4 else found.eight) else None
 
-    def compare(self, precision: Precision) -> tuple[list[TensorParity], tuple[str, ...]]:
+    def compare(self, precision: Precision, limit: Tolerance) -> tuple[list[TensorParity], tuple[str, ...]]:
         """Parity with PyTorch, every fp16 result rounded, and the fp16 inputs and outputs; ValueMismatchError."""
         emulated = self.target.with_name(f".{self.target.stem}.emulated.onnx")
         boundary = self.half if precision is not Precision.FP32 else ()
         try:
             write_emulated(self.target, emulated)
-            limit = tolerance_of(self.spec.name, precision)
             return compare_graph(emulated, self.target, self.spec, self.cases, limit, boundary), boundary
         finally:
             for path in emulated.parent.glob(f"{emulated.name}*"):

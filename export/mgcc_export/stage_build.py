@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key
 from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage, value_cases
-from mgcc_export.targets import Form, Precision, Recipe, Target
+from mgcc_export.targets import Form, Precision, Recipe, Target, calibrated_tolerance
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_export.to_onnx import export_stage
 from mgcc_export.validate import validate_stage
@@ -192,18 +192,19 @@ class StageBuilder:
 
         yield from CalibrationData.open(self.captured).samples(stage.name)
 
-    def _quantisers(self, stage: Stage, source: Path) -> dict[Precision, Quantise]:
+    def _quantisers(self, stage: Stage, source: Path) -> Sequence[Quantise]:
         """On a Jetson int8 is weights and activations, where there is calibration data to take their ranges from.
 
         Not so for the language model, whose decode steps wait for weights alone, nor on RTX, whose int8 kernels
         take weights alone.
         """
         if self.recipe.target is not Target.JETSON or self.captured is None or stage.name == "llm":
-            return {}
+            return ()
         from mgcc_calibration.data import CalibrationData
-        from mgcc_calibration.transfer import static_quantiser
+        from mgcc_calibration.transfer import static_quantisers
 
-        return {Precision.INT8: static_quantiser(source, stage.spec, CalibrationData.open(self.captured))}
+        limit = calibrated_tolerance(stage.name).relative_l2
+        return static_quantisers(source, stage.spec, CalibrationData.open(self.captured), limit)
 
 
 def engine_job(stage: Stage, recipe: Recipe, graph: Path) -> EngineJob:
@@ -251,4 +252,5 @@ def _report(lowered: Lowered) -> LowReport:
         half_cache=lowered.half_cache,
         wider=lowered.wider,
         remarks=lowered.remarks,
+        tolerance=lowered.tolerance,
     )

@@ -13,7 +13,7 @@ from mgcc_export import targets
 from mgcc_export.errors import AxisMismatchError, ValueMismatchError
 from mgcc_export.lower import between, lower_stage
 from mgcc_export.reference import ReferenceCase, compare_graph, reference_cases
-from mgcc_export.targets import TOLERANCES, Precision, fallbacks, tolerance_of
+from mgcc_export.targets import TOLERANCES, Precision, calibrated_tolerance, fallbacks, tolerance_of
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_runtime.manifest import Tolerance
 
@@ -76,13 +76,20 @@ def test_another_quantiser_can_stand_in(toy: Toy, toy_graph: Path, cases: list[R
     """The seam for calibrated quantisers: ONNX in, ONNX out."""
     seen: list[Path] = []
 
-    def quantise(source: Path, target: Path) -> None:
+    def nothing_left(source: Path, target: Path) -> None:
+        seen.append(source)
+
+    def quantise(source: Path, target: Path) -> str:
         seen.append(source)
         assert TensorProto.FLOAT16 in types(source).values()
         write_quantised(source, target, Bits.EIGHT)
+        return "one spared"
 
-    lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT8, cases, quantise={Precision.INT8: quantise})
-    assert len(seen) == 1
+    found = lower_stage(
+        toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT8, cases, quantise=(nothing_left, quantise)
+    )
+    assert len(seen) == 2 and found.remarks == ("one spared",)
+    assert found.tolerance == calibrated_tolerance("toy")
 
 
 def test_where_the_quantiser_misses_weights_alone_are_tried(
@@ -91,16 +98,16 @@ def test_where_the_quantiser_misses_weights_alone_are_tried(
     monkeypatch.setattr("mgcc_export.weight_only.LEAST_ELEMENTS", 16)
     monkeypatch.setattr("mgcc_export.weight_only.LEAST_CHANNELS", 4)
 
-    def spoil(source: Path, target: Path) -> None:
+    def spoil(source: Path, target: Path) -> str:
         model = onnx.load(source)
         for weight in model.graph.initializer:
             if weight.data_type == TensorProto.FLOAT16:
                 weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
         onnx.save(model, target)
+        return ""
 
-    found = lower_stage(
-        toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT8, cases, quantise={Precision.INT8: spoil}
-    )
+    found = lower_stage(toy_graph, tmp_path / "toy.onnx", toy.spec, Precision.INT8, cases, quantise=(spoil, spoil))
+    assert found.tolerance == TOLERANCES[Precision.INT8]
     assert (found.precision, found.reasons) == (Precision.INT8, ())
     assert "weights alone" in found.remarks[0] and TensorProto.INT8 in types(tmp_path / "toy.onnx").values()
 
