@@ -2,7 +2,9 @@
 
 So no two sides share a thread pool, an allocator or an environment, and the one that waits uses no processor once its
 idle threads have stopped spinning, which is waited for. Imports nothing but numpy and the standard library until the
-side is known: it runs in the peers' environments, too. The parent writes one JSON object a line, the worker answers each with one.
+side is known: it runs in the peers' environments, too.
+
+The parent writes one JSON object a line, the worker answers each with one.
 """
 
 from __future__ import annotations

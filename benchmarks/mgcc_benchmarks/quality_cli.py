@@ -173,14 +173,15 @@ class Progress:
 
     _QUIET_S = 30.0
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "pictures") -> None:
+        self._what = what
         self._started_s = self._said_s = time.monotonic()
         self._terminal = sys.stderr.isatty()
 
     def show(self, done: int, total: int) -> None:
         now_s = time.monotonic()
         left_min = (now_s - self._started_s) / done * (total - done) / 60
-        text = f"{done} of {total} pictures, {left_min:.1f} min left"
+        text = f"{done} of {total} {self._what}, {left_min:.1f} min left"
         if self._terminal:
             print(f"\r\033[K{text}", end="" if done < total else "\n", file=sys.stderr, flush=True)
         elif now_s - self._said_s > self._QUIET_S:
