@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ MANIFEST = "calibration.json"
 SCHEMA = 1
 #: Inputs that may rightly be the same in every sample: a setting, and a layout without objects.
 _MAY_BE_CONSTANT = {"guidance", "boxes", "box_mask", "phrase_embeddings"}
+#: Inputs that are made once a request: the same in all samples of one.
+_OF_A_REQUEST = {"conditioning"}
 _AGAIN = "capture it again with `python -m mgcc_calibration capture`"
 
 
@@ -98,7 +100,8 @@ class CalibrationData:
 
     def check(self, spec: StageSpec) -> int:
         """The number of samples; DataError with the reason if the stage cannot be calibrated from them."""
-        return check_samples(spec, self.samples(spec.name))
+        requests = {entry.request for entry in self.manifest.stages.get(spec.name, ())}
+        return check_samples(spec, self.samples(spec.name), requests=len(requests))
 
 
 class _Spread:
@@ -117,12 +120,16 @@ class _Spread:
         return self.values > 0 and self.low == self.high
 
 
-def check_samples(spec: StageSpec, samples: Iterator[Feeds]) -> int:
-    """Refuse, with the reason, what a range cannot be taken from: no samples, NaN, infinity, or nothing that varies."""
+def check_samples(spec: StageSpec, samples: Iterator[Feeds], *, requests: int = 1) -> int:
+    """The number of samples, which come from `requests` requests.
+
+    DataError with the reason for what a range cannot be taken from: no samples, an absent input, NaN, infinity, or an
+    input that should vary and does not, within its samples or from one to the next.
+    """
     floats = [t.name for t in spec.inputs if t.dtype is DType.FLOAT32]
     spreads = {name: _Spread() for name in floats}
     first: Feeds | None = None
-    count, differs = 0, False
+    count, same = 0, {t.name for t in spec.inputs}
     for count, feeds in enumerate(samples, 1):
         if missing := [t.name for t in spec.inputs if t.name not in feeds]:
             raise DataError(f"sample {count} of stage {spec.name} has no {', '.join(missing)}; {_AGAIN}")
@@ -134,15 +141,41 @@ def check_samples(spec: StageSpec, samples: Iterator[Feeds]) -> int:
                 )
             spreads[name].add(feeds[name])
         first = first or feeds
-        differs = differs or any(not np.array_equal(feeds[n], first[n]) for n in first)
+        same = {name for name in same if np.array_equal(feeds[name], first[name])}
     if count == 0:
         raise DataError(f"there is no calibration data of stage {spec.name}; {_AGAIN}")
+    _check_spreads(spec, spreads, count)
+    filled = {name for name, spread in spreads.items() if spread.values}  # the cache before a prefill holds nothing
+    _check_differences(spec, same, filled, count, requests)
+    return count
+
+
+def _check_spreads(spec: StageSpec, spreads: Mapping[str, _Spread], count: int) -> None:
+    """DataError for an input that is one number throughout and should not be."""
     for name, spread in spreads.items():
         if spread.constant and name not in _MAY_BE_CONSTANT and not (name == "timestep" and count == 1):
             raise DataError(
                 f"{name} of stage {spec.name} is {spread.low:g} throughout its {count} samples, expected values that "
                 f"vary; {_AGAIN} and with more requests or steps"
             )
-    if count > 1 and not differs:
+
+
+def _check_differences(
+    spec: StageSpec, same: Collection[str], filled: Collection[str], count: int, requests: int
+) -> None:
+    """DataError for equal samples, and for an input that is the `same` in all of them and should differ.
+
+    Of the inputs, `filled` alone are held to that: floats that hold something. Masks are rightly the same for texts of
+    one length.
+    """
+    if count == 1:
+        return
+    if len(same) == len(spec.inputs):
         raise DataError(f"all {count} samples of stage {spec.name} are equal, expected different ones; {_AGAIN}")
-    return count
+    settled = _MAY_BE_CONSTANT | (_OF_A_REQUEST if requests == 1 else set())
+    for tensor in spec.inputs:
+        if tensor.name in same and tensor.name in filled and tensor.name not in settled:
+            raise DataError(
+                f"{tensor.name} of stage {spec.name} is the same in all {count} samples, expected it to differ; "
+                f"{_AGAIN} from requests that differ"
+            )

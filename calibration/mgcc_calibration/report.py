@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from mgcc_runtime.files import read_json, write_atomically
 
 _MIB = 2**20
 _NOT_MEASURED = "not measured"
+_MEASUREMENT = ("suite", "setting", "items")  # fields of a StoryBench result: scores are compared where these agree
+_MEASURE_AGAIN = "measure both bundles with benchmarks/quality.py and the same options, and give the files it writes"
+_SHOWN = 80  # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,80 @@ def write_report(values: Mapping[str, Any], bundle: Path) -> tuple[Path, Path]:
 
 
 def add_storybench(bundle: Path, before: Path, after: Path) -> tuple[Path, Path]:
-    """Enter StoryBench's scores before and after (JSON of benchmarks/quality.py) into the report beside `bundle`."""
+    """Enter StoryBench's scores before and after (JSON of benchmarks/quality.py) into the report beside `bundle`.
+
+    InputError, and the report stays as it is, if one is no such result or the two are not of the same measurement.
+    """
     values = read_json(report_paths(bundle)[0], "calibration report")
-    scores = {"before": read_json(before, "StoryBench result"), "after": read_json(after, "StoryBench result")}
-    for name, result in scores.items():
-        if not isinstance(result, dict) or not isinstance(result.get("scores"), dict):
-            raise InputError(
-                f"the StoryBench result {name} has no scores; give what benchmarks/quality.py --json prints"
-            )
+    scores = {"before": _storybench_result(before), "after": _storybench_result(after)}
+    if any(scores["before"][name] != scores["after"][name] for name in _MEASUREMENT):
+        told = [", ".join(f"{name} {result[name]}" for name in _MEASUREMENT) for result in scores.values()]
+        raise InputError(
+            f"the StoryBench results are not of the same measurement: {before} is of {told[0]}, {after} of {told[1]}, "
+            f"expected the same {', '.join(_MEASUREMENT)} in both; {_MEASURE_AGAIN}"
+        )
     values["storybench"] = scores
     return write_report(values, bundle)
+
+
+def _storybench_result(path: Path) -> dict[str, Any]:
+    """The result in the file; InputError with what it holds instead if benchmarks/quality.py did not write it."""
+    result = read_json(path, "StoryBench result")
+    if not isinstance(result, dict):
+        raise _no_result(path, f"is a {type(result).__name__}", "an object")
+    for name, (fits, expected) in _RESULT_FIELDS.items():
+        if name not in result:
+            raise _no_result(path, f"has no {name}", expected)
+        if not fits(result[name]):
+            raise _no_result(path, f"has {_short(result[name])} as its {name}", expected)
+    for name, score in result["scores"].items():
+        if not _is_score(score):
+            expected = "an object with a number or null as its value, and two of them as its ci95"
+            raise _no_result(path, f"has {_short(score)} as its score {name}", expected)
+    return result
+
+
+def _no_result(path: Path, came: str, expected: str) -> InputError:
+    return InputError(f"StoryBench result {path} {came}, expected {expected}; {_MEASURE_AGAIN}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: object) -> bool:
+    """A finite one that a float can hold: JSON's integers have no end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_score(score: object) -> bool:
+    """As quality.py writes a score: null stands for what was not measured."""
+    if not isinstance(score, dict) or "value" not in score:
+        return False
+    interval = score.get("ci95")
+    if interval is None:
+        interval = [None, None]
+    if not isinstance(interval, list) or len(interval) != 2 or interval.count(None) == 1:
+        return False
+    return all(number is None or _is_number(number) for number in (score["value"], *interval))
+
+
+#: What a StoryBench result must hold: field -> (whether a value fits, what is expected).
+_RESULT_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "suite": (_is_text, "a suite's name"),
+    "setting": (_is_text, "a setting's name"),
+    "items": (_is_count, "how many pictures were scored, at least 1"),
+    "scores": (lambda value: isinstance(value, dict) and bool(value), "an object of scores by name"),
+}
 
 
 def markdown(values: Mapping[str, Any]) -> str:

@@ -144,8 +144,8 @@ class SearchResult:
 def keep_worst(plan: Plan, errors: Collection[LayerError], quality: Quality, least: float) -> SearchResult:
     """Keep the most sensitive layers in higher precision until `quality` is `least` or more.
 
-    Bisection over how many: each trial measures the real graph, and the answer is one that was measured.
-    BudgetError if the budget is missed with all layers kept.
+    Bisection over how many: each trial measures the real graph, and the answer is one that was measured; `plan` itself
+    where that passes. BudgetError if the budget is missed with all layers kept.
     """
     order = [e.layer for e in sorted(errors, key=lambda e: (-e.error, e.layer))]
     trials: dict[int, float] = {}
@@ -155,8 +155,10 @@ def keep_worst(plan: Plan, errors: Collection[LayerError], quality: Quality, lea
             trials[kept] = quality(write_qdq(plan.without(set(order[:kept]), "")))
         return trials[kept]
 
-    low, high = 0, len(order)
-    if tried(0) < least and tried(high) < least:
+    if tried(0) >= least:  # bisection would look at other numbers first, and quality need not rise with each
+        return SearchResult(plan, (Trial(0, tried(0)),), least)
+    low, high = 1, len(order)
+    if tried(high) < least:
         raise BudgetError(
             f"with all {high} layers in higher precision the quality is {tried(high):.4g}, expected at least "
             f"{least:g}; the budget is too tight for this measure, or the measure is not of this stage"

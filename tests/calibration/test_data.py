@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,33 @@ def spoilt(data: CalibrationData, change: str) -> Iterator[dict[str, np.ndarray]
 def test_faulty_data_is_refused_with_the_reason(bundle, data, change, reason):
     with pytest.raises(DataError, match=reason):
         check_samples(stage(bundle.manifest.dimensions, "unet"), spoilt(data, change))
+
+
+@pytest.mark.parametrize("name", ["latents", "conditioning"])
+def test_an_input_that_is_the_same_in_every_sample_is_refused_by_name(bundle, data, name):
+    """Though it varies within a sample, and all other inputs differ."""
+    once = next(data.samples("unet"))[name]
+    assert once.min() < once.max()
+    spec, stuck = stage(bundle.manifest.dimensions, "unet"), ({**feeds, name: once} for feeds in data.samples("unet"))
+    with pytest.raises(DataError, match=f"{name} of stage unet is the same in all .* samples"):
+        check_samples(spec, stuck, requests=2)
+
+
+def test_what_a_request_sets_may_stay_for_all_its_steps(bundle, source, tmp_path):
+    """One request has one conditioning, whatever the number of its samples; and no two settings of guidance."""
+    one = replace(source, requests=source.requests[:1])
+    data = capture(bundle, one, CaptureOptions(words=0, stages=("unet",)), tmp_path / "data")
+    feeds = list(data.samples("unet"))
+    assert all(np.array_equal(f[n], feeds[0][n]) for f in feeds for n in ("conditioning", "guidance"))
+    assert data.check(stage(bundle.manifest.dimensions, "unet")) == len(feeds) > 1
+
+
+def test_two_equal_stories_are_refused_where_the_stage_reads_them(bundle, source, tmp_path):
+    """Their noise differs, so the UNet's samples do; its conditioning does not."""
+    again = replace(source, requests=(source.requests[0], replace(source.requests[0], seed=99)))
+    data = capture(bundle, again, CaptureOptions(words=0, stages=("unet",)), tmp_path / "data")
+    with pytest.raises(DataError, match="conditioning of stage unet is the same in all"):
+        data.check(stage(bundle.manifest.dimensions, "unet"))
 
 
 def test_repeated_and_missing_data_are_refused(bundle, data):

@@ -15,6 +15,7 @@ from mgcc_calibration.sensitivity import (
     SAME_IMAGE_DB,
     ImageQuality,
     LayerError,
+    Trial,
     keep_worst,
     layer_errors,
     main_outputs,
@@ -79,6 +80,19 @@ def test_a_loose_budget_keeps_none_and_an_impossible_one_is_refused(plan, errors
     assert keep_worst(plan, errors, quality, 0.5).plan.layers == plan.layers
     with pytest.raises(BudgetError, match="expected at least 2"):
         keep_worst(plan, errors, quality, 2.0)
+
+
+def test_a_plan_that_passes_whole_is_given_back_at_once(plan, errors):
+    """Even where quality falls with fewer layers: nothing else is tried, and nothing unmeasured is the answer."""
+    measured = []
+
+    def quality(graph: Graph) -> float:
+        measured.append(graph)
+        return 1.0 if len(measured) == 1 else 0.0
+
+    found = keep_worst(plan, errors, quality, 1.0)
+    assert found.plan.layers == plan.layers and found.plan.kept == plan.kept
+    assert len(measured) == 1 and found.trials == (Trial(0, 1.0),)
 
 
 def test_image_quality_of_a_stage_in_the_pipeline(bundle, source):
