@@ -1,4 +1,7 @@
-"""On an NVIDIA GPU: engines are built, loaded, launched, captured and replayed for real. Else it skips, visibly."""
+"""On an NVIDIA GPU: engines are built, loaded, launched, captured and replayed for real. Else it skips, visibly.
+
+What every engine has to keep to is in tests/runtime/test_engines_conformance.py, which runs there, too.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,10 @@ import numpy as np
 import onnx
 import pytest
 
-from mgcc_export.engine_process import run_engine_job
-from mgcc_export.tensorrt_build import EngineJob, profiles_of
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.engines.cuda import Device, free_memory_bytes
-from mgcc_runtime.engines.engine_record import record_path
 from mgcc_runtime.verify import relative_l2
-from tests.runtime.engine_makers import spec_of, write_half_onnx
+from tests.runtime.engine_makers import build_plan, spec_of
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names, make_stage
 
@@ -33,10 +33,7 @@ def open_stage(request, tmp_path, monkeypatch):
     opened: list[Session] = []
 
     def open_it(name: str) -> Session:
-        graph = write_half_onnx(tmp_path, name)
-        engine = tmp_path / f"{name}.engine"
-        profiles = profiles_of(spec_of(name), DIMENSIONS.axes)
-        run_engine_job(EngineJob(request.param, name, str(graph), str(engine), str(record_path(engine)), profiles, ""))
+        engine = build_plan(tmp_path, name, request.param)
         opened.append(open_session(request.param, engine, spec_of(name), EngineOptions()))
         return opened[-1]
 

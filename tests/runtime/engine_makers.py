@@ -10,8 +10,9 @@ from typing import Any
 
 import onnx
 
+from mgcc_export.engine_process import run_engine_job
 from mgcc_export.fp16 import write_half
-from mgcc_export.tensorrt_build import profiles_of
+from mgcc_export.tensorrt_build import EngineJob, profiles_of
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import StageSpec, past_names, present_names, stage
 from mgcc_runtime.engines.engine_record import EngineRecord, ProfileRecord, TensorRecord, record_path
@@ -48,6 +49,14 @@ def write_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | N
         "python export/build_engines.py --target rtx", "tensorrt_rtx --onnx=a.onnx",
     )  # fmt: skip
     record_path(plan).write_text(json.dumps(replace(record, **changes).to_json()))
+    return plan
+
+
+def build_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | None = None) -> Path:
+    """A real engine of the stage, or of a graph of another one under its name, by the library itself."""
+    graph, plan = write_half_onnx(folder, name, model), folder / f"{name}.engine"
+    profiles = profiles_of(spec_of(model.graph.name if model else name), DIMENSIONS.axes)
+    run_engine_job(EngineJob(library, name, str(graph), str(plan), str(record_path(plan)), profiles, ""))
     return plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -203,6 +204,16 @@ def test_a_context_that_cannot_be_captured_is_asked_once(host, llm, monkeypatch)
     for _ in range(3):
         text(llm)
     assert (captures(host), host.launches, len(asked)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("call", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
+def test_a_step_that_cannot_be_captured_is_launched_plainly(host, llm, call, caplog):
+    host.fail[call] = 900
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            text(llm)  # each step's logits are those of another way
+    assert (captures(host), host.launches) == (1, 0)
+    assert len(caplog.records) == 1 and "stage llm cannot be recorded as a CUDA graph" in caplog.text
 
 
 def test_without_room_for_the_ring_steps_run_as_before(host, llm, monkeypatch):

@@ -1,6 +1,8 @@
 """One suite for every engine: whatever plays a stage, the rest of the runtime sees the same.
 
-`tensorrt` and `tensorrt_rtx` run on the host's memory here (host_gpu.py); tests/gpu runs the same suite on a GPU.
+Twice for those of a GPU: `tensorrt` and `tensorrt_rtx` on the host's memory (host_gpu.py) and `onnxruntime_gpu` on what
+it finds, which runs everywhere; and on a real GPU, with engines that the libraries build, which skips where there is
+none.
 """
 
 from __future__ import annotations
@@ -14,11 +16,16 @@ import pytest
 from mgcc_runtime.engines import EngineOptions, KeptTensor, open_session
 from mgcc_runtime.errors import ClosedError, ContractError, StageValueError
 from mgcc_runtime.verify import relative_l2
-from tests.runtime.engine_makers import spec_of, write_half_onnx, write_onnx, write_plan
+from tests.runtime.engine_makers import build_plan, spec_of, write_half_onnx, write_onnx, write_plan
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, Graph, assemble, cache_names, make_stage
 
 ENGINES = ("onnxruntime", "openvino", "openvino_bf16", "onnxruntime_gpu", "tensorrt", "tensorrt_rtx")
+OF_A_GPU = ("onnxruntime_gpu", "tensorrt", "tensorrt_rtx")
+RUNS = [
+    *(pytest.param((engine, False), id=engine) for engine in ENGINES),
+    *(pytest.param((engine, True), id=f"{engine}-real", marks=pytest.mark.gpu) for engine in OF_A_GPU),
+]
 #: fp32 against fp32; an fp16 graph rounds to 11 bits at each of a handful of operators, bf16 to 8.
 LIMITS = {
     "onnxruntime": 1e-5,
@@ -30,26 +37,48 @@ LIMITS = {
 }
 
 
-@pytest.fixture(params=ENGINES)
-def open_stage(request, tmp_path, host):
+@pytest.fixture(params=RUNS)
+def open_stage(request, tmp_path, monkeypatch):
     """Opens a stage by name with the engine of this run, from its own graph or the one given."""
+    engine, real = request.param
+    monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
+    if real:
+        skip_without(engine)
+    else:
+        request.getfixturevalue("host")
     opened = []
 
     def open_it(name, model=None):
-        engine = request.param
-        if engine in ("onnxruntime", "openvino", "openvino_bf16"):
-            path = write_onnx(tmp_path, name, model)
-        elif engine == "onnxruntime_gpu":
-            path = write_half_onnx(tmp_path, name, model)
-        else:
-            path = write_plan(tmp_path, name, engine, model)
+        path = write_stage(tmp_path, name, engine, model, real=real)
         opened.append(open_session(engine, path, spec_of(name), EngineOptions(threads=1)))
+        if real:
+            assert not all("CPU" in provider for provider in opened[-1].providers)
         return opened[-1]
 
-    open_it.limit = LIMITS[request.param]
+    open_it.limit = LIMITS[engine]
     yield open_it
     for session in opened:
         session.close()
+
+
+def skip_without(engine):
+    """Skip where the engine's package is not there, or has nothing for a GPU."""
+    if engine == "onnxruntime_gpu":
+        from mgcc_runtime.engines.onnxruntime_gpu import CPU, choose_providers, ort, plugged_in
+
+        if not plugged_in() and choose_providers(ort.get_available_providers(), spec_of("llm")) == (CPU,):
+            pytest.skip("this ONNX Runtime has no provider for a GPU: pip install onnxruntime-gpu")
+    else:
+        pytest.importorskip(engine, reason=f"{engine} is not installed")
+
+
+def write_stage(folder, name, engine, model, *, real):
+    """The stage's file as the engine takes it."""
+    if engine in ("onnxruntime", "openvino", "openvino_bf16"):
+        return write_onnx(folder, name, model)
+    if engine == "onnxruntime_gpu":
+        return write_half_onnx(folder, name, model)
+    return (build_plan if real else write_plan)(folder, name, engine, model)
 
 
 @pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "vae_decoder"])

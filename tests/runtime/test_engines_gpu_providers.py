@@ -2,13 +2,13 @@
 
 import logging
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail
 
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import EngineOptions, open_session
@@ -16,12 +16,15 @@ from mgcc_runtime.engines.onnxruntime import OrtSession, OrtTensor
 from mgcc_runtime.engines.onnxruntime_gpu import (
     _PLUGIN,
     CPU,
+    PREFERRED,
     TENSORRT,
     TENSORRT_RTX,
     _warn,
     choose_providers,
     plugged_in,
+    provider_options,
 )
+from mgcc_runtime.errors import ContractError, EngineError
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names, make_stage
 
@@ -37,11 +40,18 @@ FIXED, VARYING = (stage(DIMENSIONS, name) for name in ("vae_decoder", "llm"))
         ((TENSORRT, CUDA, CPU), FIXED, (TENSORRT, CUDA, CPU)),
         ((TENSORRT, CUDA, CPU), VARYING, (CUDA, CPU)),
         ((CPU, CUDA, TENSORRT_RTX, "AzureExecutionProvider"), VARYING, (TENSORRT_RTX, CUDA, CPU)),
+        ((TENSORRT, TENSORRT_RTX, CUDA, CPU), FIXED, (TENSORRT_RTX, CUDA, CPU)),  # never both: refused
     ],
 )
 def test_the_fastest_comes_first_and_the_cpu_last(installed, spec, chosen):
     """TensorRT's provider would build an engine for every token of a growing cache."""
     assert choose_providers(installed, spec) == chosen
+
+
+@pytest.mark.parametrize("name", PREFERRED)
+def test_no_precision_is_asked_for(name, tmp_path):
+    """TensorRT's provider takes a graph as strongly typed only as long as no option names a precision."""
+    assert not [option for option in provider_options(name, tmp_path) if "fp16" in option or "int8" in option]
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ def asked(monkeypatch, tmp_path):
     found = []
     plain = ort.InferenceSession
 
-    def watched(path, settings, providers):
+    def watched(path, settings, providers, **_):
         found.append(providers)
         return plain(path, settings, providers=[CPU])
 
@@ -77,6 +87,87 @@ def test_a_provider_that_cannot_start_is_told(asked, tmp_path, caplog):
         session = open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions())
     assert session.run(example_inputs(FIXED.inputs))["image"].shape == (1, 3, 32, 32)
     assert "stage vae_decoder fell back to the CPU" in caplog.text
+
+
+@pytest.fixture
+def refusing(monkeypatch, tmp_path):
+    """Opens on the CPU whatever is asked for, but not for the first of the providers in `refused`; lists the asked."""
+    plain, asked, refused = ort.InferenceSession, [], set()
+
+    def watched(path, settings, providers=None, **others):
+        names = [p if isinstance(p, str) else p[0] for p in providers] if providers else [TENSORRT_RTX]
+        asked.append(names)
+        if names[0] in refused:
+            raise EPFail(f"no engine for {names[0]}\nmore of it")
+        return plain(path, ort.SessionOptions(), providers=[CPU], **others)
+
+    monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr("onnxruntime.InferenceSession", watched)
+    _warn.cache_clear()
+    return asked, refused
+
+
+@pytest.mark.parametrize(
+    ("failing", "installed", "tried"),
+    [
+        ([TENSORRT_RTX], [CPU], [[TENSORRT_RTX], [CPU]]),
+        ([TENSORRT_RTX], [CUDA, CPU], [[TENSORRT_RTX], [CUDA, CPU]]),
+        ([TENSORRT_RTX, TENSORRT], [TENSORRT, CUDA, CPU], [[TENSORRT_RTX], [TENSORRT, CUDA, CPU], [CUDA, CPU]]),
+        ([TENSORRT_RTX, CUDA], [CUDA, CPU], [[TENSORRT_RTX], [CUDA, CPU], [CPU]]),
+    ],
+)
+def test_the_next_provider_is_tried_and_told(
+    plugin, refusing, tmp_path, caplog, capsys, monkeypatch, failing, installed, tried
+):
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: installed)
+    asked, refused = refusing
+    refused.update(failing)
+    onnx.save(make_stage(FIXED, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    with caplog.at_level(logging.WARNING):
+        session = open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions())
+    assert session.run(example_inputs(FIXED.inputs))["image"].shape == (1, 3, 32, 32)
+    assert asked == tried and session.providers == (CPU,)
+    told = " nor with ".join(f"{name} (no engine for {name})," for name in failing)
+    (record,) = caplog.records
+    assert f"stage vae_decoder could not be opened with {told} and runs on {CPU}" in record.getMessage()
+    assert capsys.readouterr().out == ""  # where a command's JSON goes
+
+
+def test_what_no_provider_opens_is_the_cpus_error(plugin, refusing, tmp_path):
+    asked, refused = refusing
+    refused.update({TENSORRT_RTX, TENSORRT, CUDA, CPU})
+    onnx.save(make_stage(FIXED, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    with pytest.raises(EngineError, match=f"stage vae_decoder cannot be opened: no engine for {CPU};"):
+        open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions())
+    assert [names[0] for names in asked] == [TENSORRT_RTX, TENSORRT, CUDA, CPU]
+
+
+def test_a_graph_of_another_stage_is_tried_once(plugin, refusing, tmp_path):
+    onnx.save(make_stage(VARYING, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    with pytest.raises(ContractError):
+        open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions())
+    assert len(refusing[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("busy", "on"), [([CPU], (CPU,)), ([CUDA, CPU, CUDA], (CUDA, CPU)), ([CUDA], (CUDA,)), (None, (CUDA, CPU))]
+)
+def test_a_stage_runs_on_what_has_nodes_of_it(busy, on):
+    """A provider that was started and got nothing does nothing; an old ONNX Runtime cannot say so."""
+    started = SimpleNamespace(get_providers=lambda: [CUDA, CPU], get_inputs=list, get_outputs=list)
+    if busy is not None:
+        started.get_provider_graph_assignment_info = lambda: [SimpleNamespace(ep_name=name) for name in busy]
+    assert OrtSession(started, FIXED).providers == on
+
+
+def test_which_nodes_a_provider_got_is_recorded(plugin, tmp_path):
+    """With the plug-in of the CPU's own name, which has all of them: the real session has to be able to say so."""
+    onnx.save(make_stage(FIXED, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    session = open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions())
+    if not hasattr(session._engine._session, "get_provider_graph_assignment_info"):
+        pytest.skip("this ONNX Runtime does not know it")
+    assert {part.ep_name for part in session._engine._session.get_provider_graph_assignment_info()} == {CPU}
 
 
 def test_a_kept_cache_is_bound_to_its_memory(tmp_path):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import re
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +67,6 @@ def test_compute_capabilities_are_numbers_not_texts(host, tmp_path):
 
 
 def test_the_header_is_asked_about(host, tmp_path, monkeypatch):
-    import sys
-
     bad = host_gpu.Diagnostics.VERSION_MISMATCH | host_gpu.Diagnostics.OLD_CUDA_DRIVER
     library = host_gpu.host_tensorrt(host, rtx=True, version=VERSION, diagnosis=int(bad))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
@@ -89,6 +90,32 @@ def test_a_record_of_another_form_is_refused(host, tmp_path, change):
         open_it(path, "tensorrt")
 
 
+@pytest.mark.parametrize(
+    ("library", "way_out"),
+    [("tensorrt", r"comes with JetPack .*python3-libnvinfer"), ("tensorrt_rtx", r"pip install 'mgcc-edge\[rtx\]'")],
+)
+def test_a_missing_library_is_named_with_the_way_to_get_it(host, tmp_path, monkeypatch, library, way_out):
+    monkeypatch.setitem(sys.modules, library, None)
+    needs = rf"stage vae_decoder needs the engine {library}, whose package {library} cannot be imported .*{way_out}"
+    with pytest.raises(EngineError, match=needs) as caught:
+        open_it(write_plan(tmp_path, "vae_decoder", library), library)
+    assert "\n" not in str(caught.value) and "mgcc verify" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("library", "named"),
+    [(a, b) for a in LIBRARIES for b in ("a_module_of_the_bundle", *LIBRARIES) if a != b],
+)
+def test_only_the_library_that_the_manifest_names_is_imported(host, tmp_path, monkeypatch, library, named):
+    (tmp_path / "a_module_of_the_bundle.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_plan(tmp_path, "vae_decoder", library)
+    record_path(path).write_text(json.dumps(json.loads(record_path(path).read_text()) | {"library": named}))
+    monkeypatch.setitem(sys.modules, library, None)  # neither is that one, before the record fits
+    with pytest.raises(BundleError, match=rf"built by '{named}' as its record says, the manifest names {library};"):
+        open_it(path, library)
+
+
 def test_no_driver_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, "_LIBRARIES", ("libno-such-driver.so",))
     cuda.driver.cache_clear()
@@ -105,6 +132,56 @@ def test_a_fixed_stage_is_captured_once_and_replayed(host, tmp_path, library):
     assert host.calls.count("cuStreamBeginCapture_v2") == 1
     assert host.launches == 4
     session.close()
+
+
+@pytest.fixture(params=["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "TensorRT"])
+def no_capture(request, host, monkeypatch):
+    """A GPU that captures nothing: by the driver, or because TensorRT cannot queue its work meanwhile."""
+    if request.param == "TensorRT":
+        execute = host_gpu.HostContext.execute_async_v3
+        monkeypatch.setattr(
+            host_gpu.HostContext, "execute_async_v3",
+            lambda self, stream: host.capturing is None and execute(self, stream),
+        )  # fmt: skip
+    else:
+        host.fail[request.param] = 900
+    return host
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_engine_that_cannot_be_captured_is_launched_plainly(no_capture, tmp_path, library, caplog):
+    host, session = no_capture, open_it(write_plan(tmp_path, "unet", library), library, "unet")
+    feeds = example_inputs(session.spec.inputs)
+    with caplog.at_level(logging.WARNING):
+        found = [session.run(feeds)["prediction"] for _ in range(5)]
+    assert all(np.array_equal(one, found[0]) for one in found)
+    assert (host.calls.count("cuStreamBeginCapture_v2"), host.launches) == (1, 0)
+    assert len(caplog.records) == 1 and "stage unet cannot be recorded as a CUDA graph" in caplog.text
+    session.close()
+    assert host.calls.count("cuGraphDestroy") == len(host.graphs) and not host.blocks  # nothing was left behind
+
+
+def test_loading_waits_for_a_capture(host, tmp_path, monkeypatch):
+    """What a second pipeline queues in the one stream while it loads would become part of the graph, or spoil it."""
+    unet = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
+    path, loaded = write_plan(tmp_path, "llm", "tensorrt"), []
+    loading = threading.Thread(target=lambda: loaded.append(open_it(path, "tensorrt", "llm")))
+    execute, waited = host_gpu.HostContext.execute_async_v3, []
+
+    def watched(self, stream):
+        if host.capturing is not None:
+            loading.start()
+            loading.join(0.5)
+            waited.append(loading.is_alive())
+        return execute(self, stream)
+
+    monkeypatch.setattr(host_gpu.HostContext, "execute_async_v3", watched)
+    for _ in range(3):
+        unet.run(example_inputs(unet.spec.inputs))
+    loading.join()
+    assert waited == [True] and len(loaded) == 1
+    for session in (unet, *loaded):
+        session.close()
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -1,12 +1,16 @@
 """`verify` passes a sound bundle and names what is wrong with another."""
 
 import json
+import re
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
 from mgcc_runtime.contract import stage
+from mgcc_runtime.engines import Session
 from mgcc_runtime.verify import Report, common_prefix, cosine, psnr_db, relative_l2, verify
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage, reseal
 
@@ -99,6 +103,104 @@ def test_missing_golden_data(own_bundle, name):
 def test_golden_data_with_objects_in_it(own_bundle):
     np.savez(own_bundle / "golden" / "unet.npz", **{"in.latents": np.array([{}], object)})
     assert "is not a plain .npz file" in failed(reseal(own_bundle))["stage unet"]
+
+
+def for_gpu(root, target, engine):
+    """The bundle under another target's name, its stages played by that one's engine."""
+    values = json.loads((root / "manifest.json").read_text())
+    values["target"] = target
+    for entry in values["stages"].values():
+        entry["engine"] = engine
+    (root / "manifest.json").write_text(json.dumps(values))
+    return reseal(root)
+
+
+def test_the_report_says_what_each_stage_ran_on(bundle_path):
+    findings = tuple(verify(bundle_path))
+    sent = json.loads(json.dumps(Report(str(bundle_path), findings).for_sending()))
+    on = {check["name"]: check["providers"] for check in sent["checks"]}
+    assert on["stage unet"] == ["CPUExecutionProvider"] and on["files"] == on["request"] == []
+    assert all(f.detail.endswith(" on CPUExecutionProvider") for f in findings if f.name.startswith("stage "))
+    assert sent["machine"]["gpus"] is not None and "cuda" in sent["machine"] and "cpu" in sent["machine"]["clocks"]
+
+
+@pytest.mark.parametrize(
+    ("target", "engine", "way_out"),
+    [
+        ("ort-gpu", "onnxruntime_gpu", r"nvidia-smi.*pip install 'mgcc-edge\[gpu\]'"),
+        ("jetson", "onnxruntime", r"build_plan\.json"),
+    ],
+)
+def test_a_gpus_bundle_on_the_cpu_alone_fails(own_bundle, monkeypatch, target, engine, way_out):
+    """Its values are right, and so the stages pass; the device does not do what the bundle is for."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr("mgcc_runtime.engines.onnxruntime_gpu.plugged_in", lambda: ())
+    monkeypatch.setattr(
+        "mgcc_runtime.verify.describe_gpus", lambda: {"gpus": [], "cuda": None, "jetson": {"model": "x"}}
+    )
+    found = failed(for_gpu(own_bundle, target, engine))
+    assert set(found) == {"device"}
+    assert re.search(rf"llm, .*unet, .*on the CPU alone, expected a GPU, which target {target} is for; .*{way_out}",
+                     found["device"])  # fmt: skip
+    assert not Report(str(own_bundle), tuple(verify(own_bundle))).passed
+
+
+def test_graphs_without_engines_pass_where_there_is_no_gpu_and_say_so(own_bundle, monkeypatch):
+    monkeypatch.setattr("mgcc_runtime.verify.describe_gpus", lambda: {"gpus": [], "cuda": None})
+    findings = tuple(verify(for_gpu(own_bundle, "jetson", "onnxruntime")))
+    assert Report(str(own_bundle), findings).passed
+    (device,) = [f for f in findings if f.name == "device"]
+    assert "no GPU here" in device.detail and "build_plan.json" in device.detail
+
+
+def test_a_gpus_bundle_on_the_gpu_passes_and_one_stage_beside_it_is_named(own_bundle, monkeypatch):
+    """With the providers that a GPU would give, since there is none here."""
+    gpu, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+    fallen: set[str] = set()
+    monkeypatch.setattr(
+        "mgcc_runtime.engines.onnxruntime.OrtSession.providers",
+        property(lambda self: (cpu,) if fallen & {*self._outputs} else (gpu, cpu)),
+    )
+    for_gpu(own_bundle, "ort-gpu", "onnxruntime_gpu")
+    (device,) = [f for f in verify(own_bundle) if f.name == "device"]
+    assert device.passed and device.providers == (gpu, cpu)
+    fallen.add("prediction")
+    assert failed(own_bundle)["device"].startswith("unet ran on the CPU alone")
+
+
+@pytest.fixture
+def disturbed(monkeypatch):
+    """Adds 1 to every output of the calls of a stage that `when(spec, count, feeds)` names, as a bad replay would."""
+
+    def disturb(when):
+        run, calls = Session.run, Counter()
+
+        def wrong(self, feeds, keep=()):
+            calls[self] += 1
+            found = run(self, feeds, keep)
+            if not when(self.spec.name, calls[self], feeds):
+                return found
+            return replace(found, arrays={name: value + 1 for name, value in found.arrays.items()})
+
+        monkeypatch.setattr(Session, "run", wrong)
+
+    return disturb
+
+
+def test_the_last_run_is_compared_too(bundle_path, disturbed):
+    """The first is launched, the second captured, the later ones replayed: a wrong replay has to show."""
+    disturbed(lambda stage, count, feeds: stage == "vae_decoder" and count > 2)
+    (stage,) = [f for f in verify(bundle_path) if f.name == "stage vae_decoder"]
+    assert not stage.passed and "worst output image in the last run" in stage.detail
+    assert stage.values["first_relative_l2"] < 1e-3 < stage.values["last_relative_l2"]
+
+
+def test_one_position_behind_a_cache_is_compared_too(bundle_path, disturbed):
+    """What decoding asks of a language model with one graph: with TensorRT that is another profile."""
+    disturbed(lambda stage, count, feeds: stage == "llm" and feeds["inputs_embeds"].shape[1] == 1)
+    (stage,) = [f for f in verify(bundle_path) if f.name == "stage llm"]
+    assert not stage.passed and "for one position alone" in stage.detail
+    assert stage.values["last_relative_l2"] < 1e-3 < stage.values["step_relative_l2"]
 
 
 def test_measures():

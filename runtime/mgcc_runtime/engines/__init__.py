@@ -22,14 +22,31 @@ from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemory
 
 Array: TypeAlias = NDArray[Any]
 
-# engine name in a manifest -> (module of this folder, extra of the distribution that installs it)
+
+@dataclass(frozen=True)
+class _Engine:
+    """An engine that a manifest may name."""
+
+    module: str  # of this folder
+    package: str  # that it imports
+    install: str  # how to get that
+
+
+def _extra(name: str) -> str:
+    return f"install it with `pip install 'mgcc-edge[{name}]'`"
+
+
+_JETPACK = (
+    "on a Jetson it comes with JetPack (`apt install python3-libnvinfer`), in a virtual environment made with "
+    "--system-site-packages"
+)
 _ENGINES = {
-    "onnxruntime": ("onnxruntime", "cpu"),
-    "openvino": ("openvino", "openvino"),
-    "openvino_bf16": ("openvino_bf16", "openvino"),
-    "onnxruntime_gpu": ("onnxruntime_gpu", "gpu"),
-    "tensorrt": ("tensorrt", "jetson"),
-    "tensorrt_rtx": ("tensorrt", "rtx"),
+    "onnxruntime": _Engine("onnxruntime", "onnxruntime", _extra("cpu")),
+    "openvino": _Engine("openvino", "openvino", _extra("openvino")),
+    "openvino_bf16": _Engine("openvino_bf16", "openvino", _extra("openvino")),
+    "onnxruntime_gpu": _Engine("onnxruntime_gpu", "onnxruntime", _extra("gpu")),
+    "tensorrt": _Engine("tensorrt", "tensorrt", _JETPACK),
+    "tensorrt_rtx": _Engine("tensorrt_rtx", "tensorrt_rtx", _extra("rtx")),
 }
 
 # what engines say, in their own words, when an allocation fails
@@ -75,6 +92,11 @@ class EngineOptions:
 class EngineSession(Protocol):
     """What an engine's module implements."""
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What does the work, the most important first; a name with CPU in it is the host's processor."""
+        ...
+
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs: ...
 
     def close(self) -> None: ...
@@ -91,6 +113,7 @@ class Session:
 
     def __init__(self, spec: StageSpec, engine: EngineSession) -> None:
         self.spec = spec
+        self.providers = engine.providers  # what the stage really runs on; see `EngineSession`
         self._engine: EngineSession | None = engine
 
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str] = ()) -> Outputs:
@@ -125,18 +148,17 @@ def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions)
             f"stage {spec.name} needs the engine {name!r}, this runtime has {', '.join(_ENGINES)}; "
             "upgrade mgcc-edge or rebuild the bundle for this target"
         )
-    module_name, extra = _ENGINES[name]
+    engine = _ENGINES[name]
     try:
-        module = importlib.import_module(f"{__name__}.{module_name}")
-    except ImportError as error:
-        raise EngineError(
-            f"stage {spec.name} needs the engine {name}, which cannot be imported ({error}); "
-            f"install it with `pip install 'mgcc-edge[{extra}]'`"
-        ) from None
-    try:
-        return Session(spec, cast(EngineModule, module).open_session(path, spec, options))
+        module = cast(EngineModule, importlib.import_module(f"{__name__}.{engine.module}"))
+        return Session(spec, module.open_session(path, spec, options))
     except MgccError:
         raise
+    except ImportError as error:  # by the module itself, or by the library that it opens sessions with
+        raise EngineError(
+            f"stage {spec.name} needs the engine {name}, whose package {engine.package} cannot be imported ({error}); "
+            f"{engine.install}"
+        ) from None
     except Exception as error:
         raise translate(error, spec.name, "be opened") from error
 

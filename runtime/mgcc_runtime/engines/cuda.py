@@ -9,7 +9,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mgcc_runtime.errors import EngineError, StageMemoryError
@@ -102,21 +102,29 @@ class Device:
     name: str
     compute_capability: str  # "8.7"
     driver_version: str  # of CUDA: "13.0"
-    context: int  # handle of the primary context
+    context: int = 0  # handle of the primary context; 0: not retained
 
     @classmethod
     def first(cls) -> Device:
         """The first GPU; makes its primary context current in this thread."""
+        named = cls.named()
         api, number, context = driver(), _Int(), _Pointer()
         api.call("cuDeviceGet", ctypes.byref(number), 0)
         api.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), number)
         api.call("cuCtxSetCurrent", context)
+        return replace(named, context=int(context.value or 0))
+
+    @classmethod
+    def named(cls) -> Device:
+        """The first GPU without its context, which would take memory of it: to be described, not to be used."""
+        api, number = driver(), _Int()
+        api.call("cuDeviceGet", ctypes.byref(number), 0)
         name, version = ctypes.create_string_buffer(256), _Int()
         api.call("cuDeviceGetName", name, len(name), number)
         api.call("cuDriverGetVersion", ctypes.byref(version))
         major, minor = (_attribute(api, which, number) for which in (_MAJOR, _MINOR))
         number_text = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text, int(context.value or 0))
+        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text)
 
     def use(self) -> None:
         """Make the device's context current in this thread; each thread has to, before anything else."""
@@ -180,17 +188,18 @@ class Stream:
         self._api.call("cuStreamSynchronize", self.handle)
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what `work` queues, without running it."""
+        """Record what `work` queues, without running it; EngineError, with the stream as before, if it cannot be."""
         graph, made = _Pointer(), _Pointer()
         self._api.call("cuStreamBeginCapture_v2", self.handle, _THREAD_LOCAL)
         try:
-            work()
-        finally:
-            self._api.call("cuStreamEndCapture", self.handle, ctypes.byref(graph))
-        try:
+            try:
+                work()
+            finally:  # in any case, or the stream would record from here on and run nothing
+                self._api.call("cuStreamEndCapture", self.handle, ctypes.byref(graph))
             self._api.call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, 0)
         finally:
-            self._api.call("cuGraphDestroy", graph)
+            if graph.value:  # a capture that failed may have left none
+                self._api.call("cuGraphDestroy", graph)
         return Graph(self._api, int(made.value or 0), self.handle)
 
     def close(self) -> None:

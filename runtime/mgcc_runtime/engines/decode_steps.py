@@ -26,6 +26,7 @@ from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, Feed, Outputs
 from mgcc_runtime.engines.bindings import binding, profile_for, shape_at
 from mgcc_runtime.engines.cache_ring import CacheRing, Lease
+from mgcc_runtime.engines.capture import Recorder, enqueue
 from mgcc_runtime.engines.cuda import Buffer, free_memory_bytes
 from mgcc_runtime.engines.device_memory import DeviceTensor, GpuMemory, byte_size
 from mgcc_runtime.engines.engine_record import EngineRecord
@@ -59,7 +60,7 @@ class DecodeSteps:
         if found is not None and record.profiles:
             self.capacity = record.profiles[found].shapes[self._past[0].name][2][self._past[0].shape.index("P")]
         self.graphs = StepGraphs()
-        self._may_capture = True
+        self._recorder = Recorder(spec.name, memory.stream)
         self._context: Any = None
         self._ring: CacheRing | None = None
         self._buffers: dict[str, Buffer] = {}
@@ -93,7 +94,7 @@ class DecodeSteps:
         return Outputs(found, self._tensors(ring, lease, places))
 
     def _worth(self, length: int) -> bool:
-        return self._may_capture and self.graphs.worth(length)
+        return self._recorder.willing and self.graphs.worth(length)
 
     def _pairs(self) -> Any:
         return zip(self._past, self._present, strict=True)
@@ -172,10 +173,11 @@ class DecodeSteps:
         self._enqueue(context)
         if not own:
             return
-        self._may_capture = capturable(context, self._memory.stream.handle)
-        if self._may_capture:
-            graph = self._memory.stream.capture(lambda: self._enqueue(context))
+        graph = self._recorder.record(context)
+        if graph is not None:
             self.graphs.keep(length, context, graph, places)
+        else:
+            self._context = context  # of use for the next steps, and its work is not done yet: it must not go now
 
     def _bind(self, context: Any, places: Places) -> None:
         inputs = {t.name for t in self._spec.inputs}
@@ -207,18 +209,3 @@ class DecodeSteps:
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers.clear()
-
-
-def capturable(context: Any, stream: int) -> bool:
-    """TensorRT-RTX may refuse; TensorRT has no such question."""
-    ask = getattr(context, "is_stream_capturable", None)
-    return ask is None or bool(ask(stream))
-
-
-def enqueue(context: Any, stream: int, stage: str) -> None:
-    """Queue a context's work; EngineError if it cannot be started."""
-    if not context.execute_async_v3(stream):
-        raise EngineError(
-            f"stage {stage} could not be started on the GPU; start this program again, and run `mgcc verify` if it "
-            "happens again"
-        )

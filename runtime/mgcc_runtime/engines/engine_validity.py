@@ -10,7 +10,8 @@ from typing import Any
 from mgcc_runtime.engines.engine_record import EngineRecord
 from mgcc_runtime.errors import BundleError
 
-_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+#: The libraries that may load engines, by their module -> in words.
+LIBRARIES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 #: What TensorRT-RTX finds wrong with an engine's header -> in words.
 _DIAGNOSES: Mapping[str, str] = {
     "VERSION_MISMATCH": "it is of another TensorRT-RTX version",
@@ -23,9 +24,18 @@ _DIAGNOSES: Mapping[str, str] = {
 }
 
 
+def check_maker(path: Path, record: EngineRecord, library: str) -> None:
+    """BundleError unless the engine was built by the library that the manifest names for it."""
+    if record.library != library:
+        raise BundleError(
+            f"engine {path} was built by {record.library!r} as its record says, the manifest names {library}; copy the "
+            "bundle again, or build it again"
+        )
+
+
 def check_library(path: Path, record: EngineRecord, version: str) -> None:
     """BundleError unless the engine was built by this version on this kind of machine."""
-    name = _NAMES.get(record.library, record.library)
+    name = LIBRARIES[record.library]
     if version != record.version:
         raise BundleError(
             f"engine {path} was built by {name} {record.version}, this machine has {version}; rebuild it with "

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from mgcc_runtime.contract import PAST_LENGTH, DType, StageSpec, TensorSpec
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
@@ -21,6 +22,8 @@ _ORT_TYPES = {DType.FLOAT32: "tensor(float)", DType.INT64: "tensor(int64)", DTyp
 _HALF = "tensor(float16)"
 _NUMPY_TYPES = {_ORT_TYPES[t]: np.dtype(t.value) for t in DType}
 _CONTRACT_TYPES = {**_NUMPY_TYPES, _HALF: np.dtype(np.float32)}  # what a tensor in fp16 is to a caller
+CPU = "CPUExecutionProvider"
+_RECORD_NODES = "session.record_ep_graph_assignment_info"  # which provider got which nodes
 STOP_SPINNING = "session.force_spinning_stop"  # at the end of a run; within it threads wait for work by spinning
 _FATAL = 4  # errors reach the user as exceptions; the engine's own log would print them a second time
 
@@ -84,8 +87,16 @@ class OrtSession:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """What the session runs on, the CPU last."""
-        return tuple(self._session.get_providers())
+        """What has nodes of the graph, the fastest first; what was started, in a version that cannot say which."""
+        started = tuple(self._session.get_providers())
+        ask = getattr(self._session, "get_provider_graph_assignment_info", None)  # newer versions have it
+        if started == (CPU,) or ask is None:
+            return started
+        try:
+            busy = {part.ep_name for part in ask()}
+        except Fail:  # not recorded: a session that was opened elsewhere
+            return started
+        return tuple(name for name in started if name in busy) or started
 
     def close(self) -> None:
         del self._session
@@ -114,7 +125,7 @@ def open_session(
     path: Path,
     spec: StageSpec,
     options: EngineOptions,
-    providers: Sequence[Provider] = ("CPUExecutionProvider",),
+    providers: Sequence[Provider] = (CPU,),
     gpu_memory: str | None = None,
     plugin: Plugin | None = None,
 ) -> OrtSession:
@@ -126,21 +137,24 @@ def open_session(
     settings = ort.SessionOptions()
     settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = options.threads
-    # a session's idle threads would spin on for a while and take a core from the next stage's: a turn of 415 ms took 325
-    # without that, on two cores; with no spinning at all, 479
+    # a session's idle threads would spin on for a while and take a core from the next stage's: a turn of 415 ms took
+    # 325 without that, on two cores; with no spinning at all, 479
     settings.add_session_config_entry(STOP_SPINNING, "1")
     # a memory pattern is stored for every new input shape: with a growing cache that would be one for each token
     settings.enable_mem_pattern = not any(isinstance(n, str) for t in spec.inputs for n in t.shape)
+    if plugin is not None or tuple(providers) != (CPU,):
+        settings.add_session_config_entry(_RECORD_NODES, "1")
     if plugin is not None:
         settings.add_provider_for_devices(list(plugin.devices), dict(plugin.options))
     # a list of providers would be taken in the plug-in's place
     named = {} if plugin is not None else {"providers": list(providers)}
-    session = ort.InferenceSession(str(path), settings, **named)
+    # its own fall-back knows no plug-ins and prints to standard output, where a command's JSON goes
+    session = ort.InferenceSession(str(path), settings, enable_fallback=0, **named)
     given = session.get_inputs()
     in_place = any(node.name == PAST_LENGTH for node in given)
     _check_nodes(path, spec, "input", spec.inputs, [node for node in given if node.name != PAST_LENGTH])
     _check_nodes(path, spec, "output", spec.outputs, session.get_outputs())
-    if in_place and session.get_providers() != ["CPUExecutionProvider"]:
+    if in_place and session.get_providers() != [CPU]:
         raise ContractError(
             f"{path} writes its cache in place in the host's memory, which is for the engine onnxruntime on the CPU, "
             f"not for {session.get_providers()[0]}; rebuild the bundle for this target"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.engines import onnxruntime as cpu
 from mgcc_runtime.engines.kernel_cache import cache_folder
+from mgcc_runtime.engines.onnxruntime import CPU
+from mgcc_runtime.errors import MgccError
 
 _LOG = logging.getLogger(__name__)
-CPU = "CPUExecutionProvider"
 TENSORRT, TENSORRT_RTX = "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"
 #: The fastest first.
 PREFERRED = (TENSORRT_RTX, TENSORRT, "CUDAExecutionProvider")
@@ -36,14 +38,23 @@ def choose_providers(installed: Sequence[str], spec: StageSpec) -> tuple[str, ..
     """The GPU providers of these, the fastest first, and the CPU for what none of them takes.
 
     TensorRT's is left out for stages of varying lengths: it builds another engine, which takes minutes, whenever a
-    length leaves the range that it has seen, and so for every token of a growing cache.
+    length leaves the range that it has seen, and so for every token of a growing cache. Beside TensorRT-RTX's it is
+    left out, too: ONNX Runtime refuses to open both in one session.
     """
     varying = any(isinstance(n, str) for t in (*spec.inputs, *spec.outputs) for n in t.shape)
-    return (*(name for name in PREFERRED if name in installed and not (varying and name == TENSORRT)), CPU)
+    left_out = {TENSORRT} if varying or TENSORRT_RTX in installed else set()
+    return (*(name for name in PREFERRED if name in installed and name not in left_out), CPU)
 
 
 def provider_options(name: str, folder: Path) -> dict[str, str]:
-    """What a provider keeps over restarts, in `folder`: engines, or the kernels that it compiled for this GPU."""
+    """What a provider keeps over restarts, in `folder`: engines, or the kernels that it compiled for this GPU.
+
+    No precision is asked for, `trt_fp16_enable` least of all. Without such an option ONNX Runtime gives TensorRT the
+    graph strongly typed, each tensor in the type that it has there, fp16 included; with one it is weakly typed, and
+    TensorRT may round to fp16 what our graphs keep in fp32 (microsoft/onnxruntime, pull request 19695 of 2024, and
+    `network_flags` in tensorrt_execution_provider.cc; from TensorRT 9 on, and onnxruntime-gpu 1.20 has 10). Options
+    that are given here also stand before ORT_TENSORRT_FP16_ENABLE in the environment, as its documentation says.
+    """
     if name == TENSORRT:
         return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
     if name == TENSORRT_RTX:
@@ -70,34 +81,68 @@ def plugged_in() -> tuple[Any, ...]:
     return tuple(device for device in ort.get_ep_devices() if device.ep_name == name)
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """One way of opening a session."""
+
+    names: tuple[str, ...]  # of the providers, the CPU's last
+    providers: Sequence[cpu.Provider] = (CPU,)
+    plugin: cpu.Plugin | None = None
+
+
 def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> cpu.OrtSession:
-    """Open an ONNX file on the GPU; where there is none, on the CPU, with a warning in the log."""
+    """Open an ONNX file on the GPU; where that cannot be, with the next provider or on the CPU, with a warning."""
+    failed: list[str] = []
+    for attempt in _attempts(path, spec):
+        memory = GPU_MEMORY if len(attempt.names) > 1 else None
+        try:
+            session = cpu.open_session(path, spec, options, attempt.providers, memory, attempt.plugin)
+        except MgccError:
+            raise  # the graph is not this stage's, whatever plays it
+        except Exception as error:
+            if attempt.names == (CPU,):
+                raise
+            failed.append(f"{attempt.names[0]} ({(str(error) or type(error).__name__).splitlines()[0][:300]})")
+            continue
+        _tell(spec.name, attempt, failed, session)
+        return session
+    raise AssertionError("the last attempt is the CPU's, which opens or raises")
+
+
+def _attempts(path: Path, spec: StageSpec) -> Iterator[_Attempt]:
+    """The plug-in, all other providers together, then without the first of them, and so on to the CPU alone."""
+    folder = _kept_engines(path)
     if devices := plugged_in():
-        folder = _kept_engines(path)
         folder.mkdir(parents=True, exist_ok=True)
-        plugin = cpu.Plugin(devices, provider_options(TENSORRT_RTX, folder))
-        return cpu.open_session(path, spec, options, gpu_memory=GPU_MEMORY, plugin=plugin)
+        yield _Attempt((TENSORRT_RTX, CPU), plugin=cpu.Plugin(devices, provider_options(TENSORRT_RTX, folder)))
     names = choose_providers(ort.get_available_providers(), spec)
-    if names == (CPU,):
+    for first in range(len(names)):
+        providers: list[cpu.Provider] = []
+        for name in names[first:]:
+            found = provider_options(name, folder)
+            if found:
+                folder.mkdir(parents=True, exist_ok=True)
+            providers.append((name, found) if found else name)
+        yield _Attempt(names[first:], providers)
+
+
+def _tell(stage: str, attempt: _Attempt, failed: Sequence[str], session: cpu.OrtSession) -> None:
+    """Warn of what does not run where it was built to."""
+    if failed:
+        _warn(
+            f"stage {stage} could not be opened with {', nor with '.join(failed)}, and runs on "
+            f"{', '.join(session.providers)}; check the GPU's driver with `nvidia-smi`"
+        )
+    elif attempt.names == (CPU,):
         _warn(
             "this bundle was built for a GPU; ONNX Runtime has no GPU provider here and runs it on the CPU, which is "
             "slow in fp16; `pip install 'mgcc-edge[gpu]'`, or use a bundle that was built with --target cpu"
         )
-        return cpu.open_session(path, spec, options)
-    folder = _kept_engines(path)
-    providers: list[cpu.Provider] = []
-    for name in names:
-        found = provider_options(name, folder)
-        if found:
-            folder.mkdir(parents=True, exist_ok=True)
-        providers.append((name, found) if found else name)
-    session = cpu.open_session(path, spec, options, providers, GPU_MEMORY)
-    if session.providers == (CPU,):
+    elif session.providers == (CPU,) and attempt.plugin is None:
         _warn(
-            f"stage {spec.name} fell back to the CPU: {', '.join(names[:-1])} could not be started; check the "
+            f"stage {stage} fell back to the CPU: {', '.join(attempt.names[:-1])} could not be started; check the "
             "GPU's driver with `nvidia-smi`"
         )
-    return session
 
 
 def _kept_engines(path: Path) -> Path:

@@ -55,6 +55,10 @@ class OpenVinoSession:
         self._outputs = [t.name for t in spec.outputs]
         self._lock = Lock()
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return ("OpenVINO on the CPU",)  # the only device that sessions are opened on
+
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
         values = {name: _array(feed) for name, feed in feeds.items()}
         with self._lock:

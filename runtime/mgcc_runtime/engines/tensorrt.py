@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ import numpy as np
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
 from mgcc_runtime.engines.bindings import Binding, binding, profile_for
+from mgcc_runtime.engines.capture import Recorder, enqueue
 from mgcc_runtime.engines.cuda import Buffer, Graph
-from mgcc_runtime.engines.decode_steps import DecodeSteps, capturable, enqueue
+from mgcc_runtime.engines.decode_steps import DecodeSteps
 from mgcc_runtime.engines.device_memory import NUMPY_TYPES, DeviceTensor, GpuMemory, SlabPlan, byte_size
 from mgcc_runtime.engines.engine_record import EngineRecord, read_record
-from mgcc_runtime.engines.engine_validity import check_device, check_header, check_library
+from mgcc_runtime.engines.engine_validity import LIBRARIES, check_device, check_header, check_library, check_maker
 from mgcc_runtime.engines.kernel_cache import KernelCache
 from mgcc_runtime.errors import BundleError, ContractError, EngineError, StageMemoryError
 
 _LOG = logging.getLogger(__name__)
+_LOADING = threading.Lock()  # two first sessions at once would each make a GpuMemory, with a lock of its own
 
 
 @functools.cache
@@ -47,6 +50,7 @@ class TensorRtSession:
         self._kernels, self._steps = kernels, steps
         self._memory = gpu_memory()
         self._memory.enter()
+        self._recorder = Recorder(spec.name, self._memory.stream)
         self._inputs = [binding(record, spec, t.name) for t in spec.inputs]
         self._outputs = [binding(record, spec, t.name) for t in spec.outputs]
         self._fixed = not any(isinstance(n, str) for t in (*spec.inputs, *spec.outputs) for n in t.shape)
@@ -128,27 +132,27 @@ class TensorRtSession:
         size = int(self._engine.device_memory_size_v2)
         scratch = self._memory.reserve(size)
         context.set_device_memory(scratch.address, scratch.size)
-        stream = self._memory.stream
         if self._graph is not None and self._graph_memory != scratch.address:
             self._graph.close()  # another stage made the shared buffer grow
             self._graph = None
-        if graph and self._graph is None and self._runs and capturable(context, stream.handle):
-            self._graph = stream.capture(lambda: self._enqueue(context))
+        if graph and self._graph is None and self._runs:
+            self._graph = self._recorder.record(context)
             self._graph_memory = scratch.address
         if graph and self._graph is not None:
             self._graph.launch()
         else:
-            self._enqueue(context)
+            enqueue(context, self._memory.stream.handle, self._spec.name)
         self._runs += 1
-
-    def _enqueue(self, context: Any) -> None:
-        enqueue(context, self._memory.stream.handle, self._spec.name)
 
     def _fetch(self, context: Any, binding: Binding) -> Array:
         """Queue the copy of an output to the host."""
         found = np.empty(tuple(context.get_tensor_shape(binding.name)), binding.stored)
         self._memory.stream.download(found.ctypes.data, self._buffers[binding.name].address, found.nbytes)
         return found
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return (LIBRARIES[self._record.library],)
 
     def close(self) -> None:
         with self._memory.lock:
@@ -168,24 +172,40 @@ class TensorRtSession:
             self._memory.leave()
 
 
-def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> TensorRtSession:
-    """Hold the engine's record against this machine, then load it; BundleError says what does not fit."""
+def open_session(path: Path, spec: StageSpec, options: EngineOptions, library: str = "tensorrt") -> TensorRtSession:
+    """Hold the engine's record against this machine, then load it; BundleError says what does not fit.
+
+    `library` is the module that the manifest's engine stands for, tensorrt or tensorrt_rtx, and the only one that is
+    imported, whatever the record names; ImportError if it is not installed.
+    """
     record = read_record(path)
-    trt = importlib.import_module(record.library)  # an ImportError gets its sentence from the caller
+    check_maker(path, record, library)
+    trt = importlib.import_module(library)
     check_library(path, record, str(trt.__version__))
     _check_tensors(path, record, spec)
-    memory = gpu_memory()
+    with _LOADING:
+        memory = gpu_memory()
     memory.device.use()
     check_device(path, record, memory.device.compute_capability, memory.device.name)
-    runtime = trt.Runtime(_logger(trt))
-    plan = path.read_bytes()
+    with memory.lock:  # the stream is everybody's: work of ours in it would spoil a capture that is under way
+        return _make_session(trt, _load(trt, path, record), record, spec)
+
+
+def _load(trt: Any, path: Path, record: EngineRecord) -> Any:
+    """The engine of a plan; what is read of the file does not outlive this call."""
+    runtime, plan = trt.Runtime(_logger(trt)), path.read_bytes()
     check_header(path, record, trt, runtime, plan)
     engine = runtime.deserialize_cuda_engine(plan)
-    del plan
     if engine is None:
         raise BundleError(
             f"engine {path} cannot be loaded by {record.library} {record.version}; rebuild it with `{record.rebuild}`"
         )
+    return engine
+
+
+def _make_session(trt: Any, engine: Any, record: EngineRecord, spec: StageSpec) -> TensorRtSession:
+    """The engine with a context for each of its profiles; called under the GPU's lock, with its device in use."""
+    memory = gpu_memory()
     kernels = KernelCache.open(record, memory.device) if hasattr(engine, "create_runtime_config") else None
 
     def make_context(number: int) -> Any:
