@@ -2,7 +2,8 @@
 
 All arms share the frozen language model, the vision tower, the UNet and the noise of an item. What differs is trained
 with equal data and steps, once a seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the grounder. Beside
-them stands GILL with three times the steps, of the first seed, since it learns more slowly than the others.
+them stands GILL with three times the steps, of the first seed, since it learns more slowly than the others: alone, and
+with that seed's grounder, which tells what CMRM adds from what time does.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Arm(enum.Enum):
     GILL_LONGER = "GILL, 3 times the steps"
     CMRM = "GILL + CMRM"
     COGM = "GILL + COGM"
+    COGM_LONGER = "GILL, 3 times the steps + COGM"
     BOTH = "GILL + CMRM + COGM"
     TRUE_CAPTION = "true caption, no boxes"
     TRUE_LAYOUT = "true caption, true boxes"
@@ -46,11 +48,18 @@ class Arm(enum.Enum):
 
     @property
     def grounded(self) -> bool:
-        return self in (Arm.COGM, Arm.BOTH)
+        return self in (Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)
+
+    @property
+    def longer(self) -> bool:
+        return self in LONGER_ARMS
 
 
 TRAINED_ARMS = (Arm.GILL, Arm.CMRM, Arm.COGM, Arm.BOTH)
+LONGER_ARMS = (Arm.GILL_LONGER, Arm.COGM_LONGER)
 CEILINGS = (Arm.TRUE_CAPTION, Arm.TRUE_LAYOUT)
+
+ALIGNMENT_FILE, GROUNDER_FILE = "alignment.safetensors", "grounder.safetensors"
 
 
 @dataclass(frozen=True)
@@ -67,13 +76,13 @@ class Variant:
 
 def variants(seeds: Sequence[int]) -> tuple[Variant, ...]:
     trained = [Variant(arm, seed) for seed in seeds for arm in TRAINED_ARMS]
-    longer = Variant(Arm.GILL_LONGER, seeds[0])  # for fairness; its compute is not equal, so one seed does
-    return (*trained, longer, *(Variant(arm, None) for arm in CEILINGS))
+    longer = [Variant(arm, seeds[0]) for arm in LONGER_ARMS]  # for fairness; compute is not equal, so one seed does
+    return (*trained, *longer, *(Variant(arm, None) for arm in CEILINGS))
 
 
 def alignment_folder(folder: Path, arm: Arm, seed: int) -> Path:
     """Weights folder of the alignment run of an arm; arms that differ in the grounder alone share it."""
-    kind = "cmrm" if arm.refined else "gill-longer" if arm is Arm.GILL_LONGER else "gill"
+    kind = "cmrm" if arm.refined else "gill-longer" if arm.longer else "gill"
     return folder / f"weights-{kind}-{seed}"
 
 
@@ -91,9 +100,13 @@ class _Imagination:
 
 
 class ArmsPainter:
-    """Draws an item with every variant in one batch: the language model reads it once."""
+    """Draws an item with every variant in one batch: the language model reads it once.
+
+    `folder` holds the weights folders of all arms; WeightsError names a file that is missing. `steps`: of denoising.
+    """
 
     def __init__(self, folder: Path, seeds: Sequence[int], *, profile: str = "story", steps: int = 20) -> None:
+        self.folder, self.steps = folder, steps
         self.model = load_model(profile)
         self.variants = variants(seeds)
         self.pipeline = ReferencePipeline(self.model)
@@ -105,8 +118,14 @@ class ArmsPainter:
         self._grounders = {seed: self._grounder(folder, seed) for seed in seeds}
         sampler = self.model.profile.sampler
         assert sampler.default_guidance is not None, "arms are compared with the teacher"
-        self._guidance = sampler.default_guidance
+        self.guidance = sampler.default_guidance
         self._table = compile_schedule(sampler, self.model.profile.unet.prediction, steps)
+
+    @property
+    def trained_files(self) -> list[Path]:
+        """Every file of weights that an arm brings of its own."""
+        aligned = [path / ALIGNMENT_FILE for path in self._imaginations]
+        return [*aligned, *(grounder_folder(self.folder, seed) / GROUNDER_FILE for seed in self._grounders)]
 
     def _imagination(self, folder: Path, *, refined: bool) -> _Imagination:
         model, profile = self.model, self.model.profile
@@ -114,7 +133,7 @@ class ArmsPainter:
         tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
         features, width = profile.llm.feature_dim, profile.clip.text_hidden
         refiner = Refiner(config, features, profile.llm.hidden, profile.clip.text_positions, width)
-        path = folder / "alignment.safetensors"
+        path = folder / ALIGNMENT_FILE
         require_file(path)
         kept = model.llm.image_tokens, model.refiner
         model.llm.image_tokens, model.refiner = tokens, refiner
@@ -131,22 +150,25 @@ class ArmsPainter:
             profile.max_objects,
             self.model.label_embeddings,
         )
-        path = grounder_folder(folder, seed) / "grounder.safetensors"
+        path = grounder_folder(folder, seed) / GROUNDER_FILE
         require_file(path)
         load_module(head, path)
         return head.eval()
 
     @torch.no_grad()
-    def draw(self, item: BenchItem, seed: int) -> dict[Variant, Drawn]:
-        """The item's picture by each variant, all from the same noise."""
+    def draw(self, item: BenchItem, seed: int, chosen: Sequence[Variant] | None = None) -> dict[Variant, Drawn]:
+        """The item's picture by each of the `chosen` variants (default: all), all from the same noise."""
+        chosen = self.variants if chosen is None else chosen
         context = self.pipeline.read(item.inputs())
-        imagined = {path: self._imagine(context, imagination) for path, imagination in self._imaginations.items()}
-        grounded = {seed: self._ground(context, head) for seed, head in self._grounders.items()}
+        paths = dict.fromkeys(self._aligned[v] for v in chosen if v in self._aligned)
+        imagined = {path: self._imagine(context, self._imaginations[path]) for path in paths}
+        seeds = dict.fromkeys(v.seed for v in chosen if v.arm.grounded and v.seed is not None)
+        grounded = {seed: self._ground(context, self._grounders[seed]) for seed in seeds}
         truth = self.model.encode_captions([canonical_caption(item.target)])
         nothing = self.pipeline.layout_of(())
         right = self.pipeline.layout_of([GroundedObject(label, box, 1.0) for label, box in true_boxes(item.target)])
         told: list[tuple[Tensor, Layout]] = []
-        for variant in self.variants:
+        for variant in chosen:
             if variant.seed is None:
                 told.append((truth, right if variant.arm is Arm.TRUE_LAYOUT else nothing))
             else:
@@ -155,7 +177,7 @@ class ArmsPainter:
         images = self._denoise(self.pipeline.initial_noise(seed), told)
         return {
             variant: Drawn(image, tuple((thing.label, thing.box) for thing in layout.objects), None)
-            for variant, image, (_, layout) in zip(self.variants, images, told, strict=True)
+            for variant, image, (_, layout) in zip(chosen, images, told, strict=True)
         }
 
     def _imagine(self, context: Context, imagination: _Imagination) -> Tensor:
@@ -185,6 +207,6 @@ class ArmsPainter:
             torch.cat([layout.boxes for layout in layouts]),
             torch.cat([layout.box_mask for layout in layouts]),
             torch.cat([layout.phrase_embeddings for layout in layouts]),
-            guidance=self._guidance,
+            guidance=self.guidance,
         )
         return [to_image(self.model.vae_decoder(x.unsqueeze(0))) for x in latents]

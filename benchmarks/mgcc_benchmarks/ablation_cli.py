@@ -6,17 +6,18 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mgcc_benchmarks.ablation_arms import ArmsPainter
-from mgcc_benchmarks.ablation_report import PUBLISHED, ItemTallies, chart, markdown_table, summarise_arms
+from mgcc_benchmarks.ablation_records import ItemRecords, draw_items
+from mgcc_benchmarks.ablation_report import PUBLISHED, chart, markdown_report, summarise_arms
+from mgcc_benchmarks.ablation_settings import drawing_settings, hashes, reading_files
 from mgcc_benchmarks.ablation_train import TrainingSteps, train_arms
-from mgcc_benchmarks.bootstrap import Tally
 from mgcc_benchmarks.evaluator import find_likeness
 from mgcc_benchmarks.quality_cli import Progress, QuietParser
-from mgcc_benchmarks.storybench import Likeness, Plan, noise_seed, score_drawn
+from mgcc_benchmarks.storybench import Plan
 from mgcc_ref.config import get_profile
 from mgcc_ref.story.bench import SETTINGS, Suite, setting_of
 from mgcc_ref.weights import WeightsError
@@ -37,10 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_output(out, ".json")
         options.folder.mkdir(parents=True, exist_ok=True)
-        weights = get_profile("story").weights_folder
+        profile = get_profile("story")
         extra = ("--precision", options.precision)
         steps = TrainingSteps(options.align_steps, options.grounder_steps)
-        train_arms(options.folder, options.seeds, steps, weights, extra, _say)
+        frozen = hashes(reading_files(profile))
+        train_arms(options.folder, options.seeds, steps, profile.weights_folder, extra, frozen, _say)
         if options.train_only:
             return EXIT_DONE
         result = _measure(options)
@@ -48,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chart(result, f"StoryBench {result['suite']}, {result['items']} items, {len(options.seeds)} seeds").save(
             out.with_suffix(".png")
         )
-        write_atomically(out.with_suffix(".md"), markdown_table(result).encode())
+        write_atomically(out.with_suffix(".md"), markdown_report(result).encode())
     except MgccError as error:
         print(f"ablation.py: {error}", file=sys.stderr)
         return error.exit_code
     except WeightsError as error:
         print(f"ablation.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    print(json.dumps(result) if options.json else f"{markdown_table(result)}\n{out}, .md and .png")
+    print(json.dumps(result) if options.json else f"{markdown_report(result)}\n{out}, .md and .png")
     return EXIT_DONE
 
 
@@ -97,41 +99,11 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     setting = setting_of(options.suite, SETTINGS[options.suite][-1].value)
     plan = Plan(options.suite, setting, options.items, seed=0, words=0)
     painter = ArmsPainter(options.folder, options.seeds, steps=options.steps)
-    kept = options.folder / f"records-{options.suite.value}-{options.steps}.jsonl"
-    items = draw_items(plan, painter, find_likeness(), kept, Progress())
+    settings = drawing_settings(plan, painter)
+    kept = ItemRecords(options.folder / f"records-{options.suite.value}-{options.steps}.jsonl", settings)
+    items = draw_items(plan, painter, find_likeness(), kept, Progress().show)
     told = {"suite": options.suite.value, "setting": setting.value, "items": options.items, "seeds": options.seeds}
     published = {"paper_clip_similarity": PUBLISHED[options.suite.value]}
     summary = summarise_arms(items)
-    return {**told, "steps": options.steps, **summary, **published, "machine": describe_machine()}
-
-
-def draw_items(
-    plan: Plan, painter: ArmsPainter, likeness: Likeness | None, kept: Path, progress: Progress
-) -> list[ItemTallies]:
-    """Draw and score every item with every variant; a stopped run goes on from the records in `kept`."""
-    known = {variant.name: variant for variant in painter.variants}
-    found: dict[int, ItemTallies] = {}
-    if kept.exists():
-        for line in kept.read_text(encoding="utf-8").splitlines():
-            if line.endswith("}}}"):  # a killed run may leave half a line
-                value = json.loads(line)
-                if known.keys() <= value["variants"].keys():
-                    found[value["number"]] = {known[n]: _tallies(value["variants"][n]) for n in known}
-    for number in range(plan.items):
-        if number not in found:
-            item = plan.item(number)
-            drawn = painter.draw(item, noise_seed(plan, number))
-            found[number] = {variant: score_drawn(item, d, likeness) for variant, d in drawn.items()}
-            with kept.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_record(number, found[number])) + "\n")
-        progress.show(number + 1, plan.items)
-    return [found[number] for number in range(plan.items)]
-
-
-def _record(number: int, tallies: ItemTallies) -> dict[str, Any]:
-    shown = {v.name: {s: [t.right, t.counted] for s, t in scores.items()} for v, scores in tallies.items()}
-    return {"number": number, "variants": shown}
-
-
-def _tallies(value: Mapping[str, Sequence[float]]) -> dict[str, Tally]:
-    return {score: Tally(*pair) for score, pair in value.items()}
+    run = {"drawn_with": settings, "machine": describe_machine()}
+    return {**told, "steps": options.steps, **summary, **published, **run}

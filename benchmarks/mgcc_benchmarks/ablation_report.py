@@ -1,15 +1,14 @@
-"""The ablation's table and figure: scores of each arm, and what each module adds, with intervals."""
+"""The ablation's tables and figure: scores of each arm, and what each module adds, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mgcc_benchmarks.ablation_arms import CEILINGS, Arm, Variant
-from mgcc_benchmarks.bootstrap import DIGITS, NOTHING, RESAMPLES, Tally, bootstrap
+from mgcc_benchmarks.ablation_arms import Arm, Variant
+from mgcc_benchmarks.bootstrap import Tally, bootstrap, bootstrap_runs, difference_runs
 
 SHOWN = (
     "object_recall",
@@ -24,51 +23,76 @@ PUBLISHED = {"stories": {"GILL": 0.641, "MGCC": 0.652}, "dialogues": {"GILL": 0.
 
 ItemTallies = Mapping[Variant, Mapping[str, Tally]]
 
+#: Which arms are compared with which, and why.
+AGAINST: Mapping[str, tuple[Arm, tuple[Arm, ...]]] = {
+    "against_gill": (Arm.GILL, (Arm.GILL_LONGER, Arm.CMRM, Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)),
+    "against_cogm": (Arm.COGM, (Arm.COGM_LONGER, Arm.BOTH)),  # what CMRM adds when boxes are there, and what time does
+    "against_longer_cogm": (Arm.COGM_LONGER, (Arm.BOTH,)),  # what CMRM adds to a GILL that has had its time
+}
+INTERVALS = (
+    "Intervals are 95 %, percentile bootstrap. Items are resampled, and so are the seeds of an arm that has several: "
+    "such an interval covers other items and another training, the latter roughly, for few seeds tell little of how "
+    "far trainings differ. Intervals of an arm of one seed, of each seed alone and of the true captions cover other "
+    "items only. A difference is over the items, noise and seeds that both arms share: an arm of one seed is compared "
+    "with that seed of the other."
+)
 
-def pooled(items: Sequence[ItemTallies], arm: Arm, score: str) -> list[Tally]:
-    """One tally an item, the seeds added up: seeds share the items, so an item is what is drawn anew."""
-    found = []
-    for item in items:
-        parts = [tallies[score] for variant, tallies in item.items() if variant.arm is arm]
-        found.append(Tally(sum(t.right for t in parts), sum(t.counted for t in parts)) if parts else NOTHING)
-    return found
+
+def runs_of(items: Sequence[ItemTallies], arm: Arm, score: str) -> dict[int | None, list[Tally]]:
+    """One tally an item for each seed of the arm (None: it has no seed); empty if no item was drawn with it."""
+    variants = [variant for variant in (items[0] if items else ()) if variant.arm is arm]
+    return {variant.seed: [item[variant][score] for item in items] for variant in variants}
 
 
-def difference(ours: Sequence[Tally], base: Sequence[Tally], *, seed: int) -> dict[str, Any]:
-    """Ours minus base with its 95 % interval; both are resampled together, for they draw the same items."""
-    columns = np.array([(a.right, a.counted, b.right, b.counted) for a, b in zip(ours, base, strict=True)], np.float64)
-    if columns[:, 1].sum() <= 0 or columns[:, 3].sum() <= 0:
-        return {"value": None, "ci95": [None, None]}
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), size=RESAMPLES) @ columns
-    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3], (2.5, 97.5))
-    total = columns.sum(axis=0)
-    value = total[0] / total[1] - total[2] / total[3]
-    return {"value": round(float(value), DIGITS), "ci95": [round(float(low), DIGITS), round(float(high), DIGITS)]}
+def gain(items: Sequence[ItemTallies], arm: Arm, base: Arm, score: str, *, seed: int) -> dict[str, Any]:
+    """The arm's score minus the base's, over the seeds that both have: pairs of the same items, noise and seed."""
+    ours, theirs = runs_of(items, arm, score), runs_of(items, base, score)
+    shared = [s for s in ours if s in theirs]
+    return difference_runs([ours[s] for s in shared], [theirs[s] for s in shared], seed=seed).to_json()
 
 
 def summarise_arms(items: Sequence[ItemTallies], *, seed: int = 0) -> dict[str, Any]:
-    """Scores of every arm, and each arm against GILL."""
-    scores = {a.value: {s: bootstrap(pooled(items, a, s), seed=seed).to_json() for s in SHOWN} for a in Arm}
-    base = {s: pooled(items, Arm.GILL, s) for s in SHOWN}
+    """Scores of every arm over all its seeds and by seed, and what the arms have over one another (see AGAINST)."""
+    scores, by_seed = {}, {}
+    for arm in Arm:
+        runs = {score: runs_of(items, arm, score) for score in SHOWN}
+        scores[arm.value] = {s: bootstrap_runs([*runs[s].values()], seed=seed).to_json() for s in SHOWN}
+        seeds = [s for s in runs[SHOWN[0]] if s is not None]
+        if seeds:
+            by_seed[arm.value] = {str(n): {s: bootstrap(runs[s][n], seed=seed).to_json() for s in SHOWN} for n in seeds}
     gains = {
-        a.value: {s: difference(pooled(items, a, s), base[s], seed=seed) for s in SHOWN}
-        for a in Arm
-        if a is not Arm.GILL and a not in CEILINGS
+        name: {arm.value: {s: gain(items, arm, base, s, seed=seed) for s in SHOWN} for arm in arms}
+        for name, (base, arms) in AGAINST.items()
     }
-    return {"scores": scores, "against_gill": gains}
+    return {"scores": scores, "by_seed": by_seed, **gains, "intervals": INTERVALS}
 
 
-def markdown_table(summary: Mapping[str, Any]) -> str:
-    """Arms against scores; the interval under each value."""
-    lines = ["| arm | " + " | ".join(s.replace("_", " ") for s in SHOWN) + " |", "| --- |" + " --- |" * len(SHOWN)]
-    for arm, scores in summary["scores"].items():
+def markdown_report(summary: Mapping[str, Any]) -> str:
+    """Scores of the arms, what they have over one another, the scores of each seed, and what the intervals cover."""
+    gains = {
+        f"{arm} minus {base.value}": scores
+        for name, (base, _) in AGAINST.items()
+        for arm, scores in summary[name].items()
+    }
+    seeds = {f"{arm}, seed {n}": s for arm, found in summary["by_seed"].items() for n, s in found.items()}
+    tables = [
+        _table("arm", summary["scores"], ".3f"),
+        _table("difference", gains, "+.3f"),
+        _table("one seed", seeds, ".3f"),
+    ]
+    return "\n".join([*tables, summary["intervals"]]) + "\n"
+
+
+def _table(heading: str, rows: Mapping[str, Mapping[str, Any]], form: str) -> str:
+    """Rows against scores, each value with its interval, in the format `form`."""
+    titles = " | ".join(score.replace("_", " ") for score in SHOWN)
+    lines = [f"| {heading} | {titles} |", "| --- |" + " --- |" * len(SHOWN)]
+    for name, scores in rows.items():
         cells = []
         for score in SHOWN:
             value, (low, high) = scores[score]["value"], scores[score]["ci95"]
-            cells.append("not measured" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]")
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+            cells.append("not measured" if value is None else f"{value:{form}} [{low:{form}}, {high:{form}}]")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -78,6 +102,7 @@ _COLOURS = (
     (176, 160, 190),
     (86, 150, 210),
     (236, 160, 80),
+    (196, 120, 110),
     (70, 150, 90),
     (225, 225, 225),
     (205, 205, 205),

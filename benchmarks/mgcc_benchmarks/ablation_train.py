@@ -5,12 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from mgcc_benchmarks.ablation_arms import Arm, alignment_folder, grounder_folder
-from mgcc_runtime.errors import MgccError
+from mgcc_benchmarks.ablation_arms import ALIGNMENT_FILE, GROUNDER_FILE, Arm, alignment_folder, grounder_folder
+from mgcc_benchmarks.ablation_settings import (
+    CLIP_FILE,
+    SETTINGS_FILE,
+    Settings,
+    differences,
+    hashes,
+    read_settings,
+    write_settings,
+)
+from mgcc_runtime.errors import InputError, MgccError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +38,25 @@ class ArmTraining:
     wanted: str  # the file that it writes
     options: tuple[str, ...]
     after: str | None = None  # the run whose last checkpoint it goes on from
+
+    @property
+    def run(self) -> Path:
+        """The run's folder, beside those of all other arms."""
+        return self.weights.parent / self.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run / "checkpoint.pt"
+
+    @property
+    def done(self) -> bool:
+        return (self.weights / self.wanted).is_file()
+
+    def settings(self, extra: Sequence[str], frozen: Mapping[str, str]) -> dict[str, Any]:
+        """What its weights depend on: the trainer's options by name, and the SHA-256 of `frozen` files by name."""
+        options = [*self.options, *extra]
+        named = {name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)}
+        return {"options": {**named, "after": self.after}, "frozen": dict(frozen)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +76,7 @@ def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[
     for seed in seeds:
         found += [_alignment(folder, arm, seed, steps.align) for arm in (Arm.GILL, Arm.CMRM)]
         options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
-        found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), "grounder.safetensors", options))
+        found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), GROUNDER_FILE, options))
     longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], _LONGER * steps.align)
     return [*found, replace(longer, after=f"align-gill-{seeds[0]}")]
 
@@ -56,7 +85,7 @@ def _alignment(folder: Path, arm: Arm, seed: int, steps: int) -> ArmTraining:
     weights = alignment_folder(folder, arm, seed)
     blocks = () if arm.refined else ("--cmrm-blocks", "0")
     options = ("--step", "align", "--steps", str(steps), "--seed", str(seed), *blocks)
-    return ArmTraining(weights.name.replace("weights", "align"), weights, "alignment.safetensors", options)
+    return ArmTraining(weights.name.replace("weights", "align"), weights, ALIGNMENT_FILE, options)
 
 
 def train_arms(
@@ -65,20 +94,30 @@ def train_arms(
     steps: TrainingSteps,
     weights: Path,
     extra: Sequence[str],
+    frozen: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Run what is not there yet; a run that was stopped goes on. TrainingFailed names the run and its log."""
-    for training in trainings(folder, seeds, steps):
-        if (training.weights / training.wanted).is_file():
+    """Run what is not there yet; a run that was stopped goes on.
+
+    `weights`: the folder with the frozen CLIP. `extra`: more options of the trainer, in pairs. `frozen`: SHA-256 by
+    name of the files that all arms start from. InputError if an arm was trained with others; TrainingFailed names the
+    run and its log.
+    """
+    runs = trainings(folder, seeds, steps)
+    _check_trained(runs, extra, frozen, say)
+    for training in runs:
+        if training.done:
             say(f"{training.name}: done before")
             continue
         training.weights.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights / "clip.safetensors", training.weights / "clip.safetensors")
+        shutil.copyfile(weights / CLIP_FILE, training.weights / CLIP_FILE)
+        if not training.checkpoint.is_file():  # what an older checkpoint was trained with, its own settings tell
+            write_settings(training.weights, training.settings(extra, frozen))
         _go_on_from(folder, training)
         log = folder / f"{training.name}.log"
         say(f"{training.name}: training, see {log}")
         # the runs lie side by side, so that all share the contexts and features that the first of them reads
-        places = ["--run", str(folder / training.name), "--weights", str(training.weights)]
+        places = ["--run", str(training.run), "--weights", str(training.weights)]
         command = [sys.executable, "-m", "mgcc_ref.train", *training.options, *places, *extra]
         with log.open("a", encoding="utf-8") as file:
             done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False)
@@ -86,9 +125,38 @@ def train_arms(
             raise TrainingFailed(f"run {training.name} ended with code {done.returncode}; see {log} and start again")
 
 
+def _check_trained(
+    runs: Sequence[ArmTraining], extra: Sequence[str], frozen: Mapping[str, str], say: Callable[[str], None]
+) -> None:
+    """Refuse arms, finished or begun, that were trained otherwise: before hours of training, not after them."""
+    unknown = []
+    for training in runs:
+        if not training.done and not training.checkpoint.is_file():
+            continue
+        told = read_settings(training.weights)
+        if told is None:
+            unknown.append(training.name)
+            told = _what_its_clip_tells(training)
+        if wrong := differences(told, training.settings(extra, frozen)):
+            raise InputError(
+                f"arm {training.name} in {training.weights} was trained with {' and '.join(wrong)}; give the options "
+                "and weights of then, or another --folder"
+            )
+    if unknown:
+        say(
+            f"{', '.join(unknown)}: no {SETTINGS_FILE} tells with which steps, precision and weights these were "
+            "trained; they are taken as they are"
+        )
+
+
+def _what_its_clip_tells(training: ArmTraining) -> Settings:
+    """Of an arm without settings, its copy of the frozen CLIP is known all the same."""
+    return {"frozen": hashes([training.weights / CLIP_FILE])}
+
+
 def _go_on_from(folder: Path, training: ArmTraining) -> None:
     """Give the run the checkpoint of the one that it goes on from, where it has none of its own yet."""
-    if training.after is None or (own := folder / training.name / "checkpoint.pt").is_file():
+    if training.after is None or training.checkpoint.is_file():
         return
-    own.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / training.after / "checkpoint.pt", own)
+    training.run.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / training.after / "checkpoint.pt", training.checkpoint)

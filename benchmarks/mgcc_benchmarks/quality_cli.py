@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -17,15 +18,27 @@ from typing import Any
 from mgcc_benchmarks.ceiling import measure_ceiling, spoilings
 from mgcc_benchmarks.commandline import RESULTS, QuietParser
 from mgcc_benchmarks.evaluator import find_likeness
-from mgcc_benchmarks.painters import BundlePainter, Oracle, Painter, ReferencePainter, TruthPainter
+from mgcc_benchmarks.painters import BundlePainter, Drawn, Oracle, Painter, ReferencePainter, TruthPainter
 from mgcc_benchmarks.sheet import contact_sheet
-from mgcc_benchmarks.storybench import Plan, Record, counts, redraw, run_plan, summarise, worst
+from mgcc_benchmarks.storybench import (
+    Plan,
+    Record,
+    check_same_items,
+    compare,
+    counts,
+    read_kept,
+    redraw,
+    run_plan,
+    summarise,
+    worst,
+)
 from mgcc_benchmarks.workers import scored_by_workers
 from mgcc_ref.config import PROFILE_NAMES, get_profile
-from mgcc_ref.story.bench import SETTINGS, Suite, setting_of
+from mgcc_ref.story.bench import SETTINGS, BenchItem, Suite, setting_of
 from mgcc_ref.weights import WeightsError
 from mgcc_runtime import MgccError, Pipeline
-from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
+from mgcc_runtime.bundle import MANIFEST, read_manifest
+from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, BundleError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 
@@ -57,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
-_SHOWN = ("suite", "setting", "items", "scores", "ceiling")
+_SHOWN = ("suite", "setting", "items", "scores", "against", "ceiling")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,6 +92,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of the first items")
     parser.add_argument("--worst", type=int, metavar="N", help="the sheet shows the worst N instead")
     parser.add_argument("--resume", type=Path, metavar="FILE.jsonl", help="keep records there; go on from them")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE.jsonl", help="compare with that run's --resume file, item by item"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="where the result goes (default: results/)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
@@ -88,6 +104,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--workers must be at least 1, and more than one need --bundle DIR")
     if options.items < 1 or options.seed < 0 or options.words < 0:
         parser.error("--items must be at least 1, --seed and --words at least 0")
+    if options.ceiling and options.against is not None:
+        parser.error("--against compares drawn pictures, and --ceiling draws none; leave one of them out")
     if options.worst is not None and (options.sheet is None or not 1 <= options.worst <= _LONGEST_SHEET):
         parser.error(f"--worst takes 1 to {_LONGEST_SHEET} and needs --sheet FILE.png")
     try:
@@ -103,32 +121,104 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     plan, oracle = _plan(options), options.oracle or Oracle.NOTHING
+    other = read_kept(options.against, "--against") if options.against is not None else None
+    if other is not None:  # now, and not after hours of drawing
+        check_same_items(plan, other)
     with ExitStack() as stack:
         painter: Painter
+        told: dict[str, Any] = {}
         if options.reference:
-            painter = ReferencePainter(options.profile, options.weights, oracle, options.steps)
+            painter, scored = ReferencePainter(options.profile, options.weights, oracle, options.steps), None
         else:
-            pipeline = stack.enter_context(Pipeline.load(options.bundle, threads=options.threads))
-            painter = BundlePainter(pipeline, oracle, options.steps)
-        records = run_plan(
-            plan, painter, find_likeness(), kept=options.resume, progress=Progress().show, scored=_workers(options)
-        )
+            late = LateBundlePainter(options.bundle, oracle, options.steps, options.threads)
+            painter, scored = stack.enter_context(late), _workers(options, late)
+            told = {"scored": late.described}
+        records = run_plan(plan, painter, find_likeness(), kept=options.resume, progress=Progress().show, scored=scored)
         if options.sheet is not None:
             numbers = worst(records, options.worst) if options.worst else range(min(options.items, 10))
             contact_sheet(redraw(plan, painter, numbers)).save(options.sheet)
         identity = plan.identity(painter)
-    return {**summarise(plan, records), "counted": counts(records), "run": identity, "machine": describe_machine()}
+    if other is not None:
+        told["against"] = compare(plan, records, other)
+    run = {"counted": counts(records), "run": identity, "machine": describe_machine()}
+    return {**summarise(plan, records), **told, **run}
 
 
-def _workers(options: argparse.Namespace) -> Callable[[Sequence[int]], Iterator[Record]] | None:
+class LateBundlePainter:
+    """A bundle that is opened at its first picture: where all records are there, its manifest is enough."""
+
+    def __init__(self, root: Path, oracle: Oracle, steps: int | None, threads: int) -> None:
+        """BundleError if there is no manifest to read."""
+        self._root, self._oracle, self._steps, self._threads = root, oracle, steps, threads
+        self._opened: BundlePainter | None = None
+        self.described = describe_bundle(root)
+        # the words of `BundlePainter.identity`, which `open` holds them against
+        asked = f"oracle {oracle.value}" + (f", {steps} steps" if steps is not None else "")
+        self.identity = f"bundle {self.described['manifest_sha256'][:16]}, {asked}"
+
+    def __enter__(self) -> LateBundlePainter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened is not None:
+            self._opened.pipeline.close()
+
+    def open(self) -> BundlePainter:
+        """The painter itself. BundleError or EngineError if the bundle cannot be used, or has changed by now."""
+        if self._opened is None:
+            pipeline = Pipeline.load(self._root, threads=self._threads)
+            self._opened = BundlePainter(pipeline, self._oracle, self._steps)
+            if self._opened.identity != self.identity:
+                raise BundleError(
+                    f"bundle {self._root} is now {self._opened.identity!r}, it was {self.identity!r} when this run "
+                    "started; start again"
+                )
+        return self._opened
+
+    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+        return self.open().draw(item, seed=seed, words=words)
+
+
+def describe_bundle(root: Path) -> dict[str, Any]:
+    """What was scored, as its manifest tells: profile, kind of weights, and each stage's precision and SHA-256.
+
+    `files` are all others that a picture comes from, weights beside their graph among them; the golden answers are not.
+    """
+    manifest = read_manifest(root)
+    hashes = {name: entry.sha256 for name, entry in manifest.files.items() if not name.startswith("golden/")}
+    graphs = {
+        name: {"file": g.file, "engine": g.engine, "precision": g.precision, "sha256": hashes.get(g.file)}
+        for name, g in manifest.graphs().items()
+    }
+    of_graphs = {graph["file"] for graph in graphs.values()}
+    return {
+        "profile": manifest.profile,
+        "target": manifest.target,
+        "weights": manifest.weights,
+        "manifest_sha256": hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest(),
+        "stages": graphs,
+        "files": {name: digest for name, digest in sorted(hashes.items()) if name not in of_graphs},
+    }
+
+
+def _workers(
+    options: argparse.Namespace, painter: LateBundlePainter
+) -> Callable[[Sequence[int]], Iterator[Record]] | None:
     """What scores items in several processes, each with its share of the cores; None for one process."""
     if options.workers == 1:
         return None
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
     oracle = options.oracle or Oracle.NOTHING
-    return scored_by_workers(
+    in_pool = scored_by_workers(
         _plan(options), options.bundle, oracle, options.steps, workers=options.workers, threads=threads
     )
+
+    def scored(numbers: Sequence[int]) -> Iterator[Record]:
+        if numbers:
+            painter.open()  # a bundle that cannot be used is said here in one sentence, and not by a broken pool
+            yield from in_pool(numbers)
+
+    return scored
 
 
 def _ceiling(options: argparse.Namespace) -> dict[str, Any]:
@@ -166,6 +256,17 @@ def _print_table(result: dict[str, Any], path: Path) -> None:
             low, high = score["ci95"]
             value = "not measured" if score["value"] is None else f"{score['value']:8.4f}  [{low:.4f}, {high:.4f}]"
             print(f"  {name:20} {value}")
+    if "against" in result:
+        _print_against(result["against"])
+
+
+def _print_against(against: dict[str, Any]) -> None:
+    print(f"this run minus {against['records']} ({against['run'].get('painter')}), the same items")
+    for name, score in against["differences"].items():
+        low, high = score["ci95"]
+        print(f"  {name:20} {score['value']:+8.4f}  [{low:+.4f}, {high:+.4f}]")
+    changed = against["whole_scenes"]
+    print(f"  whole in this run alone: {changed['only_this']} scenes, in that one alone: {changed['only_that']}")
 
 
 class Progress:

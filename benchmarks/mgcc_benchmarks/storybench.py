@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from mgcc_benchmarks.bootstrap import NOTHING, Tally, bootstrap
+from mgcc_benchmarks.bootstrap import NOTHING, Tally, bootstrap, difference
 from mgcc_benchmarks.crispness import score_crispness
 from mgcc_benchmarks.painters import Drawn, Painter
 from mgcc_benchmarks.reader import read_picture, to_picture
@@ -112,7 +112,7 @@ def run_plan(
     scored = scored or (lambda numbers: (score_item(plan, painter, likeness, n) for n in numbers))
     records: dict[int, Record] = {}
     if kept is not None:
-        records = _read_kept(kept, plan.identity(painter)) if kept.exists() else {}
+        records = _read_own(kept, plan.identity(painter)) if kept.exists() else {}
         _write_kept(kept, plan.identity(painter), records)
     missing = [number for number in range(plan.items) if number not in records]
     for done, record in enumerate(scored(missing), plan.items - len(missing) + 1):
@@ -129,21 +129,40 @@ def noise_seed(plan: Plan, number: int) -> int:
     return plan.seed * 1_000_003 + number
 
 
-def _read_kept(path: Path, identity: dict[str, Any]) -> dict[int, Record]:
-    first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+@dataclass(frozen=True)
+class KeptRecords:
+    """A file that `run_plan` wrote: what the run was (see `Plan.identity`), and its records by item number."""
+
+    path: Path
+    identity: dict[str, Any]
+    records: dict[int, Record]
+
+
+def read_kept(path: Path, option: str) -> KeptRecords:
+    """The file's whole records. InputError, which names the command line's `option`, if it cannot be read."""
     try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
         told = json.loads(first)
+        if not isinstance(told, dict):
+            raise TypeError("its first line does not say what run it is of")
         # a killed run may leave half a line at the end: that item is drawn again
         whole = [json.loads(line) for line in lines if line.endswith("}}")]
         records = [Record.from_json(value) for value in whole]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"records {path} cannot be read ({error}); give another --resume file") from None
-    if told != identity:
-        changed = [name for name in identity if not isinstance(told, dict) or told.get(name) != identity[name]]
+    except FileNotFoundError:
+        raise InputError(f"records {path} do not exist; give {option} a file that --resume wrote") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"records {path} cannot be read ({error}); give another {option} file") from None
+    return KeptRecords(path, told, {record.number: record for record in records})
+
+
+def _read_own(path: Path, identity: dict[str, Any]) -> dict[int, Record]:
+    kept = read_kept(path, "--resume")
+    if kept.identity != identity:
+        changed = [name for name in identity if kept.identity.get(name) != identity[name]]
         raise InputError(
             f"records {path} are of a run with another {' and '.join(changed)}; give another --resume file"
         )
-    return {record.number: record for record in records}
+    return kept.records
 
 
 def _write_kept(path: Path, identity: dict[str, Any], records: dict[int, Record]) -> None:
@@ -156,6 +175,40 @@ def summarise(plan: Plan, records: Sequence[Record]) -> dict[str, Any]:
     """The object that `quality.py --json` prints."""
     scores = {name: bootstrap([r.tallies[name] for r in records], seed=plan.seed).to_json() for name in SCORES}
     return {"suite": plan.suite.value, "setting": plan.setting.value, "items": len(records), "scores": scores}
+
+
+def check_same_items(plan: Plan, other: KeptRecords) -> None:
+    """InputError unless the other records are of the plan's items: then, and only then, each picture has its pair."""
+    ours = {"suite": plan.suite.value, "setting": plan.setting.value, "seed": plan.seed}
+    told = other.identity
+    if changed := [f"{name} {told.get(name)}, not {value}" for name, value in ours.items() if told.get(name) != value]:
+        raise InputError(f"records {other.path} are of {' and '.join(changed)}; give --against records of the same")
+    if strange := set(range(plan.items)) ^ other.records.keys():
+        raise InputError(
+            f"records {other.path} hold {len(other.records)} items, this run has {plan.items}, and number "
+            f"{min(strange)} is in one of the two alone; give the same --items, of a run that is finished"
+        )
+
+
+def compare(plan: Plan, records: Sequence[Record], other: KeptRecords) -> dict[str, Any]:
+    """`records` minus the other's, score by score over the same items; `check_same_items` must hold.
+
+    Scores of text are left out where the two runs wrote a different number of words, and all that one of them did not
+    count. `whole_scenes` are the items whose scene is whole in one run alone.
+    """
+    pairs = [(record, other.records[record.number]) for record in records]
+    unlike = TEXT_SCORES if other.identity.get("words") != plan.words else ()
+    found = {}
+    for name in (name for name in SCORES if name not in unlike):
+        columns = [[pair[side].tallies.get(name, NOTHING) for pair in pairs] for side in (0, 1)]
+        if (score := difference(*columns, seed=plan.seed)).value is not None:
+            found[name] = score.to_json()
+    ours, theirs = ([pair[side].tallies["whole_scene"].right for pair in pairs] for side in (0, 1))
+    changed = {
+        "only_this": sum(a > b for a, b in zip(ours, theirs, strict=True)),
+        "only_that": sum(a < b for a, b in zip(ours, theirs, strict=True)),
+    }
+    return {"records": str(other.path), "run": other.identity, "differences": found, "whole_scenes": changed}
 
 
 def counts(records: Sequence[Record]) -> dict[str, float]:

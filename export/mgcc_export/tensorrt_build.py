@@ -30,6 +30,7 @@ Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 #: What a portable TensorRT-RTX engine runs on: from Ampere on, as its documentation says of the default.
 RTX_LEAST_SM = "8.0"
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,15 @@ def profiles_of(spec: StageSpec, axes: Mapping[str, Axis]) -> tuple[Profile, ...
     return tuple(shapes(plan) for plan in plans)
 
 
-def command_of(job: EngineJob) -> list[str]:
+def command_of(job: EngineJob, graph: str = "") -> list[str]:
     """The same build with NVIDIA's own command line tool, for those who want to try options of theirs.
 
-    For TensorRT-RTX but for TF32, which its tool does not document an option for.
+    For TensorRT-RTX but for TF32, which its tool does not document an option for. `graph` is where the ONNX file lies,
+    as a shell reads it; unset: under its own name. An exporter that builds engines keeps them alone, so its command
+    ends with a comment that says how to get that file.
     """
     tool = "tensorrt_rtx" if job.library == "tensorrt_rtx" else "trtexec"
-    command = [tool, f"--onnx={Path(job.onnx).name}", f"--saveEngine={Path(job.engine).name}"]
+    command = [tool, f"--onnx={graph or Path(job.onnx).name}", f"--saveEngine={Path(job.engine).name}"]
     if tool == "trtexec":
         command += ["--stronglyTyped", "--noTF32"]
     for number, profile in enumerate(job.profiles):
@@ -106,6 +109,11 @@ def command_of(job: EngineJob) -> list[str]:
         for option, place in (("min", 0), ("opt", 1), ("max", 2)):
             shapes = ",".join(f"{name}:{'x'.join(map(str, ends[place]))}" for name, ends in profile.items())
             command.append(f"--{option}Shapes={shapes}")
+    if tool == "tensorrt_rtx" and not graph:
+        # the graph does not depend on which GPU engine it is for, and that target's bundles have it
+        command.append(
+            f"# {Path(job.onnx).name} is in DIR of the same build with --target ort-gpu --stages {job.stage} --out DIR"
+        )
     return command
 
 
@@ -124,6 +132,9 @@ def build_engine(job: EngineJob) -> EngineBuild:
     config = builder.create_builder_config()
     # on by default, it multiplies fp32 with the digits of fp16: what the graph keeps in fp32 needs the others
     config.clear_flag(trt.BuilderFlag.TF32)
+    # TensorRT-RTX's, 1.2 and later (its release notes): without it a run may allocate, which a CUDA graph cannot capture
+    if (user_allocation := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
+        config.set_flag(user_allocation)
     for profile in job.profiles:
         _add_profile(builder, config, profile, job.stage)
     plan = builder.build_serialized_network(network, config)
@@ -144,6 +155,15 @@ def _peak_bytes() -> int:
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
     except (OSError, StopIteration, ValueError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def available_memory_bytes(told: Path = MEMINFO) -> int:
+    """Memory that this machine could give now without swapping; 0 where the system does not tell."""
+    try:
+        lines = told.read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
 
 
 def _logger(trt: Any, messages: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +14,30 @@ import torch
 from PIL import Image
 
 from mgcc_benchmarks import evaluator as likeness
-from mgcc_benchmarks.painters import TruthPainter
-from mgcc_benchmarks.quality_cli import main
-from mgcc_benchmarks.scores import SCORES
-from mgcc_benchmarks.storybench import Plan, Record, run_plan, summarise, worst
+from mgcc_benchmarks.bootstrap import NOTHING, Tally
+from mgcc_benchmarks.painters import BundlePainter, Oracle, TruthPainter
+from mgcc_benchmarks.quality_cli import LateBundlePainter, describe_bundle, main
+from mgcc_benchmarks.scores import SCORES, TEXT_SCORES
+from mgcc_benchmarks.storybench import (
+    KeptRecords,
+    Plan,
+    Record,
+    check_same_items,
+    compare,
+    read_kept,
+    run_plan,
+    summarise,
+    worst,
+)
 from mgcc_ref.story.bench import Suite, bench_item
 from mgcc_ref.story.bench_evaluator import Evaluator
 from mgcc_ref.story.dialogues import DialogueSetting
 from mgcc_ref.story.scene import render
 from mgcc_ref.story.stories import Setting
 from mgcc_ref.weights import save_module
-from mgcc_runtime.errors import InputError
+from mgcc_runtime import Pipeline
+from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.errors import BundleError, InputError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality.py"
 PLAN = Plan(Suite.STORIES, Setting.CAPTIONS_5_IMAGES_4, 3, 0, 0)
@@ -132,6 +146,112 @@ def test_workers_score_as_one_process_does(tiny_bundle: Path, tmp_path: Path) ->
     assert found[0] == found[1]
 
 
+def _records(wholes: list[float], *, text: float = 0.0) -> dict[int, Record]:
+    """Records whose scores are all `wholes`, and whose texts counted `text` names."""
+    found = {}
+    for number, whole in enumerate(wholes):
+        tallies = dict.fromkeys(SCORES, Tally(whole, 1.0)) | dict.fromkeys(TEXT_SCORES, Tally(whole * text, text))
+        found[number] = Record(number, tallies | {"clip_similarity": NOTHING})
+    return found
+
+
+def _kept(records: dict[int, Record], **changed: Any) -> KeptRecords:
+    identity = {"painter": "another", "suite": "stories", "setting": "5+4", "seed": 0, "words": 0}
+    return KeptRecords(Path("other.jsonl"), identity | changed, records)
+
+
+def test_a_comparison_is_paired_and_counts_scenes_that_changed() -> None:
+    plan = Plan(Suite.STORIES, Setting.CAPTIONS_5_IMAGES_4, 4, 0, 16)
+    ours, theirs = _records([1, 1, 0, 1], text=2), _kept(_records([1, 0, 1, 0], text=2), words=16)
+    check_same_items(plan, theirs)
+    found = compare(plan, list(ours.values())[::-1], theirs)  # records come in any order
+    assert found["run"]["painter"] == "another"
+    assert found["differences"]["whole_scene"]["value"] == 0.25
+    assert found["differences"]["text_names_right"]["value"] == 0.25
+    assert found["whole_scenes"] == {"only_this": 2, "only_that": 1}
+    assert "clip_similarity" not in found["differences"]  # nobody counted it
+    same = compare(plan, list(ours.values()), _kept(ours, words=16))
+    assert all(score == {"value": 0.0, "ci95": [0.0, 0.0]} for score in same["differences"].values())
+    # other words, other texts: what pictures score is compared all the same
+    for words, text in ((0, 0), (8, 2)):
+        found = compare(plan, list(ours.values()), _kept(_records([1, 0, 1, 0], text=text), words=words))
+        assert "whole_scene" in found["differences"] and not set(TEXT_SCORES) & found["differences"].keys()
+
+
+@pytest.mark.parametrize(
+    ("changed", "items", "message"),
+    [
+        ({"suite": "dialogues"}, 3, "are of suite dialogues, not stories; give"),
+        ({"setting": "5", "seed": 2}, 3, r"are of setting 5, not 5\+4 and seed 2, not 0; give"),
+        ({}, 2, "hold 2 items, this run has 3, and number 2 is in one of the two alone; give the same --items"),
+        ({}, 5, "hold 5 items, this run has 3, and number 3"),
+    ],
+)
+def test_only_the_same_items_are_compared(changed: dict[str, Any], items: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_same_items(PLAN, _kept(_records([1.0] * items), **changed))
+
+
+def test_records_that_cannot_be_read_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jsonl do not exist; give --against a file"):
+        read_kept(tmp_path / "none.jsonl", "--against")
+    for text in ("", "[1]\n", '{"number": 0}\n{"number": 0, "tallies": {"a": {}}}\n'):
+        (tmp_path / "broken.jsonl").write_text(text)
+        with pytest.raises(InputError, match=r"broken\.jsonl cannot be read .*; give another --against file"):
+            read_kept(tmp_path / "broken.jsonl", "--against")
+
+
+@pytest.mark.slow
+def test_finished_runs_are_compared_without_opening_the_bundle(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two, out = tmp_path / "one.jsonl", tmp_path / "two.jsonl", tmp_path / "r.json"
+    shared = ["--bundle", str(tiny_bundle), "--items", "3", "--out", str(out)]
+    assert main([*shared, "--words", "0", "--resume", str(one)]) == 0
+    assert main([*shared, "--words", "2", "--resume", str(two), "--steps", "2"]) == 0
+    monkeypatch.setattr(Pipeline, "load", lambda *_, **__: pytest.fail("the bundle was opened"))
+    capsys.readouterr()
+    finished = [*shared, "--words", "2", "--resume", str(two), "--steps", "2", "--against", str(one)]
+    assert main([*finished, "--workers", "2"]) == 0
+    assert "this run minus" in (shown := capsys.readouterr().out) and "whole in this run alone: " in shown
+    stored = json.loads(out.read_text())
+    assert stored["against"]["run"] == json.loads(one.read_text().splitlines()[0])
+    # one run wrote no words, so their texts are not compared
+    assert set(stored["against"]["differences"]) <= set(SCORES) - set(TEXT_SCORES)
+    assert main([*finished, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["against"] == stored["against"]
+    assert main([*finished[:3], "2", *finished[4:]]) == 2
+    assert "hold 3 items, this run has 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_result_names_the_weights_it_is_of(tiny_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    assert main(["--bundle", str(tiny_bundle), "--items", "1", "--words", "0", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["scored"]
+    assert (found["profile"], found["target"], found["weights"]) == ("tiny", "cpu", "random")
+    assert set(found["stages"]) == {"vision_encoder", "llm", "refiner", "grounder", "unet", "vae_decoder"}
+    for stage in found["stages"].values():
+        assert stage["precision"] == "fp32" and stage["sha256"] == sha256_of(tiny_bundle / stage["file"])
+    assert {"embed_tokens.npy", "schedule.json"} <= found["files"].keys()
+    assert not [name for name in found["files"] if name.startswith("golden")]
+    assert found["manifest_sha256"] == sha256_of(tiny_bundle / "manifest.json")
+    assert found == describe_bundle(tiny_bundle)
+
+
+@pytest.mark.slow
+def test_a_late_painter_is_the_bundles_own(tiny_bundle: Path, tmp_path: Path) -> None:
+    for steps in (None, 2):
+        with Pipeline.load(tiny_bundle) as pipeline, LateBundlePainter(tiny_bundle, Oracle.BOXES, steps, 0) as late:
+            assert late.identity == BundlePainter(pipeline, Oracle.BOXES, steps).identity
+    copied = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copied)
+    with LateBundlePainter(copied, Oracle.NOTHING, None, 0) as late:
+        (copied / "manifest.json").write_text((copied / "manifest.json").read_text() + "\n")
+        with pytest.raises(BundleError, match="when this run started; start again"):
+            late.open()
+
+
 def test_worst_come_first() -> None:
     records = run_plan(PLAN, TruthPainter(), None)
     spoiled = Record(7, {n: type(t)(0.0, t.counted) for n, t in records[1].tallies.items()})
@@ -169,6 +289,8 @@ def test_likeness_is_a_cosine_and_its_absence_is_said(tmp_path: Path, caplog: py
         (["--bundle", "x", "--items", "0"], "--items must be at least 1"),
         (["--bundle", "x", "--worst", "3"], "needs --sheet FILE.png"),
         (["--bundle", "/no/such/bundle"], "/no/such/bundle"),
+        (["--bundle", "x", "--against", "/no/such.jsonl"], "/no/such.jsonl do not exist"),
+        (["--ceiling", "--against", "x.jsonl"], "--against compares drawn pictures"),
         (["--bundle", "x", "--out", "r.txt"], "r.txt does not end in .json"),
     ],
 )
