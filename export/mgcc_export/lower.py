@@ -30,6 +30,7 @@ from mgcc_runtime.manifest import Tolerance
 #: what it kept in fp16, for the report, and "" for nothing; None where nothing would be left in 8 bits.
 Quantise = Callable[[Path, Path], str | None]
 
+_ROUGHLY = Tolerance(cosine=0.9, relative_l2=0.4)
 _BITS = {Precision.INT8: Bits.EIGHT, Precision.INT4: Bits.FOUR}
 
 
@@ -44,6 +45,7 @@ class Lowered:
     nodes: dict[str, int]  # element type -> nodes that give it
     parity: list[TensorParity]
     tolerance: Tolerance
+    golden: ReferenceCase | None = None  # what a device is to be compared on, if not the fp32 stage's golden data
     wider: tuple[str, ...] = ()  # weights with more bits than the precision says
     remarks: tuple[str, ...] = ()  # what was kept wider so that the precision holds, and why
 
@@ -66,14 +68,17 @@ def lower_stage(
     cases: Sequence[ReferenceCase],
     captured: Iterable[Feeds] = (),
     quantise: Sequence[Quantise] = (),
+    real: Sequence[ReferenceCase] = (),
 ) -> Lowered:
     """Write the stage of the fp32 graph `source` to `target` at `wanted` precision, or the next that holds.
 
     `cases` are PyTorch's own inputs and outputs; they and the `captured` inputs are scanned for what fp16 cannot
-    hold. `quantise`: for int8, quantisers to try before rounding weights to nearest, the boldest first.
+    hold. `quantise`: for int8, quantisers to try before rounding weights to nearest, the boldest first. What they make
+    is compared on `real` cases, of captured inputs, where there are any: calibrated ranges are for what a stage is
+    really given, and `cases` may be noise.
     """
     scan = scan_ranges(source, [case.feeds for case in cases] + list(captured))
-    work = _Work(source, target, spec, cases, scan, _half_boundary(spec, scan), quantise)
+    work = _Work(source, target, spec, cases, scan, _half_boundary(spec, scan), quantise, real)
     reasons: list[str] = []
     for precision in fallbacks(wanted):
         first = ""
@@ -86,7 +91,7 @@ def lower_stage(
                 break
             limit = work.tolerance(precision, attempt)
             try:
-                parity, boundary = work.compare(precision, limit)
+                parity, boundary = work.compare(precision, limit, attempt)
             except ValueMismatchError as error:
                 if precision is Precision.FP32:
                     raise
@@ -94,7 +99,10 @@ def lower_stage(
                 continue
             remarks = (remark,) if remark else ()
             nodes, wider = node_types(target), attempt.wider
-            return Lowered(precision, tuple(reasons), scan, bool(boundary), nodes, parity, limit, wider, remarks)
+            golden = real[0] if attempt.quantiser and real else None
+            return Lowered(
+                precision, tuple(reasons), scan, bool(boundary), nodes, parity, limit, golden, wider, remarks
+            )  # fmt: skip
         reasons.append(first)
     raise AssertionError("the ladder ends with fp32")
 
@@ -110,6 +118,7 @@ class _Work:
     scan: RangeScan
     half: tuple[str, ...]  # inputs and outputs in fp16
     quantise: Sequence[Quantise]
+    real: Sequence[ReferenceCase]
 
     def attempts(self, precision: Precision) -> Iterator[_Attempt]:
         """The plain way; asked for more, since that missed, those that keep something wider."""
@@ -155,13 +164,20 @@ class _Work:
             found = write_quantised(between, self.target, _BITS[precision], attempt.wider)
             return attempt.remark if (found.four if precision is Precision.INT4 else found.eight) else None
 
-    def compare(self, precision: Precision, limit: Tolerance) -> tuple[list[TensorParity], tuple[str, ...]]:
+    def compare(
+        self, precision: Precision, limit: Tolerance, attempt: _Attempt
+    ) -> tuple[list[TensorParity], tuple[str, ...]]:
         """Parity with PyTorch, every fp16 result rounded, and the fp16 inputs and outputs; ValueMismatchError."""
         emulated = self.target.with_name(f".{self.target.stem}.emulated.onnx")
         boundary = self.half if precision is not Precision.FP32 else ()
         try:
             write_emulated(self.target, emulated)
-            return compare_graph(emulated, self.target, self.spec, self.cases, limit, boundary), boundary
+            compared = self.cases
+            if attempt.quantiser and self.real:
+                # at all lengths, and on noise: no NaN, and nothing upside down
+                compare_graph(emulated, self.target, self.spec, self.cases, _ROUGHLY, boundary)
+                compared = self.real
+            return compare_graph(emulated, self.target, self.spec, compared, limit, boundary), boundary
         finally:
             for path in emulated.parent.glob(f"{emulated.name}*"):
                 path.unlink()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from filelock import Timeout
 
 import mgcc_calibration
@@ -26,7 +28,7 @@ from mgcc_export import (
     weight_search,
 )
 from mgcc_export.engine_process import run_engine_job
-from mgcc_export.golden import stage_golden
+from mgcc_export.golden import golden_arrays, npz, stage_golden
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import Lowered, Quantise, between, lower_stage, types_by_operator
 from mgcc_export.peak_memory import with_peak
@@ -46,6 +48,7 @@ from mgcc_runtime.files import link_or_copy
 #: Called with (stage or file group, what is being done with it).
 Progress = Callable[[str, str], None]
 
+REAL_CASES = 4  # captured inputs that 8-bit activations are compared on
 #: Modules whose code decides what a lowered stage's files hold.
 _LOWERING = (
     decisions, fp16, graph_files, half_emulation, lower, ranges, reference, targets, tensorrt_build, weight_only,
@@ -144,11 +147,17 @@ class StageBuilder:
         cases = self._reference(stage)
         graph = folder / f"{stage.name}.onnx"
         source = base.folder / graph.name
+        quantisers = self._quantisers(stage, source)
+        real = self._real(stage) if quantisers else ()
         lowered = lower_stage(
-            source, graph, stage.spec, self.recipe.precision, cases, self._captured(stage),
-            self._quantisers(stage, source),
-        )  # fmt: skip
-        link_or_copy(base.folder / "golden" / f"{stage.name}.npz", folder / "golden" / f"{stage.name}.npz")
+            source, graph, stage.spec, self.recipe.precision, cases, self._captured(stage), quantisers, real
+        )
+        golden = folder / "golden" / f"{stage.name}.npz"
+        if case := lowered.golden:
+            golden.parent.mkdir()
+            golden.write_bytes(npz(golden_arrays(case.feeds, case.outputs)))
+        else:
+            link_or_copy(base.folder / "golden" / golden.name, golden)
         report = _report(lowered)
         checked = time.monotonic()
         weights = graph_files.weight_bytes(graph_files.load_graph(graph))
@@ -173,6 +182,21 @@ class StageBuilder:
         return reference_cases(
             stage.module, stage.spec, cases_of(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
         )
+
+    def _real(self, stage: Stage) -> list[ReferenceCase]:
+        """PyTorch's answers to some of the captured inputs, spread over all (for the UNet: over the steps)."""
+        captured = list(self._captured(stage))
+        chosen = captured[:: max(1, len(captured) // REAL_CASES)][:REAL_CASES]
+        names = {t.name: t.shape for t in stage.spec.inputs}
+        found = []
+        for feeds in chosen:
+            lengths = {
+                axis: feeds[name].shape[i] for name, shape in names.items() for i, axis in enumerate(shape)
+                if isinstance(axis, str)
+            }  # fmt: skip
+            tensors = [torch.from_numpy(np.array(feeds[name])) for name in names]
+            found += reference_cases(stage.module, stage.spec, [lengths], lambda _, given=tensors: given)
+        return found
 
     def _build_engine(self, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:
         self._started(stage, "building the engine", name, "lowered", "engine", "seconds")

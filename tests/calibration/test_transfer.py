@@ -14,6 +14,7 @@ from mgcc_calibration.plan import PlanOptions, Smoothing, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.sensitivity import spread
 from mgcc_calibration.transfer import COMPARED, HALF_OPSET, MARGINS, raise_opset, static_quantisers, transfer
+from mgcc_export.errors import ValueMismatchError
 from mgcc_export.fp16 import write_half
 from mgcc_export.lower import lower_stage
 from mgcc_export.reference import ReferenceCase
@@ -146,6 +147,32 @@ def test_layers_are_spared_until_the_budget_is_kept(bundle, data, tmp_path):
         counts.append(pairs(tmp_path / f"{i}.onnx"))
     assert counts[0] > counts[1] >= counts[2] > 0
     assert static_quantisers(source, spec, data, 1e-9)[1](half, tmp_path / "none.onnx") is None
+
+
+def test_eight_bit_activations_are_judged_on_what_the_stage_is_given(bundle, data, tmp_path):
+    """Calibrated ranges do not hold for noise; what a device compares itself on is then a captured input, too."""
+    name = "unet"
+    spec = stage(bundle.manifest.dimensions, name)
+    source = tmp_path / "fp32" / f"{name}.onnx"
+    source.parent.mkdir()
+    onnx.save(onnx.shape_inference.infer_shapes(onnx.load(bundle.file(f"{name}.onnx"))), source)
+    session = Graph.load(source).session()
+
+    def case(feeds, factor=1.0):
+        return ReferenceCase({}, feeds, {"prediction": factor * session.run(["prediction"], feeds)[0]})
+
+    real = [case(feeds) for feeds in data.samples(name)][:3]
+    noise = [case({**real[0].feeds, "latents": 3 * real[0].feeds["latents"]})]
+    quantisers = static_quantisers(source, spec, data, calibrated_tolerance(name).relative_l2)
+
+    def lowered(noise, real):
+        return lower_stage(source, tmp_path / f"{name}.onnx", spec, Precision.INT8, noise, (), quantisers, real)
+
+    found = lowered(noise, real)
+    assert found.golden is real[0] and found.tolerance == calibrated_tolerance(name)
+    assert len(found.parity) == len(real)
+    with pytest.raises(ValueMismatchError):  # noise may be off, but not upside down: no width gives that
+        lowered([case(real[0].feeds, -1.0)], real)
 
 
 def test_a_jetson_builder_asks_for_w8a8_where_there_is_data(bundle, data):
