@@ -15,9 +15,25 @@ from typing import TYPE_CHECKING, Any
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
+    from mgcc_runtime.bundle import Check
     from mgcc_runtime.chat import Chat, Overflow
     from mgcc_runtime.decoding import TextOptions
-    from mgcc_runtime.errors import MgccError
+    from mgcc_runtime.errors import (
+        BundleError,
+        ClosedError,
+        ContextLimitError,
+        ContractError,
+        EngineError,
+        ImageError,
+        InputError,
+        LayoutError,
+        MgccError,
+        OptionError,
+        OutputError,
+        PromptError,
+        StageMemoryError,
+        StageValueError,
+    )
     from mgcc_runtime.layout import Box, BoxMode
     from mgcc_runtime.pipeline import Pipeline
     from mgcc_runtime.request import Draw
@@ -31,31 +47,34 @@ if TYPE_CHECKING:
         StepPreview,
         TextDelta,
     )
+    from mgcc_runtime.streams import Stream
 
 __version__ = VERSION
 
-_HOMES = {
-    "MgccError": "errors",
-    "Box": "layout",
-    "BoxMode": "layout",
-    "Chat": "chat",
-    "Overflow": "chat",
-    "Pipeline": "pipeline",
-    "BoxesReady": "results",
-    "Draw": "request",
-    "Event": "results",
-    "ImageReady": "results",
-    "Reply": "results",
-    "ReplyReady": "results",
-    "Result": "results",
-    "StepPreview": "results",
-    "TextDelta": "results",
-    "TextOptions": "decoding",
-}
+# module -> its public names
+_NAMES = {
+    "bundle": ("Check",),
+    "chat": ("Chat", "Overflow"),
+    "decoding": ("TextOptions",),
+    "errors": (
+        "BundleError", "ClosedError", "ContextLimitError", "ContractError", "EngineError", "ImageError", "InputError",
+        "LayoutError", "MgccError", "OptionError", "OutputError", "PromptError", "StageMemoryError", "StageValueError",
+    ),
+    "layout": ("Box", "BoxMode"),
+    "pipeline": ("Pipeline",),
+    "request": ("Draw",),
+    "results": (
+        "BoxesReady", "Event", "ImageReady", "Reply", "ReplyReady", "Result", "StepPreview", "TextDelta",
+    ),
+    "streams": ("Stream",),
+}  # fmt: skip
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "Box", "BoxMode", "BoxesReady", "Chat", "Draw", "Event", "ImageReady", "MgccError", "Overflow", "Pipeline", "Reply",
-    "ReplyReady", "Result", "StepPreview", "TextDelta", "TextOptions", "__version__",
+    "Box", "BoxMode", "BoxesReady", "BundleError", "Chat", "Check", "ClosedError", "ContextLimitError", "ContractError",
+    "Draw", "EngineError", "Event", "ImageError", "ImageReady", "InputError", "LayoutError", "MgccError", "OptionError",
+    "OutputError", "Overflow", "Pipeline", "PromptError", "Reply", "ReplyReady", "Result", "StageMemoryError",
+    "StageValueError", "StepPreview", "Stream", "TextDelta", "TextOptions", "__version__",
 ]  # fmt: skip
 
 

@@ -9,14 +9,16 @@ The model's own texts are not read back: the picture follows what the user said.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mgcc_runtime.errors import ContextLimitError
-from mgcc_runtime.prompt import Part, Place, Prompt
+from mgcc_runtime.errors import ContextLimitError, InputError
+from mgcc_runtime.prompt import Draft, Part, Prompt
 from mgcc_runtime.request import Draw, Request, RequestOptions
 from mgcc_runtime.results import Event, ImageReady, Reply, ReplyReady, Result, Stopwatch
+from mgcc_runtime.streams import Stream
 
 if TYPE_CHECKING:
     from typing import Unpack  # Python 3.11; checkers alone read it
@@ -27,17 +29,30 @@ Turn = tuple[Part, ...]
 
 
 class Overflow(str, enum.Enum):
-    """What happens when a turn no longer fits the language model's context."""
+    """What happens when a turn no longer fits the language model's context.
+
+    Dropping goes on until the turns left and the new one fill at most half of the context, and reads these again. So
+    such a full reading makes room for several turns: of 40 turns of 24 tokens in a context of 160, 10 were read whole
+    where dropping only what had to go took 35. A new turn of more than half is kept alone.
+    """
 
     REFUSE = "refuse"
-    DROP_OLDEST = "drop-oldest"  # forget the oldest turns, and read the others again
+    DROP_OLDEST = "drop-oldest"  # forget the oldest turns
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A turn that was read: as it was given, and as it is read again, whatever becomes of its files meanwhile."""
+
+    parts: Turn
+    body: Prompt  # without what stands before it
 
 
 @dataclass(frozen=True)
 class _Memory:
     """Turns that are read, and what the reading left."""
 
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[_Past, ...] = ()
     context: Context | None = None
 
     @property
@@ -47,11 +62,12 @@ class _Memory:
 
 @dataclass(frozen=True)
 class _Plan:
-    """One turn to come: what to read, after what, and the turns that are then known."""
+    """One turn to come: what it goes on from, what to read after what, and the turns that are then known."""
 
+    memory: _Memory
     prompt: Prompt
     before: Context | None
-    turns: tuple[Turn, ...]
+    turns: tuple[_Past, ...]
 
 
 class Chat:
@@ -60,11 +76,12 @@ class Chat:
     def __init__(self, pipeline: Pipeline, overflow: Overflow) -> None:
         self._pipeline, self._overflow = pipeline, Overflow(overflow)
         self._memory = _Memory()
+        self._remembering = threading.Lock()
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The turns that the next answer will know."""
-        return self._memory.turns
+        """The turns that the next answer will know, as they were given; their files are not read again."""
+        return tuple(past.parts for past in self._memory.turns)
 
     def send(self, *parts: Part, **options: Unpack[RequestOptions]) -> Result:
         """Add a turn of texts and images, and draw what stands now. The options are those of `Pipeline.stream`."""
@@ -83,49 +100,64 @@ class Chat:
         assert isinstance(last, ImageReady | ReplyReady)
         return last.result if isinstance(last, ImageReady) else last.reply
 
-    def stream(self, *parts: Part, draw: Draw = Draw.ALWAYS, **options: Unpack[RequestOptions]) -> Iterator[Event]:
+    def stream(self, *parts: Part, draw: Draw = Draw.ALWAYS, **options: Unpack[RequestOptions]) -> Stream:
         """`send`, or with Draw.AUTO `answer`, as a stream of events. The turn is remembered once it is answered.
 
-        Raises an InputError here, not at the first event; ContextLimitError if the turn does not fit.
+        Raises an InputError here, not at the first event; ContextLimitError if the turn does not fit. The events
+        raise an InputError where another turn was remembered since this call; that one stays.
         """
         watch = Stopwatch()
         with watch.measure("prompt"):
             request = self._pipeline.request(**options)
             plan = self._plan(parts, request.words)
-        return self._run(plan, request, watch, draw)
+        return Stream(self._run(plan, request, watch, draw))
 
     def _plan(self, parts: Turn, words: int) -> _Plan:
         prompts, memory = self._pipeline.prompts, self._memory
-        place = Place.LATER if memory.turns else Place.FIRST
-        body = prompts.body(parts, place)
+        head = prompts.separator if memory.turns else prompts.opening
+        draft = prompts.draft(parts)
+        length = memory.length + head.length + draft.length + prompts.closing.length
+        kept = memory.turns
         try:
-            prompts.check_length(memory.length + body.length + prompts.closing.length, words)
+            prompts.check_length(length, words, exact=draft.exact)
         except ContextLimitError:
             if self._overflow is Overflow.REFUSE or not memory.turns:
                 raise
-            return self._forget(parts, words)
-        return _Plan(body, memory.context, (*memory.turns, parts))
+            kept = self._newest(memory.turns, draft, words)
+        new = _Past(parts, prompts.finish(draft))
+        if len(kept) == len(memory.turns):
+            return _Plan(memory, Prompt.join([head, new.body]), memory.context, (*kept, new))
+        pieces = [prompts.opening]
+        for past in kept:
+            pieces += [past.body, prompts.separator]
+        return _Plan(memory, Prompt.join([*pieces, new.body]), None, (*kept, new))
 
-    def _forget(self, parts: Turn, words: int) -> _Plan:
-        """Leave out as many of the oldest turns as it takes; ContextLimitError if the new one alone is too long."""
+    def _newest(self, turns: tuple[_Past, ...], draft: Draft, words: int) -> tuple[_Past, ...]:
+        """The last turns that with the new one fill half of the context; ContextLimitError if that one is too long."""
         prompts = self._pipeline.prompts
-        for first in range(1, len(self._memory.turns) + 1):
-            turns = (*self._memory.turns[first:], parts)
-            body = prompts.body([part for turn in turns for part in turn], Place.FIRST)
-            try:
-                prompts.check_length(body.length + prompts.closing.length, words)
-            except ContextLimitError:
-                if len(turns) == 1:
-                    raise
-                continue
-            return _Plan(body, None, turns)
-        raise AssertionError("the loop ends with the new turn alone")
+        length = prompts.opening.length + draft.length + prompts.closing.length
+        prompts.check_length(length, words, exact=draft.exact)
+        room = min(self._pipeline.bundle.manifest.dimensions.context // 2, prompts.room(words))
+        first = len(turns)
+        while first and (length := length + turns[first - 1].body.length + prompts.separator.length) <= room:
+            first -= 1
+        return turns[first:]
 
-    def _run(self, plan: _Plan, request: Request, watch: Stopwatch, draw: Draw) -> Iterator[Event]:
+    def _run(self, plan: _Plan, request: Request, watch: Stopwatch, draw: Draw) -> Generator[Event, None, None]:
         pipeline = self._pipeline
+        self._check_current(plan)
         context = pipeline.read(plan.prompt, watch, plan.before)
         asked = pipeline.read(pipeline.prompts.closing, watch, context)
         for event in pipeline.answer(asked, request, watch, draw):
-            if isinstance(event, ImageReady | ReplyReady):
-                self._memory = _Memory(plan.turns, context)
+            with self._remembering:
+                self._check_current(plan)
+                if isinstance(event, ImageReady | ReplyReady):
+                    self._memory = _Memory(plan.turns, context)
             yield event
+
+    def _check_current(self, plan: _Plan) -> None:
+        if self._memory is not plan.memory:
+            raise InputError(
+                "the chat has remembered another turn since this one began, expected one turn at a time; "
+                "that turn is kept, send this one again"
+            )

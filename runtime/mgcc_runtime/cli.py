@@ -35,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(options)
         return code
     except MgccError as error:
-        print(f"mgcc: {error}", file=sys.stderr)
-        return error.exit_code
+        return _say(error)
     except KeyboardInterrupt:
         print("mgcc: interrupted", file=sys.stderr)
         return EXIT_FAILED
@@ -128,39 +127,82 @@ def _add_chat(commands: Any) -> None:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    """Turns until the input ends. A turn that cannot be used is said and forgotten; the dialogue goes on."""
+    """Turns until the input ends. A turn that is refused or fails is said and forgotten; the dialogue goes on.
+
+    The exit code is that of the worst turn: 1 where one failed, else 2 where one could not be used.
+    """
     from mgcc_runtime.chat import Overflow
     from mgcc_runtime.files import check_output
-    from mgcc_runtime.images import save_png
     from mgcc_runtime.pipeline import Pipeline
-    from mgcc_runtime.results import Reply
 
     check_output(options.out / "turn-1.png", ".png")
-    code, images, turn = EXIT_DONE, [], 0
+    codes: set[int] = set()
+    images: list[Path] = []
+    turn = 0
     with Pipeline.load(options.bundle, threads=_threads(options)) as pipeline:
         chat = pipeline.chat(Overflow.DROP_OLDEST if options.drop_oldest else Overflow.REFUSE)
         for line in filter(None, map(str.strip, _lines())):
-            if line.startswith("/image "):
-                images.append(Path(line.removeprefix("/image ").strip()))
-                continue
             try:
+                if line.split()[0] == "/image":
+                    images.append(_image_of(line))
+                    continue
+                given, images = images, []
                 answer = chat.send if options.draw == "always" else chat.answer
-                result = answer(*images, line, seed=options.seed, steps=options.steps, words=options.words)
-            except InputError as error:
-                print(f"mgcc: {error}", file=sys.stderr)
-                code, images = error.exit_code, []
-                continue
-            turn, images = turn + 1, []
-            if isinstance(result, Reply):
-                print(json.dumps(_reply_json(result), ensure_ascii=False) if options.json else result.text, flush=True)
-                continue
-            path = options.out / f"turn-{turn}.png"
-            save_png(result.image, path)
-            if options.json:
-                print(json.dumps(_result_json(result, path), ensure_ascii=False), flush=True)
-            else:
-                _show(result, path)
-    return code
+                result = answer(*given, line, seed=options.seed, steps=options.steps, words=options.words)
+                turn += 1
+                _tell_turn(result, options.out / f"turn-{turn}.png", as_json=options.json)
+            except MgccError as error:
+                codes.add(_say(error))
+    if images:
+        codes.add(_say(_unused(images)))
+    return EXIT_FAILED if EXIT_FAILED in codes else max(codes, default=EXIT_DONE)
+
+
+def _image_of(line: str) -> Path:
+    """The file of a line `/image FILE`; PromptError if it names none."""
+    _, *name = line.split(maxsplit=1)
+    if not name:
+        raise PromptError("/image has no file, expected `/image FILE`; give the path of a picture")
+    return Path(name[0])
+
+
+def _unused(images: Sequence[Path]) -> PromptError:
+    number = "1 image was" if len(images) == 1 else f"{len(images)} images were"
+    return PromptError(
+        f"{number} given after the last text and not read, expected a text after {images[-1]}; "
+        "end with a line that says what to draw"
+    )
+
+
+def _tell_turn(result: Result | Reply, path: Path, *, as_json: bool) -> None:
+    """Print a turn's answer, and write its picture to `path`; OutputError if that fails."""
+    from mgcc_runtime.results import Reply
+
+    if isinstance(result, Reply):
+        print(json.dumps(_reply_json(result), ensure_ascii=False) if as_json else result.text, flush=True)
+    else:
+        _save_and_tell(result, path, as_json=as_json)
+
+
+def _save_and_tell(result: Result, path: Path, *, as_json: bool) -> None:
+    from mgcc_runtime.images import save_png
+
+    save_png(result.image, path)
+    if as_json:
+        print(json.dumps(_result_json(result, path), ensure_ascii=False), flush=True)
+        return
+    if result.text:
+        print(result.text)
+    print(f"{path} ({result.image.width}x{result.image.height}, {result.timings['total'] / 1e3:.1f} s)", flush=True)
+    for box in result.boxes:
+        left, top, right, bottom = (round(v) for v in box.xyxy)
+        print(f"  {box.label}: {left}, {top} to {right}, {bottom} (score {box.score:.2f})", flush=True)
+
+
+def _say(error: MgccError) -> int:
+    """Print one error; returns its exit code."""
+    print(f"mgcc: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def _lines() -> Iterator[str]:
@@ -169,7 +211,10 @@ def _lines() -> Iterator[str]:
     while True:
         if asking:
             print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input is not {error.encoding} text ({error.reason}); convert it") from None
         if not line:
             return
         yield line
@@ -177,28 +222,14 @@ def _lines() -> Iterator[str]:
 
 def _generate(options: argparse.Namespace) -> int:
     from mgcc_runtime.files import check_output
-    from mgcc_runtime.images import save_png
     from mgcc_runtime.pipeline import Pipeline
 
     parts, boxes = _parts(options), _boxes(options.boxes)
     check_output(options.out, ".png")
     with Pipeline.load(options.bundle, threads=_threads(options)) as pipeline:
         result = _run_request(pipeline, parts, boxes, options)
-    save_png(result.image, options.out)
-    if options.json:
-        print(json.dumps(_result_json(result, options.out), ensure_ascii=False))
-    else:
-        _show(result, options.out)
+    _save_and_tell(result, options.out, as_json=options.json)
     return EXIT_DONE
-
-
-def _show(result: Result, path: Path) -> None:
-    if result.text:
-        print(result.text)
-    print(f"{path} ({result.image.width}x{result.image.height}, {result.timings['total'] / 1e3:.1f} s)")
-    for box in result.boxes:
-        left, top, right, bottom = (round(v) for v in box.xyxy)
-        print(f"  {box.label}: {left}, {top} to {right}, {bottom} (score {box.score:.2f})", flush=True)
 
 
 def _run_request(pipeline: Pipeline, parts: Sequence[Part], boxes: Boxes, options: argparse.Namespace) -> Result:

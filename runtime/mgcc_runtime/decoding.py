@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.errors import OptionError
+from mgcc_runtime.values import is_number
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,13 @@ class TextOptions:
     repetition_penalty: float = 1.2  # above 1: tokens already written become less probable
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 100):
-            raise OptionError(f"temperature is {self.temperature}, expected 0 to 100; use 0 for greedy decoding")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top_p is {self.top_p}, expected above 0 and at most 1; use 1 to switch it off")
-        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            raise OptionError(f"repetition_penalty is {self.repetition_penalty}, expected above 0; use 1 for none")
+        temperature, top_p, penalty = self.temperature, self.top_p, self.repetition_penalty
+        if not is_number(temperature) or not 0 <= temperature <= 100:
+            raise OptionError(f"temperature is {temperature!r}, expected a number from 0 to 100; use 0 to be greedy")
+        if not is_number(top_p) or not 0 < top_p <= 1:
+            raise OptionError(f"top_p is {top_p!r}, expected a number above 0 and at most 1; use 1 to switch it off")
+        if not is_number(penalty) or penalty <= 0:
+            raise OptionError(f"repetition_penalty is {penalty!r}, expected a number above 0; use 1 for none")
 
 
 def text_generator(seed: int) -> np.random.Generator:

@@ -25,18 +25,10 @@ MAX_ASPECT = 32  # the short side is scaled to the encoder's size, so a long str
 
 def load_image(source: ImageSource) -> Image.Image:
     """An image as RGB: first frame, turned as its EXIF says, alpha over white. ImageError if it cannot be used."""
-    if isinstance(source, Image.Image):
-        return _to_rgb(source, f"image of mode {source.mode}")
-    path = Path(source)
-    name = f"image {path}"
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise ImageError(f"{name} {kind}; give the path of a PNG, JPEG, WebP, GIF or BMP file")
+    name = f"image of mode {source.mode}" if isinstance(source, Image.Image) else f"image {os.fspath(source)}"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is lower
-            with Image.open(path) as opened:
-                return _to_rgb(opened, name)
+        # Pillow reads an opened image's pixels only when they are wanted, so a given one may turn out broken, too
+        return _to_rgb(source, name) if isinstance(source, Image.Image) else _load_file(Path(source), name)
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has far more than {MAX_PIXELS:,} pixels; scale it down first") from None
     except ImageError:
@@ -44,7 +36,17 @@ def load_image(source: ImageSource) -> Image.Image:
     # Pillow's decoders raise about anything on damaged data, struct.error and IndexError included
     except Exception as error:  # noqa: BLE001
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ImageError(f"{name} cannot be read ({text}); give a sound PNG, JPEG, WebP, GIF or BMP file") from None
+        raise ImageError(f"{name} cannot be read ({text}); give a sound PNG, JPEG, WebP, GIF or BMP image") from None
+
+
+def _load_file(path: Path, name: str) -> Image.Image:
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise ImageError(f"{name} {kind}; give the path of a PNG, JPEG, WebP, GIF or BMP file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is lower
+        with Image.open(path) as opened:
+            return _to_rgb(opened, name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

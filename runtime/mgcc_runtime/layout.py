@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
 from mgcc_runtime.manifest import LayoutRules
 from mgcc_runtime.settling import settle
+from mgcc_runtime.values import is_number
 
 _SLACK_PX = 0.5  # boxes written out by us are rounded to tenths of a pixel
 
@@ -131,7 +131,7 @@ def _parse_box(value: object, number: int, image_px: int) -> Box:
         raise LayoutError(f'box {number} has no label, expected {{"label": "cat", "xyxy": [x1, y1, x2, y2]}}; add one')
     label, xyxy = value["label"].strip(), value.get("xyxy")
     numbers = isinstance(xyxy, Sequence) and not isinstance(xyxy, str) and len(xyxy) == 4
-    if not numbers or not all(isinstance(v, int | float) and math.isfinite(v) for v in xyxy or ()):
+    if not numbers or not all(is_number(v) for v in xyxy or ()):
         raise LayoutError(f"box {number} ({label}) has xyxy {xyxy!r}, expected four numbers in pixels; correct it")
     left, top, right, bottom = (float(v) for v in xyxy or ())
     if min(left, top) < -_SLACK_PX or max(right, bottom) > image_px + _SLACK_PX:
@@ -144,8 +144,13 @@ def _parse_box(value: object, number: int, image_px: int) -> Box:
             f"box {number} ({label}) is {[left, top, right, bottom]}, which has no area; "
             "give left, top, right, bottom with left < right and top < bottom"
         )
+    score = value.get("score", 1.0)
+    if not is_number(score) or not 0 <= score <= 1:
+        raise LayoutError(
+            f"box {number} ({label}) has score {score!r}, expected a number from 0 to 1; correct it or leave it out"
+        )
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(image_px)), min(bottom, float(image_px)))
-    return Box(label, inside, float(value.get("score", 1.0)))
+    return Box(label, inside, float(score))
 
 
 def layout_from_boxes(items: Sequence[Box], embeddings: Sequence[NDArray[np.float32]], d: Dimensions) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from mgcc_runtime.results import (
     TextDelta,
 )
 from mgcc_runtime.stages import Floats, LlmStep, Stages
+from mgcc_runtime.streams import Stream
 from mgcc_runtime.writing import Written, write_text
 
 
@@ -97,13 +98,14 @@ class Pipeline:
         boxes: Boxes = BoxMode.AUTO,
         text: TextOptions | None = None,
         preview_every: int = 0,
-    ) -> Iterator[Event]:
+    ) -> Stream:
         """The same as a stream of events: TextDelta..., BoxesReady, StepPreview..., ImageReady.
 
         `parts`: texts (str) and images (path or PIL image) in order. `seed` sets the noise and sampled text.
         `steps` and `guidance`: None for the bundle's defaults. `boxes`: "auto", "none", or a list of `Box` or
         {"label", "xyxy"} in pixels of the output image. `preview_every`: a preview image every so many steps.
-        Bad input raises an InputError here, not at the first event. Closing the iterator cancels the request.
+        Bad input raises an InputError here, not at the first event. Closing the iterator cancels the request, also
+        from another thread.
         """
         watch = Stopwatch()
         with watch.measure("prompt"):
@@ -111,9 +113,8 @@ class Pipeline:
                 seed=seed, steps=steps, guidance=guidance, words=words, boxes=boxes, text=text,
                 preview_every=preview_every,
             )  # fmt: skip
-            prompt = self.prompts.build(parts)
-            self.prompts.check_length(prompt.length, words)
-        return self._run(prompt, request, watch)
+            prompt = self.prompts.build(parts, request.words)
+        return Stream(self._run(prompt, request, watch))
 
     def request(
         self, *, seed: int = 0, steps: int | None = None, guidance: float | None = None, words: int = 0,
@@ -132,7 +133,7 @@ class Pipeline:
             guidance=manifest.default_guidance if guidance is None else guidance,
             words=words,
             boxes=parse_boxes(boxes, manifest.dimensions.image_px) if mode is None else mode,
-            text=text or TextOptions(),
+            text=TextOptions() if text is None else text,
             preview_every=preview_every,
         )
         self.schedule.table(request.steps)
@@ -144,7 +145,7 @@ class Pipeline:
         """A conversation that keeps what it has read; `overflow` says what to do when the context is full."""
         return Chat(self, overflow)
 
-    def _run(self, prompt: Prompt, request: Request, watch: Stopwatch) -> Iterator[Event]:
+    def _run(self, prompt: Prompt, request: Request, watch: Stopwatch) -> Generator[Event, None, None]:
         yield from self.answer(self.read(prompt, watch), request, watch)
 
     def answer(self, context: Context, request: Request, watch: Stopwatch, draw: Draw = Draw.ALWAYS) -> Iterator[Event]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -17,18 +17,13 @@ from tokenizers import Encoding, Tokenizer
 
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.errors import BundleError, ContextLimitError, PromptError
-from mgcc_runtime.images import ImageSource, load_image
+from mgcc_runtime.images import ImageSource, fit_square, load_image
 
 Part: TypeAlias = "str | ImageSource"
 
 _VISUAL = -1  # stands for one visual token in `Prompt.ids`
-
-
-class Place(enum.Enum):
-    """Where parts stand in a conversation."""
-
-    FIRST = "first"
-    LATER = "later"
+_LONGEST_TOKEN = 128  # characters; a longer text than this times the context is first tried by its beginning
+_WORD = re.compile(r"\w+(?:[-']\w+)*")
 
 
 @dataclass(frozen=True)
@@ -36,24 +31,51 @@ class Prompt:
     """A prompt, or a piece of one, in the language model's positions."""
 
     ids: NDArray[np.int64]  # (S,) token ids, -1 where a visual token goes
-    images: tuple[Image.Image, ...]  # RGB, in order; k positions of -1 each
+    images: tuple[Image.Image, ...]  # RGB, in order, of the vision encoder's size; k positions of -1 each
     words: tuple[str, ...]  # S entries: the user's word at that position, "" in images and template
 
     @property
     def length(self) -> int:
         return len(self.ids)
 
-    def __add__(self, other: Prompt) -> Prompt:
-        """One prompt after the other."""
-        return Prompt(np.concatenate([self.ids, other.ids]), self.images + other.images, self.words + other.words)
+    @classmethod
+    def template(cls, ids: Sequence[int]) -> Prompt:
+        """A piece of the template: no images, no words of the user."""
+        return cls(np.array(ids, np.int64), (), ("",) * len(ids))
+
+    @classmethod
+    def join(cls, pieces: Sequence[Prompt]) -> Prompt:
+        """One piece after the other; at least one."""
+        return cls(
+            np.concatenate([piece.ids for piece in pieces]),
+            tuple(chain.from_iterable(piece.images for piece in pieces)),
+            tuple(chain.from_iterable(piece.words for piece in pieces)),
+        )
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text and its tokens; those of its beginning where they alone are more than the context."""
+
+    text: str
+    encoding: Encoding
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Parts that were checked and counted. No image was opened yet and no word looked up, which takes longer."""
+
+    parts: tuple[_Text | ImageSource, ...]
+    length: int  # positions, with the separators between the parts
+    exact: bool  # False: `length` counts only the beginning of a very long text
 
 
 class PromptBuilder:
-    """Holds a bundle's tokenizer, token embeddings and template."""
+    """Holds a bundle's tokenizer, token embeddings and template. Nothing changes once it is made: threads share it."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._dimensions = d = bundle.manifest.dimensions
-        self._template = bundle.manifest.prompt
         self._image_ids = bundle.manifest.tokens.image
         path = bundle.file("tokenizer.json")
         try:
@@ -63,58 +85,101 @@ class PromptBuilder:
         self._embeddings = bundle.array("embed_tokens.npy", (d.vocabulary, d.hidden))
         if len(self._image_ids) != d.image_tokens or not all(0 <= i < d.vocabulary for i in self._image_ids):
             raise BundleError(f"bundle {bundle.root} has the [IMG] ids {self._image_ids} and {d}; {REBUILD}")
-
-    @cached_property
-    def _pieces(self) -> dict[str, list[int]]:
-        """Ids of the template's pieces; special tokens are recognised in these and nowhere else."""
-        self.tokenizer.encode_special_tokens = False
-        found = {name: _encode(self.tokenizer, text).ids for name, text in self._template.to_json().items()}
+        # special tokens are recognised in the template and nowhere else
+        template = bundle.manifest.prompt.to_json()
+        ids = {name: _encode(self.tokenizer, text).ids for name, text in template.items()}
         # from here on a user's "<|im_end|>" is plain text, so that nobody can forge a turn
         self.tokenizer.encode_special_tokens = True
-        return found
+        self._control = _control_tokens(self.tokenizer, {*chain(*ids.values()), *bundle.manifest.tokens.end})
+        self.opening = Prompt.template(ids["opening"] + ids["user_open"])  # before the first part
+        self.separator = Prompt.template(ids["separator"])  # between two parts, and before a later turn's first one
+        self.closing = Prompt.template(ids["user_close"] + ids["assistant_open"])  # between last part and answer
+        self._image_open, self._image_close = map(Prompt.template, (ids["image_open"], ids["image_close"]))
 
-    def build(self, parts: Sequence[Part]) -> Prompt:
-        """A whole request. PromptError or ImageError if the parts cannot be used."""
-        return self.body(parts, Place.FIRST) + self.closing
+    def build(self, parts: Sequence[Part], words: int | None = None) -> Prompt:
+        """A whole request. PromptError or ImageError if the parts cannot be used.
 
-    @cached_property
-    def closing(self) -> Prompt:
-        """What stands between the last part and the answer."""
-        return _Draft(self._pieces["user_close"] + self._pieces["assistant_open"]).prompt()
+        With `words`, those the answer may have, ContextLimitError if both do not fit; no image is opened before that.
+        """
+        draft = self.draft(parts)
+        if words is not None:
+            length = self.opening.length + draft.length + self.closing.length
+            self.check_length(length, words, exact=draft.exact)
+        return Prompt.join([self.opening, self.finish(draft), self.closing])
 
-    def body(self, parts: Sequence[Part], place: Place) -> Prompt:
-        """The parts alone, with what stands before them; PromptError or ImageError if they cannot be used."""
-        if isinstance(parts, str | os.PathLike | Image.Image):
+    def draft(self, parts: Sequence[Part]) -> Draft:
+        """The parts alone, counted; PromptError if they cannot be used. Images are not looked at."""
+        if isinstance(parts, str | os.PathLike | Image.Image) or not isinstance(parts, Iterable):
             raise PromptError(f"the prompt is one {type(parts).__name__}, expected a list of parts; put it in a list")
-        if not parts:
+        drafted = tuple(self._draft_part(part, number) for number, part in enumerate(parts, 1))
+        if not drafted:
             raise PromptError("the prompt is empty, expected at least one text or image; add a part")
-        pieces = self._pieces
-        draft = _Draft(pieces["opening"] + pieces["user_open"] if place is Place.FIRST else pieces["separator"])
-        for number, part in enumerate(parts, 1):
-            if number > 1:
-                draft.template(pieces["separator"])
-            if isinstance(part, str):
-                if not part.strip():
-                    raise PromptError(f"part {number} of the prompt is an empty text; fill it or leave it out")
-                draft.text(part, _encode(self.tokenizer, part))
-            elif isinstance(part, Image.Image | os.PathLike):
-                draft.template(pieces["image_open"])
-                draft.image(load_image(part), self._dimensions.visual_tokens)
-                draft.template(pieces["image_close"])
-            else:
-                raise PromptError(
-                    f"part {number} of the prompt is {type(part).__name__}, expected str, Path or PIL image; convert it"
-                )
-        return draft.prompt()
+        image = self._image_open.length + self._dimensions.visual_tokens + self._image_close.length
+        lengths = [len(part.encoding) if isinstance(part, _Text) else image for part in drafted]
+        exact = all(part.whole for part in drafted if isinstance(part, _Text))
+        return Draft(drafted, sum(lengths) + self.separator.length * (len(drafted) - 1), exact)
 
-    def check_length(self, length: int, words: int) -> None:
-        """ContextLimitError, with the excess, unless prompt and [IMG] tokens, or prompt and text, fit the context."""
+    def _draft_part(self, part: Part, number: int) -> _Text | ImageSource:
+        if isinstance(part, Image.Image | os.PathLike):
+            return part
+        if not isinstance(part, str):
+            raise PromptError(
+                f"part {number} of the prompt is {type(part).__name__}, expected str, Path or PIL image; convert it"
+            )
+        if not part.strip():
+            raise PromptError(f"part {number} of the prompt is an empty text; fill it or leave it out")
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"part {number} of the prompt has half a character at position {error.start}, expected a text of "
+                "whole ones; read it with its right encoding"
+            ) from None
+        text = self._tokenise(part)
+        if forged := self._control.intersection(text.encoding.ids):
+            token = self.tokenizer.id_to_token(min(forged))
+            raise PromptError(f"part {number} of the prompt holds the control token {token!r}; take it out")
+        return text
+
+    def _tokenise(self, text: str) -> _Text:
         room = self._dimensions.context
-        after = max(self._dimensions.image_tokens, words)
-        if (excess := length + after - room) > 0:
+        if len(text) > _LONGEST_TOKEN * room:
+            beginning = _encode(self.tokenizer, text[: _LONGEST_TOKEN * room])
+            if len(beginning) > room:
+                return _Text(text, beginning, whole=False)
+        return _Text(text, _encode(self.tokenizer, text), whole=True)
+
+    def finish(self, draft: Draft) -> Prompt:
+        """The draft's positions, words and images, read and scaled; ImageError if one cannot be used."""
+        pieces: list[Prompt] = []
+        for part in draft.parts:
+            if pieces:
+                pieces.append(self.separator)
+            if isinstance(part, _Text):
+                encoding = part.encoding if part.whole else _encode(self.tokenizer, part.text)
+                words = _words_at(part.text, encoding.offsets)
+                pieces.append(Prompt(np.array(encoding.ids, np.int64), (), words))
+                continue
+            image = fit_square(load_image(part), self._dimensions.vision_px)
+            visual = Prompt.template([_VISUAL] * self._dimensions.visual_tokens)
+            pieces += [self._image_open, Prompt(visual.ids, (image,), visual.words), self._image_close]
+        return Prompt.join(pieces)
+
+    def room(self, words: int) -> int:
+        """The most positions that a prompt may have: the [IMG] tokens, or the text, need the rest of the context."""
+        return self._dimensions.context - max(self._dimensions.image_tokens, words)
+
+    def check_length(self, length: int, words: int, *, exact: bool = True) -> None:
+        """ContextLimitError, with the excess, if a prompt of `length` positions and its answer pass the context.
+
+        `exact` is False where the prompt has at least that many.
+        """
+        if (excess := length - self.room(words)) > 0:
+            context = self._dimensions.context
             raise ContextLimitError(
-                f"the prompt takes {length} tokens and the answer at least {after}, {excess} more than the "
-                f"context of {room}; shorten the texts, leave out early parts or ask for fewer words"
+                f"the prompt takes {'' if exact else 'at least '}{length} tokens and the answer at least "
+                f"{context - self.room(words)}, {excess} more than the context of {context}; "
+                "shorten the texts, leave out early parts or ask for fewer words"
             )
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -139,38 +204,26 @@ class PromptBuilder:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-class _Draft:
-    """A prompt under construction."""
-
-    def __init__(self, ids: list[int]) -> None:
-        self.ids: list[int] = []
-        self.words: list[str] = []
-        self.images: list[Image.Image] = []
-        self.template(ids)
-
-    def template(self, ids: list[int]) -> None:
-        self.ids += ids
-        self.words += [""] * len(ids)
-
-    def text(self, text: str, encoding: Encoding) -> None:
-        self.ids += encoding.ids
-        self.words += [_word_at(text, start, end) for start, end in encoding.offsets]
-
-    def prompt(self) -> Prompt:
-        return Prompt(np.array(self.ids, np.int64), tuple(self.images), tuple(self.words))
-
-    def image(self, image: Image.Image, visual_tokens: int) -> None:
-        self.images.append(image)
-        self.template([_VISUAL] * visual_tokens)
-
-
 def _encode(tokenizer: Tokenizer, text: str) -> Encoding:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def _word_at(text: str, start: int, end: int) -> str:
-    """The whole word of which the token text[start:end] is a part; "" for punctuation and spaces."""
-    for match in re.finditer(r"\w+(?:[-']\w+)*", text):
-        if match.start() < end and start < match.end():
-            return match[0]
-    return ""
+def _control_tokens(tokenizer: Tokenizer, used: set[int]) -> frozenset[int]:
+    """Ids that no text of a user may have: the added tokens that `used`, template and ends, has.
+
+    A tokenizer that is told so spells special tokens out, but not added ones that its file does not call special. What
+    stands for an unknown character may be in any text.
+    """
+    added, unknown = tokenizer.get_added_tokens_decoder(), getattr(tokenizer.model, "unk_token", None)
+    return frozenset(i for i, token in added.items() if i in used and token.content != unknown)
+
+
+def _words_at(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """For each token text[start:end] the whole word that it is a part of; "" for punctuation and spaces."""
+    found = list(_WORD.finditer(text))
+    ends = [match.end() for match in found]
+    words = []
+    for start, end in offsets:
+        i = bisect_right(ends, start)  # the first word that ends after the token's start
+        words.append(found[i][0] if i < len(found) and found[i].start() < end else "")
+    return tuple(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypedDict
@@ -11,6 +10,7 @@ from typing import TypeAlias, TypedDict
 from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.errors import LayoutError, OptionError
 from mgcc_runtime.layout import Box, BoxMode
+from mgcc_runtime.values import is_number
 
 Boxes: TypeAlias = "BoxMode | str | Sequence[Box | Mapping[str, object]]"
 
@@ -54,9 +54,11 @@ class Request:
         _check_integer("steps", self.steps, 1, 1000)
         _check_integer("words", self.words, 0, 100_000)
         _check_integer("preview_every", self.preview_every, 0, 1000)
+        if not isinstance(self.text, TextOptions):
+            raise OptionError(f"text is {self.text!r}, expected TextOptions; give those, or None for the defaults")
         if self.guidance is None:
             return
-        if not isinstance(self.guidance, int | float) or not math.isfinite(self.guidance):
+        if not is_number(self.guidance):
             raise OptionError(f"guidance is {self.guidance!r}, expected a number from 0 to {MAX_GUIDANCE}; try 2")
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise OptionError(f"guidance is {self.guidance}, expected 0 to {MAX_GUIDANCE}; try 2")

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mgcc_runtime import Overflow, Pipeline, Reply, Result
+from mgcc_runtime import InputError, Overflow, Pipeline, Reply, Result, images
+from mgcc_runtime.chat import Chat
 from mgcc_runtime.cli import main
-from mgcc_runtime.errors import ContextLimitError, ImageError, PromptError
+from mgcc_runtime.errors import ContextLimitError, ImageError, OutputError, PromptError, StageValueError
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.prompt import Part
 from mgcc_runtime.results import ImageReady
@@ -70,7 +72,7 @@ def test_a_refused_or_cancelled_turn_changes_nothing(pipe: Pipeline, tmp_path: P
         chat.send(tmp_path / "absent.png")
     events = chat.stream("A dog.", seed=1)
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert chat.turns == (("A cat.",),)
     expected = pipe.generate(["A cat.", "It sits."], seed=1).image
     assert psnr_db(np.asarray(chat.send("It sits.", seed=1).image), np.asarray(expected)) >= FP32_IMAGE_PSNR_DB
@@ -98,6 +100,76 @@ def test_or_the_oldest_turns_are_dropped_when_asked(pipe: Pipeline) -> None:
     assert psnr_db(np.asarray(last.result.image), np.asarray(expected)) >= FP32_IMAGE_PSNR_DB
     with pytest.raises(ContextLimitError):
         chat.send("mat " * 200)
+
+
+def test_most_turns_of_a_long_session_read_their_own_parts_alone(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full reading makes room for several turns. The first turn is one; dropping the least made it 35."""
+    read, whole = pipe.stages.read, []
+
+    def counted(embeddings: Floats, cache: KvCache) -> LlmStep:
+        whole.append(not cache.length)
+        return read(embeddings, cache)
+
+    monkeypatch.setattr(pipe.stages, "read", counted)
+    chat, half = pipe.chat(Overflow.DROP_OLDEST), pipe.bundle.manifest.dimensions.context // 2
+    for number in range(40):
+        before = len(chat.turns)
+        chat.send(f"A cat {number:2} sits on a mat.", steps=1)
+        if len(chat.turns) <= before:
+            held = pipe.prompts.build([part for turn in chat.turns for part in turn]).length
+            assert half - 2 * len("A cat 10 sits on a mat. ") < held <= half
+    assert sum(whole) == 10
+
+
+def test_a_turn_of_more_than_half_the_context_is_kept_alone(pipe: Pipeline) -> None:
+    chat, long = pipe.chat(Overflow.DROP_OLDEST), "A cat sits on a mat. " * 4
+    for turn in ("A dog.", long, long):
+        chat.send(turn, steps=1)
+    assert chat.turns == ((long,),)
+
+
+def test_files_of_turns_are_read_once(pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full reading knows the pictures as they were, though one file is gone by then and one holds another."""
+    gone, other = tmp_path / "gone.png", tmp_path / "other.png"
+    gradient(9, 7).save(gone)
+    gradient(8, 8).rotate(90).save(other)
+    told: tuple[str, str] = ("They sit.", "It goes out of the door and comes back again.")
+    open_image, opened = Image.open, []
+
+    def counted(path: Path) -> Image.Image:
+        opened.append(path)
+        return open_image(path)
+
+    monkeypatch.setattr(Image, "open", counted)
+    chat = pipe.chat(Overflow.DROP_OLDEST)
+    chat.send("A cat sits on a mat. " * 4, steps=1)
+    chat.send(gone, other, told[0], steps=1)
+    gone.unlink()
+    gradient(8, 8).save(other)
+    last = chat.send(told[1], steps=1)
+    assert chat.turns == ((gone, other, told[0]), (told[1],))
+    drawn = pipe.generate([gradient(9, 7), gradient(8, 8).rotate(90), *told], steps=1).image
+    assert psnr_db(np.asarray(last.image), np.asarray(drawn)) >= FP32_IMAGE_PSNR_DB
+    assert opened == [gone, other]
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_of_two_turns_at_once_the_later_one_is_refused(pipe: Pipeline, begun: int) -> None:
+    chat = pipe.chat()
+    chat.send("A cat.", steps=1)
+    slow = chat.stream("A dog.", steps=2)
+    for _ in range(begun):
+        next(slow)
+    chat.send("A tree.", steps=1)
+    with pytest.raises(InputError, match="has remembered another turn since this one began, expected one turn at a"):
+        list(slow)
+    assert chat.turns == (("A cat.",), ("A tree.",))
+    chat.send("A dog.", steps=1)
+    expected = pipe.generate(["A cat.", "A tree.", "A dog.", "It sits."], steps=1).image
+    drawn = chat.send("It sits.", steps=1).image
+    assert psnr_db(np.asarray(drawn), np.asarray(expected)) >= FP32_IMAGE_PSNR_DB
 
 
 def test_the_model_decides_whether_to_draw(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +212,66 @@ def test_the_command_draws_every_line(
     assert sorted(path.name for path in out.iterdir()) == ["turn-1.png", "turn-2.png", "turn-3.png"]
     assert "absent.png" in captured.err
     assert code == 2, "one turn could not be used"
+
+
+def test_the_command_goes_on_after_a_turn_that_fails(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failed engine's turn is forgotten; one whose picture cannot be written is remembered. Both end in 1."""
+    send, save, seen = Chat.send, images.save_png, []
+
+    def failing(chat: Chat, *parts: Part, **options: object) -> Result:
+        if parts[-1] == "Fail.":
+            raise StageValueError("stage unet gave NaN")
+        seen.append(chat.turns)
+        return send(chat, *parts, **options)  # type: ignore[arg-type]
+
+    def full(image: Image.Image, path: Path) -> None:
+        if path.name == "turn-2.png":
+            raise OutputError(f"{path} cannot be written")
+        save(image, path)
+
+    monkeypatch.setattr(Chat, "send", failing)
+    monkeypatch.setattr(images, "save_png", full)
+    absent = tmp_path / "absent.png"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"A.\n/image {absent}\nFail.\nB.\nC.\n/image {absent}\nD.\n"))
+    out = tmp_path / "out"
+    code = main(["chat", "--bundle", str(bundle_path), "--out", str(out), "--json", "--words", "1"])
+    assert [line.split()[:2] for line in capsys.readouterr().err.splitlines()] == [
+        ["mgcc:", "stage"], ["mgcc:", str(out / "turn-2.png")], ["mgcc:", "image"],
+    ]  # fmt: skip
+    assert seen[:3] == [(), (("A.",),), (("A.",), ("B.",))]
+    assert sorted(path.name for path in out.iterdir()) == ["turn-1.png", "turn-3.png"]
+    assert code == 1, "a failed turn weighs more than one that could not be used"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("A cat.\n/image p.png\n", "1 image was given after the last text and not read, expected a text after p.png"),
+        ("A cat.\n/image q.png\n/image p.png", "2 images were given after the last text"),
+        ("/image\nA cat.\n", "/image has no file, expected `/image FILE`"),
+    ],
+)
+def test_the_command_says_which_images_it_leaves_out(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    lines: str, message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    code = main(["chat", "--bundle", str(bundle_path), "--out", str(tmp_path), "--json", "--words", "1"])
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert len(captured.out.splitlines()) == 1
+    assert code == 2
+
+
+def test_the_command_says_that_its_input_is_no_text(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A caf\xe9.\n"), "utf-8"))
+    assert main(["chat", "--bundle", str(bundle_path), "--out", str(tmp_path)]) == 2
+    assert "standard input is not utf-8 text" in capsys.readouterr().err
 
 
 def test_the_command_lets_the_model_decide(

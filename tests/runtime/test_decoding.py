@@ -63,8 +63,12 @@ def test_seed_repeats():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"repetition_penalty": 0}],
-)
+    [
+        {"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"repetition_penalty": 0},
+        {"temperature": "0.7"}, {"temperature": None}, {"temperature": True}, {"top_p": "1"}, {"top_p": [0.5]},
+        {"top_p": float("nan")}, {"repetition_penalty": None}, {"repetition_penalty": float("inf")},
+    ],
+)  # fmt: skip
 def test_options_out_of_range(wrong):
     with pytest.raises(OptionError, match=f"{next(iter(wrong))} is .*, expected"):
         TextOptions(**wrong)

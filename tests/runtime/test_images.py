@@ -1,5 +1,6 @@
 """Images that users give: every odd kind is taken right or refused in one sentence."""
 
+import io
 import struct
 import zlib
 
@@ -51,6 +52,24 @@ def test_truncated_file(tmp_path):
     (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(ImageError, match=r"half\.png cannot be read"):
         load_image(tmp_path / "half.png")
+
+
+def test_opened_image_that_turns_out_broken(tmp_path):
+    """Pillow reads the pixels of an opened image when they are first wanted."""
+    save_png(gradient(40, 40), tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    opened = Image.open(io.BytesIO(data[: len(data) // 2]))
+    with pytest.raises(ImageError, match=r"^image of mode RGB cannot be read \(.*truncated.*\); give a sound PNG"):
+        load_image(opened)
+    closed = Image.open(tmp_path / "whole.png")
+    closed.close()
+    with pytest.raises(ImageError, match="image of mode RGB cannot be read"):
+        load_image(closed)
+
+
+def test_path_that_the_system_refuses(tmp_path):
+    with pytest.raises(ImageError, match=r"cannot be read \(.*File name too long"):
+        load_image(tmp_path / ("x" * 5000))
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -51,9 +51,14 @@ def test_nearest_label_by_cosine(grounder, pipe):
     assert layout_from_grounder(grounder, WORDS, labels, DIMENSIONS, LayoutRules(0.5)).items[0].label == "sailboat"
 
 
+GOOD = {"label": "cat", "xyxy": [0, 0, 1, 1]}
+
+
 def test_parse_boxes():
     found = parse_boxes([{"label": " cat ", "xyxy": [0, 1.5, 32.3, 32]}, Box("dog", (0, 0, 4, 4), 0.7)], 32)
     assert found == (Box("cat", (0, 1.5, 32, 32)), Box("dog", (0, 0, 4, 4), 0.7))
+    ours = np.arange(4, dtype=np.float32)
+    assert parse_boxes([{"label": "cat", "xyxy": [*ours], "score": ours[1]}], 32) == (Box("cat", (0, 1, 2, 3)),)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,15 @@ def test_parse_boxes():
         ([{"label": "cat", "xyxy": [0, 0, 1]}], r"box 1 \(cat\) has xyxy \[0, 0, 1\], expected four numbers"),
         ([{"label": "cat", "xyxy": "0 0 1 1"}], "expected four numbers"),
         ([{"label": "cat", "xyxy": [0, 0, float("nan"), 1]}], "expected four numbers"),
+        ([{"label": "cat", "xyxy": [0, 0, True, 1]}], "expected four numbers"),
+        ([{"label": "cat", "xyxy": [0, 0, 10**400, 1]}], "expected four numbers"),
+        (
+            [{**GOOD, "score": None}],
+            r"box 1 \(cat\) has score None, expected a number from 0 to 1; correct it or leave",
+        ),
+        ([{**GOOD, "score": "high"}], "has score 'high', expected a number"),
+        ([{**GOOD, "score": float("nan")}], "has score nan, expected a number"),
+        ([GOOD, Box("cat", (0, 0, 1, 1), 1.5)], r"box 2 \(cat\) has score 1\.5, expected a number"),
         ([{"label": "cat", "xyxy": [0, 0, 40, 8]}], r"outside the image of 32x32 pixels; keep .* 0 and 32"),
         ([{"label": "cat", "xyxy": [-5, 0, 4, 8]}], "outside the image"),
         ([{"label": "cat", "xyxy": [8, 0, 4, 8]}], "has no area"),

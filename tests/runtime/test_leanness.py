@@ -8,6 +8,7 @@ import time
 import pytest
 
 import mgcc_runtime
+import mgcc_runtime.errors
 
 FORBIDDEN = ("torch", "transformers", "diffusers", "onnx", "safetensors", "scipy", "mgcc_ref", "mgcc_export")
 IMPORT_LIMIT_S = 0.3
@@ -65,6 +66,8 @@ def test_import_time():
 
 
 def test_public_names():
+    errors = {name for name, value in vars(mgcc_runtime.errors).items() if isinstance(value, type)}
+    assert errors | {"Check", "Stream"} <= set(mgcc_runtime.__all__), "whatever an app catches or gives"
     for name in mgcc_runtime.__all__:
         assert getattr(mgcc_runtime, name)
     assert set(mgcc_runtime.__all__) <= set(dir(mgcc_runtime))
