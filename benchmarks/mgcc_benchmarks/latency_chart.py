@@ -1,4 +1,4 @@
-"""The picture of a latency report: a bar to the median, a whisker from there to the 99th percentile."""
+"""The picture of a latency report: a bar to the median, a whisker to the 99th percentile or the slowest run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-Summary = Mapping[str, float]
+from mgcc_runtime.bench_table import SCALES, growth_text, loads_of
+from mgcc_runtime.load import busy_sentence
+
+Summary = Mapping[str, Any]
 
 _WIDTH_PX, _MARGIN_PX, _NAME_PX, _VALUE_PX = 760, 24, 150, 90
 _ROW_PX, _BAR_PX, _HEAD_PX, _FONT_PX = 20, 13, 40, 12
-_INK, _PALE = (30, 30, 30), (120, 120, 120)
+_INK, _PALE, _RED = (30, 30, 30), (120, 120, 120), (190, 40, 40)
+#: What of "grows_as" stands beside each scale's heading.
+_SHOWN_GROWTH = {"positions": "text", "objects": "objects", "images": "images", "threads": "concurrency"}
 _COLOURS = (
     (86, 150, 210),
     (236, 160, 80),
@@ -47,12 +52,19 @@ def panels(found: Mapping[str, Any]) -> list[Panel]:
         result.append(Panel(f"One warm request, {found['request']['steps']} steps", tuple(rows)))
     if dialogue := found.get("dialogue"):
         rows = tuple((f"turn {row['turn']}", row["total_ms"]) for row in dialogue["by_turn"])
-        result.append(Panel("Turns of a dialogue, cache kept", rows))
+        result.append(Panel(f"Turns of a dialogue, cache kept{_growth(dialogue, 'turns')}", rows))
     if scale := found.get("scale"):
-        for kind in ("positions", "objects", "images", "threads"):
-            rows = tuple((f"{row[kind]} {kind}", row["total_ms"]) for row in scale[kind])
-            result.append(Panel(f"A request by {kind}", rows))
+        for kind, words in SCALES.items():
+            rows = tuple((f"{row[kind]} {words}", row["total_ms"]) for row in scale[kind])
+            heading = "Requests at once, no batch" if kind == "threads" else f"A request by {kind}"
+            result.append(Panel(f"{heading}{_growth(scale, _SHOWN_GROWTH[kind])}", rows))
     return [panel for panel in result if panel.rows]
+
+
+def _growth(part: Mapping[str, Any], name: str) -> str:
+    """What a heading says of the growth; empty where too few points were measured."""
+    growth = part["grows_as"][name]
+    return f": grows as {growth_text(growth)}" if growth else ""
 
 
 def chart(found: Mapping[str, Any]) -> Image.Image:
@@ -63,8 +75,11 @@ def chart(found: Mapping[str, Any]) -> Image.Image:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_PX)
     title = f"{bundle['profile']} for {bundle['target']} on {machine['cpu']}, {machine['threads']} threads"
     draw.text((_MARGIN_PX, _MARGIN_PX), title, fill=_INK, font=font)
-    note = "milliseconds; bar: median, whisker: to the 99th percentile"
+    note = "milliseconds; bar: median, whisker: to the 99th percentile, below 100 runs to the slowest"
     draw.text((_MARGIN_PX, _MARGIN_PX + 16), note, fill=_PALE, font=font)
+    if busy_sentence(loads_of(found)):
+        text = "NOT TO BE QUOTED: other programs used the machine"
+        draw.text((_MARGIN_PX, _MARGIN_PX + 32), text, fill=_RED, font=font)
     top = _MARGIN_PX + _HEAD_PX
     for panel, colour in zip(shown, _COLOURS[: len(shown)], strict=True):
         _draw_panel(draw, font, panel, top, colour)

@@ -18,6 +18,14 @@ from typing import Any
 from mgcc_benchmarks.commandline import RESULTS, Doing, QuietParser
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
 
+_EPILOG = (
+    "Percentiles stand only where the runs can carry them: p90 from 10 runs on, p99 from 100; below that the slowest "
+    "run is shown (in JSON it stands in their place, and as_max names them). Of cold starts at most 5 are made, of "
+    "dialogues 10, of requests at one point of a scale 5. Growth exponents have a range: what is found without any one "
+    "of the points. others_cores is what other programs used of the machine meanwhile; more than a tenth of a core is "
+    "warned of."
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
@@ -45,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = QuietParser(prog="latency.py", description="Times a bundle's requests: cold, warm, in a dialogue, scaled.")
+    parser = QuietParser(
+        prog="latency.py", description="Times a bundle's requests: cold, warm, in a dialogue, scaled.", epilog=_EPILOG
+    )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--parts", default="cold,latency,dialogue,scale", metavar="LIST", help="(default: %(default)s)")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed requests (default: 30)")

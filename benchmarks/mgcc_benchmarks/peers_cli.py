@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mgcc_benchmarks.commandline import RESULTS, Doing, QuietParser
-from mgcc_benchmarks.peers_client import PeerError
+from mgcc_benchmarks.peers_client import ROOT
 from mgcc_benchmarks.peers_compare import Rules, compare
-from mgcc_benchmarks.peers_figures import measure_figures
-from mgcc_benchmarks.peers_load import MOST_OTHERS_CORES, require_quiet, sample_others
+from mgcc_benchmarks.peers_figures import absent_figures, figure_groups, measure_figures
+from mgcc_benchmarks.peers_load import require_quiet, sample_others
+from mgcc_benchmarks.peers_place import FOLDER, Place
 from mgcc_benchmarks.peers_plan import COMPARISONS, NAMES, Comparison, Ours, Peer, Work
-from mgcc_benchmarks.peers_report import chart, markdown
-from mgcc_benchmarks.peers_setup import FOLDER, ROOT, Place, absence, set_up
+from mgcc_benchmarks.peers_ratio import LEAST_DRAWN
+from mgcc_benchmarks.peers_report import markdown
+from mgcc_benchmarks.peers_results import Results
+from mgcc_benchmarks.peers_setup import absence, set_up
 from mgcc_benchmarks.peers_work import Amounts, write_work
 from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, BundleError, MgccError, OptionError
-from mgcc_runtime.files import check_output, write_atomically
+from mgcc_runtime.files import check_output
 from mgcc_runtime.machine import available_cores, describe_machine
 from mgcc_runtime.power import describe_clocks
 
 BUNDLE = ROOT / "build" / "story-cpu-auto"
 WARM_UP_RULE = "the first rounds after loading, both sides in turns as in the counted ones; none of them is counted"
+ORDER = "both sides once a round; who goes first changes from round to round"
 QUIET, BUSY = "required", "allowed"
 
 
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Set a peer up, or compare, write and print; the exit code is 0 done, 1 failed, 2 bad arguments or input."""
     options = _parse(arguments)
     doing = Doing()
+    results: Results | None = None
     try:
         if options.set_up:
             said = set_up(Peer(options.set_up), _place(options), doing.show)
@@ -57,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(said)
             return EXIT_DONE
         settings = _settings(options)
-        found = run(settings, doing)
+        results = Results(settings.out, _head(settings), settings.others_cores)
+        run(settings, results, doing.show)
     except MgccError as error:
         doing.clear()
         print(f"peers.py: {error}", file=sys.stderr)
@@ -66,9 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         doing.clear()
         print("peers.py: interrupted", file=sys.stderr)
         return EXIT_FAILED
+    finally:  # whatever ended it
+        if results is not None and results.begun and not results.complete:
+            doing.clear()
+            print(f"peers.py: {results.kept()}", file=sys.stderr)
     doing.clear()
+    found = results.to_json()
     print(json.dumps(found) if options.json else f"{markdown(found)}{settings.out}, .md and .png", flush=True)
-    return EXIT_FAILED if found["failed"] else EXIT_DONE
+    return EXIT_FAILED if results.failed else EXIT_DONE
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -85,7 +95,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--words", type=int, default=amounts.words, metavar="N", help="of a turn (default: 24)")
     parser.add_argument("--prompt-tokens", type=int, default=amounts.prompt_tokens, metavar="N", help="(default: 100)")
     parser.add_argument("--next-tokens", type=int, default=amounts.next_tokens, metavar="N", help="(default: 32)")
-    parser.add_argument("--dialogues", type=int, default=amounts.dialogues, metavar="N", help="(default: 5)")
+    few = f"(default: 10); a figure of fewer than {LEAST_DRAWN} measurements has no interval"
+    parser.add_argument("--dialogues", type=int, default=amounts.dialogues, metavar="N", help=few)
     parser.add_argument(
         "--allow-busy", dest="machine", action="store_const", const=BUSY, default=QUIET,
         help="measure although others use the machine; the result is marked as not quotable",
@@ -130,39 +141,45 @@ def _settings(options: argparse.Namespace) -> Settings:
     )  # fmt: skip
 
 
-def run(settings: Settings, doing: Doing) -> dict[str, Any]:
-    """Everything that was asked for; written to `settings.out` and beside it, and returned.
+def run(settings: Settings, results: Results, say: Callable[[str], None]) -> None:
+    """Everything that was asked for, into `results`, which are written after each part.
 
-    A comparison that fails, or whose sides do not agree, stands under "failed" and the others go on.
+    A part that fails, or whose sides do not agree, stands under "failed" and the others go on.
     """
-    place, rules = settings.place, settings.rules
-    ratios: dict[str, Any] = {}
-    failed: dict[str, str] = {}
+    place, rules, names = settings.place, settings.rules, settings.names
     with tempfile.TemporaryDirectory(prefix="mgcc-peers-") as folder:
         work = Path(folder)
-        request = write_work(work, place.bundle, settings.amounts)
-        asked = [c for c in COMPARISONS if c.name in settings.names]
-        skipped = {c.name: why for c in asked if (why := _why_not(c, settings))}
+        results.begin(write_work(work, place.bundle, settings.amounts))
+        asked = [c for c in COMPARISONS if c.name in names]
+        results.skipped = {c.name: why for c in asked if (why := _why_not(c, settings))}
+        results.skipped |= absent_figures(place, names)
         for comparison in asked:
-            if comparison.name in skipped:
+            if comparison.name in results.skipped:
                 continue
             try:
-                compared = compare(comparison, place, settings.fast, work, rules, doing.show)
-            except PeerError as error:
-                failed[comparison.name] = str(error)
-                continue
-            ratios[comparison.name] = {**compared.to_json(), "aim": comparison.aim}
-        figures, absent = measure_figures(place, work, rules, settings.amounts, settings.names, doing.show)
-    reasons = _why_not_quotable(settings.others_cores, ratios)
-    machine = {**describe_machine(), "clocks": describe_clocks()}
-    found = {
-        "machine": machine, "bundle": _describe(place.bundle), "threads": rules.threads, "request": request,
-        "runs": rules.rounds, "warm_up": rules.warm_up, "warm_up_rule": WARM_UP_RULE,
-        "quotable": not reasons, "why_not_quotable": reasons, "ratios": ratios, "figures": figures,
-        "skipped": skipped | absent, "failed": failed,
+                compared = compare(comparison, place, settings.fast, work, rules, say)
+            except MgccError as error:
+                results.failed[comparison.name] = str(error)
+            else:
+                results.ratios[comparison.name] = {**compared.to_json(), "aim": comparison.aim}
+            results.write()
+        groups = figure_groups(place, work, rules, settings.amounts, say)
+        for rows, failed in measure_figures(groups, set(names) - set(results.skipped)):
+            results.figures |= rows
+            results.failed |= failed
+            results.write()
+    results.complete = True
+    results.write()
+
+
+def _head(settings: Settings) -> dict[str, Any]:
+    """What the report says before anything is measured."""
+    rules = settings.rules
+    return {
+        "machine": {**describe_machine(), "clocks": describe_clocks()}, "bundle": _describe(settings.place.bundle),
+        "threads": rules.threads, "runs": rules.rounds, "warm_up": rules.warm_up, "warm_up_rule": WARM_UP_RULE,
+        "order": ORDER,
     }  # fmt: skip
-    _write(settings.out, found)
-    return found
 
 
 def _why_not(comparison: Comparison, settings: Settings) -> str:
@@ -175,13 +192,6 @@ def _why_not(comparison: Comparison, settings: Settings) -> str:
     return absence(comparison.theirs, settings.place)
 
 
-def _why_not_quotable(before: float | None, ratios: dict[str, Any]) -> list[str]:
-    loads = {"before the start": before, **{f"during {name}": row["others_cores"] for name, row in ratios.items()}}
-    reasons = [f"nobody knows whether the machine was quiet {when}" for when, load in loads.items() if load is None]
-    busy = {when: load for when, load in loads.items() if load is not None and load > MOST_OTHERS_CORES}
-    return reasons + [f"other programs used {load:.2f} cores {when}" for when, load in busy.items()]
-
-
 def _describe(bundle: Bundle) -> dict[str, Any]:
     """The manifest holds the hash of every file, so its own hash stands for the whole bundle."""
     manifest = bundle.manifest
@@ -190,11 +200,3 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "precision": dict(manifest.precision), "engines": {n: s.engine for n, s in manifest.stages.items()},
         "built_with": dict(manifest.built_with),
     }  # fmt: skip
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
-    write_atomically(path.with_suffix(".md"), markdown(found).encode())
-    picture = io.BytesIO()
-    chart(found).save(picture, "PNG")
-    write_atomically(path.with_suffix(".png"), picture.getvalue())

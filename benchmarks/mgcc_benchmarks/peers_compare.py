@@ -13,12 +13,12 @@ import numpy as np
 
 from mgcc_benchmarks.bootstrap import Score
 from mgcc_benchmarks.peers_client import Worker
-from mgcc_benchmarks.peers_load import LoadMeter
 from mgcc_benchmarks.peers_parity import check_parity, limits_of
+from mgcc_benchmarks.peers_place import Place
 from mgcc_benchmarks.peers_plan import Comparison, Ours, Work
 from mgcc_benchmarks.peers_ratio import paired_ratio
-from mgcc_benchmarks.peers_setup import Place
 from mgcc_benchmarks.peers_worker import WorkerSpec
+from mgcc_runtime.load import LoadMeter
 
 #: ONNX Runtime's idle threads spin for 40 ms behind its last run; OpenMP's of some libraries for up to 200.
 _REST_S = 0.25
@@ -54,7 +54,7 @@ class Compared:
             "theirs_ms": round(float(np.median(self.theirs_ms)), 4),
             "parity": self.parity,
             "versions": self.versions,
-            "others_cores": None if self.others_cores is None else round(self.others_cores, 3),
+            "others_cores": self.others_cores,
         }
 
 
@@ -80,14 +80,7 @@ def compare(comparison: Comparison, place: Place, fast: Path | None, work: Path,
         say(f"{comparison.name}: do both give the same?")
         limits = limits_of(comparison, place.bundle.manifest)
         parity = check_parity(comparison, ours.outputs(), theirs.outputs(), limits)
-        times: list[tuple[float, float]] = []
-        for i in range(rules.warm_up + rules.rounds):
-            if i == rules.warm_up:
-                meter = LoadMeter((ours.pid, theirs.pid))
-            say(f"{comparison.name}: round {i + 1 - rules.warm_up} of {rules.rounds}")
-            pair = _rested_ms(ours, rules), _rested_ms(theirs, rules)
-            if i >= rules.warm_up:
-                times.append(pair)
+        times, others_cores = time_in_turns(ours, theirs, rules, lambda text: say(f"{comparison.name}: {text}"))
         ours_ms, theirs_ms = zip(*times, strict=True)
         return Compared(
             paired_ratio(ours_ms, theirs_ms),
@@ -95,8 +88,30 @@ def compare(comparison: Comparison, place: Place, fast: Path | None, work: Path,
             theirs_ms,
             parity,
             {"ours": ours.versions, comparison.theirs.value: theirs.versions},
-            meter.others_cores(),
+            others_cores,
         )
+
+
+def time_in_turns(
+    ours: Worker, theirs: Worker, rules: Rules, say: Say
+) -> tuple[list[tuple[float, float]], float | None]:
+    """Milliseconds of (ours, theirs) in each counted round, and the cores that others used meanwhile.
+
+    Who goes first changes from round to round: what the first leaves behind (heat, caches) meets both sides alike.
+    """
+    times: list[tuple[float, float]] = []
+    meter = LoadMeter((ours.pid, theirs.pid))
+    for i in range(rules.warm_up + rules.rounds):
+        if i == rules.warm_up:
+            meter = LoadMeter((ours.pid, theirs.pid))
+        say(f"round {i + 1 - rules.warm_up} of {rules.rounds}")
+        if i % 2:
+            theirs_ms, ours_ms = _rested_ms(theirs, rules), _rested_ms(ours, rules)
+        else:
+            ours_ms, theirs_ms = _rested_ms(ours, rules), _rested_ms(theirs, rules)
+        if i >= rules.warm_up:
+            times.append((ours_ms, theirs_ms))
+    return times, meter.others_cores()
 
 
 def _rested_ms(side: Worker, rules: Rules) -> float:

@@ -1,7 +1,9 @@
 """OpenVINO as its users run it: the plain fp32 graphs, the latency hint, a stateful language model.
 
 OpenVINO's own tools make the cache a state of the model (`optimum-intel` does by default), which spares it two copies
-of the whole cache at every token; so do we here. fp32 is asked for: left to itself it computes in bf16.
+of the whole cache at every token; so do we here. fp32 is asked for, as of every exact peer. Left to itself OpenVINO
+computes in bf16 on a CPU that has it: the `openvino-default` side leaves everything to it but the number of threads,
+which is the same for all sides.
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 
-_VERSIONS = {"openvino": ov.__version__}
+_FP32 = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 
-def _compile(model: Any, spec: WorkerSpec) -> Any:
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": spec.threads,
-    }  # fmt: skip
-    return ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+def _compile(model: Any, spec: WorkerSpec) -> tuple[Any, dict[str, str]]:
+    """A request, and OpenVINO's version with the arithmetic that it computes in."""
+    settings = {} if spec.side.startswith("openvino-default.") else _FP32
+    compiled = ov.Core().compile_model(model, "CPU", {**settings, "INFERENCE_NUM_THREADS": spec.threads})
+    arithmetic = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return compiled.create_infer_request(), {"openvino": ov.__version__, "arithmetic": arithmetic}
 
 
 def _read_graph(spec: WorkerSpec, name: str) -> Any:
@@ -36,8 +39,8 @@ class OpenVinoUnet:
     """One denoising step: numpy in, numpy out."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.request, self.feeds = _compile(_read_graph(spec, "unet"), spec), spec.arrays("unet")
-        self.versions = _VERSIONS
+        self.request, self.versions = _compile(_read_graph(spec, "unet"), spec)
+        self.feeds = spec.arrays("unet")
 
     def _predict(self) -> NDArray[Any]:
         self.request.infer(self.feeds, share_inputs=True)
@@ -60,7 +63,7 @@ class OpenVinoLlm:
         past = [port.any_name for port in model.inputs if port.any_name != "inputs_embeds"]
         present = [name for port in model.outputs for name in port.names if name.startswith("present.")]
         apply_make_stateful_transformation(model, dict(zip(past, present, strict=True)))
-        self.request, self.versions = _compile(model, spec), _VERSIONS
+        self.request, self.versions = _compile(model, spec)
         self.table = np.load(Path(spec.files["graphs"]) / "embed_tokens.npy", mmap_mode="r")
         self.prompt: NDArray[np.int64] = np.zeros(0, np.int64)
 

@@ -9,15 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_benchmarks.peers_client import PeerError
-from mgcc_benchmarks.peers_plan import Comparison, Ours, Work
+from mgcc_benchmarks.peers_plan import Comparison, Ours, Peer, Work
 from mgcc_benchmarks.peers_worker import Outputs
 from mgcc_runtime.bundle import Manifest, Tolerance
 from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
 
-#: A bundle whose stage is not in fp32 promises a tolerance; between fp32 engines only the order of sums differs.
+#: A bundle whose stage is not in fp32 promises a tolerance: what it reached on its golden inputs, with slack. The UNet
+#: is compared on those; the language model's are 6 positions, and on a request of 100 its rounding may cost so many
+#: times as much (1.1 times was found). Another model, such as one with another rotary embedding, is further off.
+OTHER_INPUTS = 2.0
+#: Between fp32 engines only the order of sums differs.
 FP32 = Tolerance(cosine=0.99999, relative_l2=1e-3)
-#: What llama.cpp's 8-bit activations may cost on their own.
+#: What a peer's own rounding may cost; the peers that are not here compute in fp32. llama.cpp rounds activations to
+#: 8 bits. OpenVINO chooses bf16 where the CPU has it: its step is eight times that of fp16, and so is the limit (0.036
+#: was found of the story's UNet).
 EIGHT_BIT = Tolerance(cosine=0.99, relative_l2=0.2)
+BFLOAT16 = Tolerance(cosine=0.9968, relative_l2=0.08)
+ROUNDING = {Peer.LLAMACPP: EIGHT_BIT, Peer.OPENVINO_DEFAULT: BFLOAT16}
 #: Of the words chosen by both sides, where one of them rounds; in fp32 all are the same.
 LEAST_SAME_CHOICES = 0.8
 #: A side that writes more tokens does more work.
@@ -41,8 +49,10 @@ def limits_of(comparison: Comparison, manifest: Manifest) -> Limits:
     if name is not None and comparison.ours is Ours.BUNDLE:
         stage = _looser(FP32, manifest.tolerances.get(name, FP32))
         lowered = stage != FP32
-    if not comparison.exact:
-        stage, lowered = _added(stage, EIGHT_BIT) if lowered else EIGHT_BIT, True
+        if lowered and name == "llm":  # 1 - cosine is a square
+            stage = Tolerance(1 - OTHER_INPUTS**2 * (1 - stage.cosine), OTHER_INPUTS * stage.relative_l2)
+    if (theirs := ROUNDING.get(comparison.theirs)) is not None:
+        stage, lowered = _added(stage, theirs) if lowered else theirs, True
     psnr_db = None if comparison.ours is Ours.FEW_STEPS else manifest.request_tolerance.psnr_db
     return Limits(stage, LEAST_SAME_CHOICES if lowered else 1.0, psnr_db, manifest.request_tolerance.token_match)
 
@@ -93,11 +103,11 @@ def _measure(work: Work, ours: Outputs, theirs: Outputs) -> dict[str, float]:
 
 
 def _measure_logits(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, float]:
-    """(N, V) each; a side without the [IMG] tokens has fewer columns. Of all rows the worst."""
+    """(N, V) each; a side without the [IMG] tokens has fewer columns. Over all rows at once, as a promise is."""
     words = min(ours.shape[1], theirs.shape[1])
-    pairs = [(o[:words], t[:words]) for o, t in zip(ours, theirs, strict=True)]
+    o, t = ours[:, :words], theirs[:, :words]
     return {
-        "cosine": min(cosine(o, t) for o, t in pairs),
-        "relative_l2": max(relative_l2(o, t) for o, t in pairs),
-        "same_choices": float(np.mean([o.argmax() == t.argmax() for o, t in pairs])),
+        "cosine": cosine(o, t),
+        "relative_l2": relative_l2(o, t),
+        "same_choices": float(np.mean(o.argmax(axis=1) == t.argmax(axis=1))),
     }

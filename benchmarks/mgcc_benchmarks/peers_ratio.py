@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from mgcc_benchmarks.bootstrap import DIGITS, Score, Tally, bootstrap
 
+#: Fewer measurements than this show too little of their spread: an interval drawn from them would look too narrow.
+LEAST_DRAWN = 10
 #: `bootstrap` rounds what it gives; logarithms would lose digits that the ratio shows.
 _FINER = 1000.0
 
@@ -23,6 +25,11 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float], *, seed: int = 
     assert logs.value is not None and logs.ci95 is not None
     value, low, high = (round(math.exp(v / _FINER), DIGITS) for v in (logs.value, *logs.ci95))
     return Score(value, (low, high))
+
+
+def drop_weak_interval(score: Score, count: int) -> Score:
+    """The score of `count` measurements, without its interval where they are too few for one."""
+    return score if count >= LEAST_DRAWN else Score(score.value, None)
 
 
 def mean_score(values: Sequence[float], *, seed: int = 0) -> Score:

@@ -27,9 +27,13 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"**Not to be quoted: {'; '.join(found['why_not_quotable'])}.**"
         yield ""
     yield f"Bundle `{bundle['sha256'][:12]}`, {found['runs']} rounds a comparison after {found['warm_up']} that are not"
-    yield "counted, both sides in turns with the same threads, weights and inputs, and found to give the same before."
-    yield "Ratios are theirs / ours: above 1 ours is faster."
+    yield "counted, both sides in turns, the first to go changing from round to round, with the same threads, weights"
+    yield "and inputs, and found to give the same before. Ratios are theirs / ours: above 1 ours is faster. A figure of"
+    yield "fewer than 10 measurements has no interval."
     yield ""
+    if not found["complete"]:
+        yield "**Incomplete: the run did not come to its end.**"
+        yield ""
     if found["ratios"]:
         yield "| comparison | ratio | 95 % interval | aimed at | ours, ms | theirs, ms |"
         yield "| --- | ---: | ---: | ---: | ---: | ---: |"

@@ -24,7 +24,7 @@ class Amounts:
     words: int = 24  # of text in a turn
     prompt_tokens: int = 100  # that the language model reads
     next_tokens: int = 32  # and then, one by one
-    dialogues: int = 5
+    dialogues: int = 10
     story: int = 0  # which of StoryBench's
     seed: int = 0
 

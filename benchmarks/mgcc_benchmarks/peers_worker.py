@@ -41,6 +41,7 @@ SIDES = {
     "onnxruntime.prefill": ("peers_onnxruntime", "OrtPrefill"),
     "onnxruntime.decode": ("peers_onnxruntime", "OrtDecode"),
     "openvino.unet": ("peers_openvino", "OpenVinoUnet"),
+    "openvino-default.unet": ("peers_openvino", "OpenVinoUnet"),
     "openvino.prefill": ("peers_openvino", "OpenVinoPrefill"),
     "openvino.decode": ("peers_openvino", "OpenVinoDecode"),
     "llama.cpp.prefill": ("peers_llamacpp", "LlamaCppPrefill"),

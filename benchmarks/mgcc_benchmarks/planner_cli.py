@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_benchmarks.commandline import QuietParser
-from mgcc_benchmarks.planner_counts import Lengths, NetworkWork, count_profile
-from mgcc_benchmarks.planner_devices import DEVICES, PLANNED, Device, DeviceClass
 from mgcc_benchmarks.planner_published import FIGURES
-from mgcc_benchmarks.planner_roofline import FACTORS, Precision, predict, predict_memory
 from mgcc_ref.config import PROFILE_NAMES, get_profile
+from mgcc_ref.planner.counts import Lengths, count_profile, usual_lengths
+from mgcc_ref.planner.devices import DEVICES, PLANNED
+from mgcc_ref.planner.prediction import NOTICE, predict_device
+from mgcc_ref.planner.roofline import FACTORS, Precision
 from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.errors import EXIT_DONE, MgccError
 from mgcc_runtime.files import check_output, write_atomically
-
-NOTICE = "A PREDICTION from published peaks; nothing here was measured on these devices."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,11 +48,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of all stages (default: fp16)",
     )  # fmt: skip
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="count this fp32 bundle's graphs instead")
-    names = [device.name for device in PLANNED]
+    names, usual = [device.name for device in PLANNED], usual_lengths(steps=1)
     parser.add_argument("--devices", nargs="+", choices=names, default=names, metavar="NAME", help="(default: all)")
-    parser.add_argument("--context", type=int, default=160, metavar="N", help="positions read (default: 160)")
-    parser.add_argument("--text-tokens", type=int, default=32, metavar="N", help="positions written (default: 32)")
-    parser.add_argument("--images", type=int, default=4, metavar="N", help="images read, 0 to 8 (default: 4)")
+    for option, default, told in (
+        ("--context", usual.context, "positions read"), ("--text-tokens", usual.text_tokens, "positions written"),
+        ("--images", usual.images, "images read, 0 to 8"),
+    ):  # fmt: skip
+        parser.add_argument(option, type=int, default=default, metavar="N", help=f"{told} (default: {default})")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the profile's)")
     parser.add_argument("--back-test", action="store_true", help="hold the method against published figures instead")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the JSON object there")
@@ -88,33 +89,6 @@ def _default_steps(options: argparse.Namespace) -> int:
     if options.bundle is not None:
         return read_manifest(options.bundle).default_steps
     return get_profile(options.profile).sampler.default_steps
-
-
-def predict_device(device: Device, network: NetworkWork, precision: Precision) -> dict[str, Any]:
-    """Stages, total and memory on one device."""
-    if precision is Precision.W8A8 and device.kind is DeviceClass.RTX:
-        precision = Precision.W8A16  # TensorRT-RTX, which the target uses there, has INT8 for weights alone
-    stages, total_ms = {}, 0.0
-    for call in network.calls:
-        cost = predict(call.works, device, precision)
-        total_ms += call.calls * cost.ms
-        stages[call.name] = {
-            "ms_per_call": round(cost.ms, 3), "calls": call.calls, "ms": round(call.calls * cost.ms, 3),
-            "bound": cost.bound.value, "gflops_per_call": round(sum(w.flops for w in call.works) / 1e9, 3),
-            "products_per_call": len(call.works),
-        }  # fmt: skip
-    memory = predict_memory(network, device, precision)
-    parts = {name: round(value, 3) for name, value in asdict(memory).items()}
-    return {
-        "device": device.name,
-        "title": device.title,
-        "precision": precision.value,
-        "peaks": {key: asdict(device)[key] for key in ("fp16_tflops", "int8_tops", "bandwidth_gb_s", "source")},
-        "stages": stages,
-        "total_ms": round(total_ms, 2),
-        "memory_gb": {**parts, "total": round(memory.total, 3)},
-        "fits": memory.fits,
-    }
 
 
 def back_test() -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mgcc_benchmarks.planner_counts import Work, count_work
+from mgcc_ref.planner.counts import Work, count_work
 
 
 @dataclass(frozen=True)

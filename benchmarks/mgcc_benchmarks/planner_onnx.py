@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from mgcc_benchmarks.planner_counts import Lengths, NetworkWork, StageWork, Work, request_calls
+from mgcc_ref.planner.counts import Lengths, NetworkWork, StageWork, Work, request_calls
 from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.errors import BundleError

@@ -14,8 +14,6 @@ from functools import cache
 
 import numpy as np
 
-from mgcc_benchmarks.planner_counts import Work
-from mgcc_benchmarks.planner_devices import DEVICES, DeviceClass
 from mgcc_benchmarks.planner_networks import (
     Llm,
     clip_vision,
@@ -25,7 +23,9 @@ from mgcc_benchmarks.planner_networks import (
     stable_diffusion_vae,
     stable_diffusion_xl_unet,
 )
-from mgcc_benchmarks.planner_roofline import FACTORS, Factors, Precision, predict
+from mgcc_ref.planner.counts import Work
+from mgcc_ref.planner.devices import DEVICES, DeviceClass
+from mgcc_ref.planner.roofline import FACTORS, Factors, Precision, predict
 
 Parts = tuple[tuple[int, Precision, tuple[Work, ...]], ...]  # calls, precision, products
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_runtime.bench_parts import Say, Summary, Workload, draw, measure_dialogue, measure_scale
+from mgcc_runtime.bench_table import loads_of
 from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
 from mgcc_runtime.cold_start import PHASES, start_cold
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden
+from mgcc_runtime.load import LoadMeter, busy_sentence
 from mgcc_runtime.machine import describe_machine, peak_rss_mb
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import PowerMeter, describe_clocks
@@ -22,9 +25,14 @@ from mgcc_runtime.prompt import Part
 from mgcc_runtime.results import Result
 
 RUNS, WARM_UP = 30, 3
-MOST_COLD_STARTS, MOST_DIALOGUES, MOST_A_POINT = 5, 5, 5  # each is a process, 20 requests or one of 19 points
+MOST_COLD_STARTS, MOST_DIALOGUES, MOST_A_POINT = 5, 10, 5  # each is a process, 20 requests or one of 19 points
 WARM_UP_RULE = "the first requests after loading, of the same kind as the timed ones; none of them is counted"
-PERCENTILES = "linear interpolation between the ordered runs (numpy's default)"
+PERCENTILES = (
+    "linear interpolation between the ordered runs (numpy's default); p90 of fewer than 10 runs and p99 of fewer than "
+    "100 are the slowest run, as as_max says"
+)
+
+_LOG = logging.getLogger(__name__)
 
 
 class Measure(str, enum.Enum):
@@ -86,7 +94,9 @@ def bench(
 
     Returns {"machine", "bundle", "request", "runs", "warmup", "warmup_rule", "percentiles"}, and of what was asked:
     cold: "cold_start"; latency: "load_ms", "stages_ms" {stage: Summary}, "total_ms", "per_call_ms", "tokens_per_s",
-    "peak_rss_mb", "power" (None without tegrastats); dialogue: "dialogue"; scale: "scale".
+    "peak_rss_mb", "power" (None without tegrastats); dialogue: "dialogue"; scale: "scale". "others_cores", in each of
+    these objects and for latency beside "load_ms", is what other programs used meanwhile (None where the system does
+    not say); more than a tenth of a core is logged as a warning.
     """
     plan = Plan(runs, warmup, tuple(m for m in Measure if m in measures))
     machine, start_s = describe_machine(), time.perf_counter()
@@ -101,20 +111,33 @@ def bench(
     }
     timings: dict[str, Any] = {}
     if Measure.COLD in plan.measures:  # before this process fills the memory
-        timings["cold_start"] = _measure_cold(bundle, workload, threads, min(runs, MOST_COLD_STARTS), progress)
+        starts = min(runs, MOST_COLD_STARTS)
+        timings["cold_start"] = _metered(lambda: _measure_cold(bundle, workload, threads, starts, progress))
     start_s = time.perf_counter()
     with Pipeline(bundle, EngineOptions(threads)) as pipeline:
         load_ms = (spent_s + time.perf_counter() - start_s) * 1e3
         found["request"] = _describe_request(pipeline, workload)
         if Measure.LATENCY in plan.measures:
-            timings |= {"load_ms": round(load_ms, 3), **_measure_latency(pipeline, workload, plan, progress)}
+            measured = _metered(lambda: _measure_latency(pipeline, workload, plan, progress))
+            timings |= {"load_ms": round(load_ms, 3), **measured}
             found["request"]["text_tokens"] = timings.pop("text_tokens")
         if Measure.DIALOGUE in plan.measures:
-            timings["dialogue"] = measure_dialogue(pipeline, workload, min(runs, MOST_DIALOGUES), progress)
+            rounds = min(runs, MOST_DIALOGUES)
+            timings["dialogue"] = _metered(lambda: measure_dialogue(pipeline, workload, rounds, progress))
         if Measure.SCALE in plan.measures:
-            timings["scale"] = measure_scale(pipeline, workload, min(runs, MOST_A_POINT), progress)
+            points = min(runs, MOST_A_POINT)
+            timings["scale"] = _metered(lambda: measure_scale(pipeline, workload, points, progress))
+    if warning := busy_sentence(loads_of(timings)):
+        _LOG.warning(warning)
     rules = {"warmup_rule": WARM_UP_RULE, "percentiles": PERCENTILES}
     return {**found, "runs": runs, "warmup": warmup, **rules, **timings}
+
+
+def _metered(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured, and how many cores others used meanwhile."""
+    meter = LoadMeter()
+    found = measure()
+    return {**found, "others_cores": meter.others_cores()}
 
 
 def _describe_bundle(bundle: Bundle) -> dict[str, Any]:
@@ -184,7 +207,7 @@ def _measure_latency(pipeline: Pipeline, workload: Workload, plan: Plan, say: Sa
     }
 
 
-def _per_call(results: Sequence[Result], evaluations: int) -> dict[str, dict[str, float]]:
+def _per_call(results: Sequence[Result], evaluations: int) -> dict[str, dict[str, Any]]:
     found = {"unet_step": asdict(Summary.of([r.timings["unet"] / evaluations for r in results]))}
     if tokens := len(results[0].text_tokens):
         found["llm_token"] = asdict(Summary.of([r.timings["llm_decode"] / tokens for r in results]))

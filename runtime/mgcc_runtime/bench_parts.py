@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mgcc_runtime.errors import ContextLimitError
@@ -24,6 +25,9 @@ TURNS = 20
 MOST_OBJECTS = MOST_IMAGES = 8
 THREADS = (1, 2, 4)
 SHORTEST_POSITIONS = 64
+#: Runs of which one at least is slower than the percentile.
+LEAST_RUNS = {"p90": 10, "p99": 100}
+NO_BATCH = "the runtime has no batch: several requests at once are threads on one pipeline"
 _TURN_TEXTS = (
     "There is a {} in the picture.",
     "Now a {} comes in from the left.",
@@ -45,17 +49,26 @@ class Workload:
 
 @dataclass(frozen=True)
 class Summary:
-    """Milliseconds over all runs; percentiles interpolate linearly between the ordered runs (numpy's default)."""
+    """Milliseconds over all runs; percentiles interpolate linearly between the ordered runs (numpy's default).
 
+    A percentile that so few runs cannot carry (`LEAST_RUNS`) is the slowest run, and named in `as_max`.
+    """
+
+    runs: int
     mean: float
     p50: float
     p90: float
     p99: float
+    max: float
+    as_max: tuple[str, ...]
 
     @classmethod
     def of(cls, milliseconds: Sequence[float]) -> Summary:
-        p50, p90, p99 = np.percentile(milliseconds, (50, 90, 99), method="linear")
-        return cls(*(round(float(v), 3) for v in (np.mean(milliseconds), p50, p90, p99)))
+        runs = len(milliseconds)
+        as_max = tuple(name for name, least in LEAST_RUNS.items() if runs < least)
+        wanted = (50, 100 if "p90" in as_max else 90, 100 if "p99" in as_max else 99, 100)
+        p50, p90, p99, most = (round(float(v), 3) for v in np.percentile(milliseconds, wanted, method="linear"))
+        return cls(runs, round(float(np.mean(milliseconds)), 3), p50, p90, p99, most, as_max)
 
 
 def draw(pipeline: Pipeline, workload: Workload) -> Result:
@@ -86,13 +99,14 @@ def measure_dialogue(pipeline: Pipeline, workload: Workload, rounds: int, say: S
         say(f"dialogue {i} of {rounds}" if i else "dialogue, warm-up")
         whole.append(_hold_dialogue(pipeline, workload))
     measured = whole[1:]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, results in enumerate(zip(*measured, strict=False), 1):
         row = {"turn": number, "total_ms": asdict(Summary.of([r.timings["total"] for r in results]))}
         rows.append({**row, "reading_ms": asdict(Summary.of([_reading_ms(r) for r in results]))})
     found: dict[str, Any] = {"rounds": rounds, "asked_turns": TURNS, "turns": len(rows), "by_turn": rows}
+    found["grows_as"] = {"turns": _growth_of(rows, "turn"), "turns_reading": _growth_of(rows, "turn", "reading_ms")}
     if len(rows) >= 10:
-        p50 = [row["total_ms"]["p50"] for row in rows]  # type: ignore[index]
+        p50 = [row["total_ms"]["p50"] for row in rows]
         found["turn_10_against_2"] = round(p50[9] / p50[1], 3)
     return found
 
@@ -115,26 +129,53 @@ def _reading_ms(result: Result) -> float:
 def measure_scale(pipeline: Pipeline, workload: Workload, runs: int, say: Say) -> dict[str, Any]:
     """Requests of more and more text, of 1 to 8 objects, of 1 to 8 images, and from several threads at once.
 
-    "reading_grows_as": with t(n) = c n^a, the exponent a of reading's time over positions of text, by least squares;
-    1 is as fast as the work, attention's share of which grows faster.
+    "grows_as": `growth` of the median time over each of them, and over text and images of reading's alone.
     """
     positions = list(_by_positions(pipeline, workload, runs, say))
+    objects = list(_by_objects(pipeline, workload, runs, say))
+    images = list(_by_images(pipeline, workload, runs, say))
+    threads = [_by_threads(pipeline, workload, count, runs, say) for count in THREADS]
     return {
         "runs_a_point": runs,
         "positions": positions,
-        "reading_grows_as": growth([(row["positions"], row["reading_ms"]["p50"]) for row in positions]),
-        "objects": list(_by_objects(pipeline, workload, runs, say)),
-        "images": list(_by_images(pipeline, workload, runs, say)),
-        "threads": [_by_threads(pipeline, workload, count, runs, say) for count in THREADS],
+        "objects": objects,
+        "images": images,
+        "threads": threads,
+        "batch": NO_BATCH,
+        "grows_as": {
+            "text": _growth_of(positions, "positions"),
+            "text_reading": _growth_of(positions, "positions", "reading_ms"),
+            "objects": _growth_of(objects, "objects"),
+            "images": _growth_of(images, "images"),
+            "images_reading": _growth_of(images, "images", "reading_ms"),
+            "concurrency": _growth_of(threads, "threads"),
+        },
     }
 
 
-def growth(points: Sequence[tuple[float, float]]) -> float | None:
-    """The exponent a of the power law c n^a through points (n, time), on logarithms; None for fewer than 3."""
+def growth(points: Sequence[tuple[float, float]]) -> dict[str, float] | None:
+    """How a time grows: the exponent a of the power law c n^a through points (n, time), by least squares on logarithms.
+
+    1 is as fast as n. Returns {"exponent", "least", "most", "from", "to"}: `least` and `most` are the exponents found
+    with any one point left out, `from` and `to` the n between which it holds. None for fewer than 3 points.
+    """
     if len(points) < 3:
         return None
-    n, times = np.log(np.array(points)).T
-    return round(float(np.polyfit(n, times, 1)[0]), 3)
+    logs = np.log(np.array(points, np.float64))
+    without = [_slope(np.delete(logs, i, axis=0)) for i in range(len(logs))]
+    counts = [n for n, _ in points]
+    return {
+        "exponent": _slope(logs), "least": min(without), "most": max(without), "from": min(counts), "to": max(counts),
+    }  # fmt: skip
+
+
+def _slope(logs: NDArray[np.float64]) -> float:
+    """Of the line through points (x, y), given as (N, 2)."""
+    return round(float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]), 3)
+
+
+def _growth_of(rows: Sequence[Mapping[str, Any]], over: str, time_name: str = "total_ms") -> dict[str, float] | None:
+    return growth([(row[over], row[time_name]["p50"]) for row in rows])
 
 
 def _by_positions(pipeline: Pipeline, workload: Workload, runs: int, say: Say) -> Iterator[dict[str, Any]]:
@@ -189,7 +230,7 @@ def _by_images(pipeline: Pipeline, workload: Workload, runs: int, say: Say) -> I
         yield {"images": count, "reading_ms": reading, "total_ms": _total(results)}
 
 
-def _total(results: Sequence[Result]) -> dict[str, float]:
+def _total(results: Sequence[Result]) -> dict[str, Any]:
     return asdict(Summary.of([r.timings["total"] for r in results]))
 
 

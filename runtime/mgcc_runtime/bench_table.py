@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_COLUMNS = ("mean", "p50", "p90", "p99")
+_COLUMNS = ("mean", "p50", "p90", "p99", "max")
+#: What stands behind the number of a row of "scale".
+SCALES = {"positions": "positions", "objects": "objects", "images": "images", "threads": "at once"}
+#: Keys of "grows_as", in words.
+GROWTHS = {
+    "text": "a request over positions of text", "text_reading": "reading over positions of text",
+    "objects": "a request over objects", "images": "a request over images", "images_reading": "reading over images",
+    "concurrency": "a request over how many at once",
+    "turns": "a turn over its number", "turns_reading": "reading over a turn's number",
+}  # fmt: skip
 
 
 def bench_table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -15,11 +24,31 @@ def bench_table(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{bundle['profile']} for {bundle['target']} ({bundle['weights']} weights), {found['request']['steps']} steps"
     yield f"{'milliseconds':22} " + " ".join(f"{name:>9}" for name in _COLUMNS)
     for name, summary in _rows(found):
-        yield f"{name:22} " + " ".join(f"{summary[column]:9.2f}" for column in _COLUMNS)
+        yield f"{name:22} " + " ".join(_cell(summary, column) for column in _COLUMNS)
+    yield "-: fewer runs than 10 for p90, than 100 for p99"
     yield from _lines(found)
 
 
-def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]:
+def loads_of(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """Cores that others used, by the part that was measured meanwhile; `found` as `bench` returns it."""
+    parts = {"cold": found.get("cold_start"), "latency": found if "total_ms" in found else None}
+    parts |= {name: found.get(name) for name in ("dialogue", "scale")}
+    return {name: part["others_cores"] for name, part in parts.items() if part is not None}
+
+
+def growth_text(growth: Mapping[str, float]) -> str:
+    """An exponent with its range, the exponents without any one point, and where it was measured."""
+    return (
+        f"n^{growth['exponent']:.2f} ({growth['least']:.2f} to {growth['most']:.2f} without one of the points), "
+        f"n from {growth['from']:g} to {growth['to']:g}"
+    )
+
+
+def _cell(summary: Mapping[str, Any], column: str) -> str:
+    return f"{'-':>9}" if column in summary["as_max"] else f"{summary[column]:9.2f}"
+
+
+def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if cold := found.get("cold_start"):
         yield from ((f"cold {name}", summary) for name, summary in cold["phases_ms"].items())
         yield "cold total", cold["total_ms"]
@@ -28,8 +57,8 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float]]]
     if dialogue := found.get("dialogue"):
         yield from ((f"turn {row['turn']}", row["total_ms"]) for row in dialogue["by_turn"])
     if scale := found.get("scale"):
-        for kind in ("positions", "objects", "images", "threads"):
-            yield from ((f"{row[kind]} {kind}", row["total_ms"]) for row in scale[kind])
+        for kind, words in SCALES.items():
+            yield from ((f"{row[kind]} {words}", row["total_ms"]) for row in scale[kind])
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -42,7 +71,12 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"{power['energy_per_image_j']} J an image, {power['mean_power_w']} W, {heat} C, {throttled}"
     if "dialogue" in found and "turn_10_against_2" in found["dialogue"]:
         yield f"turn 10 takes {found['dialogue']['turn_10_against_2']} times turn 2"
+    for part in ("dialogue", "scale"):
+        for name, growth in found.get(part, {}).get("grows_as", {}).items():
+            if growth is not None:
+                yield f"{GROWTHS[name]} grows as {growth_text(growth)}"
     if scale := found.get("scale"):
-        if (exponent := scale["reading_grows_as"]) is not None:
-            yield f"reading n positions of text grows as n^{exponent:g}"
-        yield "; ".join(f"{row['threads']} threads: {row['images_per_s']} images/s" for row in scale["threads"])
+        rates = ", ".join(f"{row['threads']} at once: {row['images_per_s']} images/s" for row in scale["threads"])
+        yield f"{scale['batch']}; {rates}"
+    loads = ", ".join(f"{name} {'unknown' if load is None else load}" for name, load in loads_of(found).items())
+    yield f"cores that other programs used: {loads}"

@@ -33,6 +33,11 @@ def test_script_measures_everything(tiny_bundle: Path, tmp_path: Path) -> None:
     assert len(found["scale"]["objects"]) == 4  # all that the profile has places for
     assert found["dialogue"]["turns"] >= 10
     assert found["dialogue"]["turn_10_against_2"] > 0
+    headings = [panel.heading for panel in panels(found)]
+    for start in ("Turns of a dialogue", "A request by objects", "A request by images", "Requests at once, no batch"):
+        (heading,) = [heading for heading in headings if heading.startswith(start)]
+        assert ": grows as n^" in heading
+    assert all("others_cores" in part for part in (found, found["cold_start"], found["dialogue"], found["scale"]))
     with Image.open(out.with_suffix(".png")) as picture:
         assert np.asarray(picture).std() > 10
         assert len(panels(found)) == 7
@@ -78,17 +83,23 @@ def test_process_stays_light(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_chart_shows_the_larger_as_longer() -> None:
     def row(value: float) -> dict[str, float]:
-        return {"mean": value, "p50": value, "p90": value, "p99": value}
+        return {"mean": value, "p50": value, "p90": value, "p99": value, "max": value, "as_max": []}
 
     found = {
         "bundle": {"profile": "p", "target": "cpu"}, "machine": {"cpu": "c", "threads": 1}, "request": {"steps": 2},
-        "stages_ms": {"short": row(1.0), "long": row(3.0)}, "total_ms": row(4.0),
+        "stages_ms": {"short": row(1.0), "long": row(3.0)}, "total_ms": row(4.0), "others_cores": 0.0,
     }  # fmt: skip
     pixels = np.asarray(chart(found)).astype(int)
     wide = {int((np.abs(line - (86, 150, 210)).sum(axis=1) == 0).sum()) for line in pixels}
     lengths = sorted(w for w in wide if w > 50 and w + 1 not in wide)  # the whisker's foot covers one pixel
     assert len(lengths) == 3
     assert lengths[1] / lengths[0] == pytest.approx(3, rel=0.05)
+
+
+def test_help_tells_what_the_runs_carry(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "p90 from 10 runs on, p99 from 100" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

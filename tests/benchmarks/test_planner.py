@@ -12,13 +12,18 @@ import torch
 from torch import nn
 
 from mgcc_benchmarks.planner_cli import main
-from mgcc_benchmarks.planner_counts import Lengths, Work, count_profile, count_work
-from mgcc_benchmarks.planner_devices import DEVICES, PLANNED, DeviceClass
 from mgcc_benchmarks.planner_networks import Llm, llm_body, llm_head, stable_diffusion_unet
 from mgcc_benchmarks.planner_onnx import count_bundle
 from mgcc_benchmarks.planner_published import FIGURES, Role, fit
-from mgcc_benchmarks.planner_roofline import FACTORS, Bound, Factors, Precision, predict, predict_memory
+from mgcc_export.cli import main as build_engines
+from mgcc_export.device_estimate import device_lines
+from mgcc_export.targets import Precision as ExportPrecision
+from mgcc_export.targets import Target, choose_recipe
 from mgcc_ref.config import get_profile
+from mgcc_ref.planner.counts import Lengths, Work, count_profile, count_work
+from mgcc_ref.planner.devices import DEVICES, PLANNED, DeviceClass
+from mgcc_ref.planner.prediction import predict_device
+from mgcc_ref.planner.roofline import FACTORS, Bound, Factors, Precision, predict, predict_memory
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "planner.py"
 NANO, AGX = DEVICES["orin-nano-8gb"], DEVICES["agx-orin-64gb"]
@@ -156,6 +161,43 @@ def test_tables_say_that_they_predict(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--back-test"]) == 0
     text = capsys.readouterr().out
     assert "A PREDICTION" in text and "GPT-J-6B" in text and "steps not stated" in text
+
+
+def estimate(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert build_engines(["--profile", "tiny", *arguments, "--estimate"]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if "PREDICTION" in line or "predicted" in line]
+
+
+@pytest.mark.parametrize(("target", "kind"), [("rtx", "rtx"), ("ort-gpu", "rtx"), ("jetson", "orin")])
+def test_an_estimate_predicts_the_devices_of_its_target(
+    target: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *lines = estimate(capsys, "--target", target, "--precision", "fp16")
+    assert "nothing here was measured" in first and "4 images and 4 steps" in first
+    titles = [device.title for device in PLANNED if device.kind == kind]
+    assert len(lines) == len(titles)
+    for line, title in zip(lines, titles, strict=True):
+        assert line.startswith(f"predicted for {title}, fp16: about ") and line.endswith(" usable: fits")
+    assert main(["--profile", "tiny", "--devices", next(d.name for d in PLANNED if d.kind == kind), "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    assert f"about {device['total_ms'] / 1e3:.2f} s a turn" in lines[0]  # the planner's own
+
+
+def test_an_estimate_in_other_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert estimate(capsys, "--target", "cpu") == []
+    assert "int8-weights" in estimate(capsys, "--target", "jetson", "--precision", "int8")[1]
+    assert "int4-weights" in estimate(capsys, "--target", "rtx", "--precision", "int4")[1]
+    assert estimate(capsys, "--target", "rtx")[-1].startswith("predicted for fp16, since no peaks of fp32")
+    recipe = choose_recipe(Target.JETSON, ExportPrecision.INT8)
+    assert "15 W, int8:" in list(device_lines(get_profile("tiny"), recipe, ranges=True))[1]
+
+
+def test_calls_of_another_precision_are_predicted_so() -> None:
+    network = count_profile(get_profile("tiny"), Lengths(50, 7, 3, 4))
+    mixed = predict_device(AGX, network, Precision.W8A8, {"llm_prefill": Precision.W8A16})["stages"]
+    alike = {p: predict_device(AGX, network, p)["stages"] for p in (Precision.W8A8, Precision.W8A16)}
+    assert mixed["llm_prefill"] == alike[Precision.W8A16]["llm_prefill"]
+    assert mixed["unet"] == alike[Precision.W8A8]["unet"]
 
 
 def test_bundle_and_profile_are_the_same_work(tiny_bundle: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from mgcc_runtime.bench import Measure, Plan, bench, parse_measures
@@ -21,9 +26,17 @@ def found(bundle_path):
 
 def test_summary_interpolates_linearly():
     summary = Summary.of([4.0, 1.0, 3.0, 2.0])
-    assert (summary.mean, summary.p50) == (2.5, 2.5)
-    assert summary.p90 == pytest.approx(3.7)  # position 0.9 x 3 between the third and the fourth
-    assert summary.p99 == pytest.approx(3.97)
+    assert (summary.runs, summary.mean, summary.p50, summary.max) == (4, 2.5, 2.5, 4.0)
+    many = Summary.of(list(range(1, 102)))
+    assert (many.p50, many.p90, many.p99, many.max) == (51.0, 91.0, 100.0, 101.0)
+    assert many.as_max == ()
+    assert Summary.of(list(range(10))).p90 == pytest.approx(8.1)  # position 0.9 x 9 between the ninth and the tenth
+
+
+def test_percentiles_that_the_runs_cannot_carry_are_the_slowest():
+    few, some = Summary.of([1.0, 2.0, 9.0]), Summary.of([float(i) for i in range(30)])
+    assert (few.p90, few.p99, few.as_max) == (9.0, 9.0, ("p90", "p99"))
+    assert (some.p90, some.p99, some.as_max) == (pytest.approx(26.1), 29.0, ("p99",))
 
 
 def test_machine_and_bundle(found, bundle_path):
@@ -71,8 +84,46 @@ def test_scale(found):
 
 
 def test_growth_is_the_exponent_of_a_power_law():
-    assert growth([(n, 3 * n**1.5) for n in (64, 128, 256, 512)]) == 1.5
+    found = growth([(n, 3 * n**1.5) for n in (64, 128, 256, 512)])
+    assert found == {"exponent": 1.5, "least": 1.5, "most": 1.5, "from": 64, "to": 512}
+    bent = growth([(1, 1.0), (2, 2.0), (4, 16.0)])
+    assert (bent["exponent"], bent["least"], bent["most"]) == (2.0, 1.0, 3.0)
     assert growth([(64, 1.0), (128, 2.0)]) is None
+
+
+def test_every_scale_has_its_growth(found):
+    scale, dialogue = found["scale"]["grows_as"], found["dialogue"]["grows_as"]
+    assert set(scale) == {"text", "text_reading", "objects", "images", "images_reading", "concurrency"}
+    assert set(dialogue) == {"turns", "turns_reading"}
+    assert (scale["images"]["from"], scale["images"]["to"]) == (1, 8)
+    assert (scale["concurrency"]["from"], scale["concurrency"]["to"]) == (1, 4)
+    assert scale["text"] is None  # the bundle's context holds two lengths alone
+    table = "\n".join(bench_table(found))
+    assert "a request over images grows as n^" in table and "without one of the points" in table
+    assert "the runtime has no batch" in table and "2 at once: " in table
+
+
+def test_load_stands_beside_each_part(found):
+    for part in (found, found["cold_start"], found["dialogue"], found["scale"]):
+        assert part["others_cores"] is None or part["others_cores"] >= 0
+    assert "cores that other programs used: cold " in "\n".join(bench_table(found))
+
+
+@pytest.mark.parametrize(("cores", "warned"), [(0.4, True), (0.05, False), (None, False)])
+def test_a_busy_machine_is_warned_of(bundle_path, monkeypatch, caplog, cores, warned):
+    monkeypatch.setattr("mgcc_runtime.load.LoadMeter.others_cores", lambda self: cores)
+    with caplog.at_level(logging.WARNING):
+        found = bench(bundle_path, runs=1, warmup=0, words=0, steps=1, measures=(Measure.LATENCY,))
+    assert found["others_cores"] == cores
+    assert ("other programs used 0.40 cores during latency" in caplog.text) == warned
+
+
+def test_peak_memory_is_not_the_parents():
+    """A new process starts with its parent's peak in `ru_maxrss`, which is that of the whole test run."""
+    large = np.ones(60_000_000)  # 480 MB, resident
+    code = "from mgcc_runtime.machine import peak_rss_mb; print(peak_rss_mb())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 5 < float(done.stdout) < 200 < large.nbytes / 1e6
 
 
 def test_only_what_is_asked(bundle_path):
@@ -86,8 +137,11 @@ def test_only_what_is_asked(bundle_path):
 
 def test_table_has_every_part(found):
     table = "\n".join(bench_table(found))
-    for text in ("cold first_image", "turn 2", "3 objects", "8 images", "4 threads: "):
+    for text in ("cold first_image", "turn 2", "3 objects", "8 images", "4 at once: "):
         assert text in table
+    (total,) = [line for line in table.splitlines() if line.startswith("total ")]
+    assert total.split()[3:5] == ["-", "-"]  # two runs carry neither p90 nor p99
+    assert "fewer runs than 10 for p90, than 100 for p99" in table
 
 
 def test_turns_name_what_the_bundle_draws(pipe):

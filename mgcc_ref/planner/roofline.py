@@ -10,8 +10,8 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mgcc_benchmarks.planner_counts import NetworkWork, Work
-from mgcc_benchmarks.planner_devices import Device, DeviceClass
+from mgcc_ref.planner.counts import NetworkWork, Work
+from mgcc_ref.planner.devices import Device, DeviceClass
 
 _ACTIVATION_BYTES = 2  # fp16; also beside INT8, where about half stay fp16
 _RUNTIME_GB = 0.8  # CUDA context, engine libraries and Python: an assumption

@@ -95,6 +95,11 @@ class Lengths:
     steps: int
 
 
+def usual_lengths(steps: int) -> Lengths:
+    """Of the request that predictions are made for where nothing else is asked: a turn of some texts and images."""
+    return Lengths(context=160, text_tokens=32, images=4, steps=steps)
+
+
 @dataclass(frozen=True)
 class StageWork:
     """One kind of call of a stage, and how often a request makes it."""

@@ -1,0 +1,1 @@
+"""Latency and memory on devices that are not here, predicted from a profile's work and published peaks."""

@@ -1,0 +1,89 @@
+"""Setting peers up: what is said of an absent one, when a set-up expires, and what is written for one."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mgcc_benchmarks.peers_checkpoint import FORM, check_export, older_config
+from mgcc_benchmarks.peers_client import ROOT, PeerError
+from mgcc_benchmarks.peers_install import EXTRAS, extras_of, installed_mb, requirements
+from mgcc_benchmarks.peers_place import Place
+from mgcc_benchmarks.peers_plan import Peer
+from mgcc_benchmarks.peers_setup import absence, set_up
+from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.engines import _ENGINES
+
+
+def test_absent_peers_say_why_and_how(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, Bundle.open(tiny_bundle))
+    for peer in (Peer.ONNXRUNTIME, Peer.OPENVINO, Peer.DIFFUSERS, Peer.RUNTIME):
+        assert f"run `python benchmarks/peers.py --set-up {peer.value}" in absence(peer, place)
+    assert "random weights" in absence(Peer.LLAMACPP, place)
+    assert absence(Peer.REFERENCE, place) == ""
+    place.folder(Peer.RUNTIME).mkdir()
+    stamp = place.folder(Peer.RUNTIME) / "ready.json"
+    stamp.write_text('{"packages": ["mgcc-edge[cpu]"]}')
+    assert absence(Peer.RUNTIME, place) == ""
+    stamp.write_text('{"packages": ["another==1"]}')  # of another version of this benchmark
+    assert "not set up" in absence(Peer.RUNTIME, place)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "apt-get install build-essential" in absence(Peer.COMPILE, place)
+    with pytest.raises(PeerError, match="needs a C\\+\\+ compiler"):
+        set_up(Peer.LLAMACPP, place, print)
+
+
+def test_a_set_up_of_another_checkpoint_has_expired(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "gguf", lambda self: tmp_path / "model.gguf")
+    place = Place(tmp_path, Bundle.open(tiny_bundle))
+    place.folder(Peer.OPTIMUM).mkdir()
+    stamp = place.folder(Peer.OPTIMUM) / "ready.json"
+    packages = ["optimum-onnx[onnxruntime]==0.1.0", "torch"]
+    stamp.write_text(json.dumps({"packages": packages}))  # as it was before theta was told
+    assert "not set up" in absence(Peer.OPTIMUM, place)
+    stamp.write_text(json.dumps({"packages": packages, "checkpoint": FORM}))
+    assert absence(Peer.OPTIMUM, place) == ""
+
+
+def test_an_older_transformers_is_told_theta() -> None:
+    config = {"model_type": "llama", "rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"}}
+    assert older_config(config) == {**config, "rope_theta": 100000.0, "rope_scaling": None}
+    scaled = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0, "partial_rotary_factor": 0.5}
+    older = older_config({"rope_parameters": scaled})
+    assert (older["rope_theta"], older["partial_rotary_factor"]) == (5e5, 0.5)
+    assert older["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+    assert older_config({"model_type": "opt"}) == {"model_type": "opt"}
+    with pytest.raises(PeerError, match="has full_attention, expected one rope_theta"):
+        older_config({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}})
+
+
+def test_an_export_of_another_theta_is_refused(tmp_path: Path) -> None:
+    for name, theta in (("llm", 100000.0), ("onnx", 10000.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"rope_theta": theta}))
+    check_export(tmp_path / "llm", tmp_path / "llm")
+    with pytest.raises(PeerError, match=r"rope_theta 10000\.0, expected 100000\.0"):
+        check_export(tmp_path / "llm", tmp_path / "onnx")
+
+
+def test_an_installation_has_the_engines_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert set(EXTRAS) == set(_ENGINES)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(EXTRAS.values()) <= set(declared)
+    manifest = Bundle.open(tiny_bundle).manifest
+    assert (extras_of(manifest), requirements(manifest)) == (("cpu",), ("mgcc-edge[cpu]",))
+    stages = {**manifest.stages, "unet": replace(manifest.stages["unet"], engine="openvino")}
+    mixed = replace(manifest, stages=stages)
+    assert extras_of(mixed) == ("cpu", "openvino")
+    assert requirements(mixed) == ("mgcc-edge[cpu,openvino]", "mgcc-edge[cpu]")
+    for name, size in (("site-cpu", 1000), ("site-cpu-openvino", 3000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lib.so").write_bytes(bytes(size))
+    assert installed_mb(tmp_path, ("cpu",)) == 1e-3
+    assert installed_mb(tmp_path, ("cpu", "openvino")) == 3e-3
