@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ from mgcc_export.share_weights import share_weights
 from mgcc_export.stage_cache import BuiltStage, file_entry
 from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, read_manifest, write_manifest
 from mgcc_runtime.contract import stages
+from mgcc_runtime.engines.engine_record import read_record
 from mgcc_runtime.errors import BundleError
 from mgcc_runtime.files import link_or_copy
 
@@ -130,7 +132,13 @@ class BundleWriter:
         return sum(entry.bytes for name, entry in self.files.items() if name.startswith(f"{stage}."))
 
     def commit(self, manifest: Manifest) -> Path:
-        """Write the manifest, open the bundle as a device would, and put it in its place. Returns the folder."""
+        """Write the manifest, open the bundle as a device would, and put it in its place. Returns the folder.
+
+        To what the bundle was built with come the versions of the libraries that its engines' records name.
+        """
+        records = [read_record(self.staging / name) for name in self.files if name.endswith(".engine")]
+        builders = {record.library: record.version for record in records}
+        manifest = replace(manifest, built_with={**manifest.built_with, **builders})
         write_manifest(self.staging, manifest)
         if {s.name for s in stages(manifest.dimensions)} == set(manifest.stages):
             Bundle.open(self.staging)

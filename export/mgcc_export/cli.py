@@ -6,11 +6,10 @@ import argparse
 import json
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from mgcc_export.errors import UnavailableError
@@ -21,6 +20,7 @@ from mgcc_runtime.files import write_atomically
 if TYPE_CHECKING:
     from mgcc_export.build import BuildOptions
     from mgcc_export.cpu_build import CpuBuildReport
+    from mgcc_export.estimate import Estimate
     from mgcc_export.report import BuildReport
 
 PROFILES = (
@@ -32,8 +32,6 @@ PROFILES = (
     "tiny-fast",
     "story-fast",
 )  # as mgcc_ref.config has them, which takes long to import
-_TICK_S = 10.0
-_FINISHED = ("done", "kept from an earlier build")  # steps after which nothing is under way
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,11 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", default=Path("build/.cache"), help="finished stages")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write the report as JSON")
-    parser.add_argument("--estimate", action="store_true", help="print disk, memory and time needed, and stop")
+    parser.add_argument("--estimate", action="store_true", help="print disk, memory and time needed, for GPUs also "
+                        "what a turn is predicted to take on the target's devices, and stop")  # fmt: skip
     parser.add_argument("--ignore-estimate", action="store_true", help="build even where the estimate does not fit")
     parser.add_argument("--scan", type=Path, metavar="DIR",
                         help="calibration data: scanned for what fp16 cannot hold; on a Jetson and on the CPU also the "
-                        "source of int8 ranges (unset: a build for the CPU captures its own)")  # fmt: skip
+                        "source of int8 ranges (unset: a build for the CPU captures its own); not used for a language "
+                        "model that is built block by block, as the paper's are")  # fmt: skip
     parser.add_argument("--debug-stage", metavar="NAME", help="write this stage with inputs to reproduce a mismatch")
     return parser
 
@@ -101,40 +101,93 @@ def _run(args: argparse.Namespace) -> int:
     print("starting: importing torch and the reference", file=sys.stderr)
     _quieten()
     from mgcc_export.build import BuildOptions
+    from mgcc_export.device_build import ProgressPrinter
     from mgcc_export.estimate import estimate_build
-    from mgcc_export.report import estimate_line, estimate_table, shortages
+    from mgcc_export.report import estimate_line, estimate_table
     from mgcc_ref.config import get_profile
     from mgcc_ref.weights import WeightsError
 
-    estimate = estimate_build(get_profile(args.profile), stages, recipe)
-    if args.estimate:
-        print("\n".join([estimate_table(estimate), *(f"does not fit: {s}" for s in shortages(estimate, args.cache))]))
-        return EXIT_DONE
-    print(estimate_line(estimate))
-    for shortage in shortages(estimate, args.cache):
-        if not args.ignore_estimate:
-            raise UnavailableError(f"{shortage}; --ignore-estimate builds all the same")
-        print(f"warning: {shortage}", file=sys.stderr)
     mark = "-random" if weights == "random" else ""
     out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}{mark}"
     options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan)
+    estimate = estimate_build(get_profile(args.profile), stages, recipe)
+    if args.estimate:
+        from mgcc_export.device_estimate import device_lines
+
+        print(estimate_table(estimate))
+        for line in device_lines(get_profile(args.profile), recipe, ranges=args.scan is not None):
+            print(line)
+        for shortage in _shortages(options, estimate):
+            print(f"does not fit: {shortage}")
+        return EXIT_DONE
+    print(estimate_line(estimate))
+    for shortage in _shortages(options, estimate):
+        if not args.ignore_estimate:
+            raise UnavailableError(f"{shortage}; --ignore-estimate builds all the same")
+        print(f"warning: {shortage}", file=sys.stderr)
     try:
-        with _ProgressPrinter(started) as progress:
+        with ProgressPrinter(started) as progress:
             if args.debug_stage:
                 return _debug(options, args.debug_stage, progress.report)
-            report, text = _built(options, progress.report)
+            if recipe.target is Target.JETSON:
+                return _build_for_jetson(options, list(estimate.parameters), args.report, progress.report)
+            _build_and_tell(options, args.report, progress.report)
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    if args.report:
-        write_atomically(args.report, (json.dumps(report.to_json(), indent=1) + "\n").encode())
-        write_atomically(args.report.with_suffix(".md"), text.encode())
-        print(f"report: {args.report} and {args.report.with_suffix('.md')}")
-    print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
-    if recipe.target is Target.JETSON:
-        from mgcc_export.device_build import command_for
+    return EXIT_DONE
 
-        print(f"on the device: {command_for(Path(report.bundle))}")
+
+def _shortages(options: BuildOptions, estimate: Estimate) -> list[str]:
+    """What is short here; with what smaller language models would need, where the profile has such."""
+    from mgcc_export.estimate import estimate_build
+    from mgcc_export.report import SMALLER, shortages
+    from mgcc_ref.config import get_profile
+
+    found = shortages(estimate, options.out, options.cache)
+    if not found or "llm" not in estimate.parameters:
+        return found
+    names = SMALLER.get(options.profile, ())
+    smaller = {name: estimate_build(get_profile(name), options.stages, options.recipe) for name in names}
+    return shortages(estimate, options.out, options.cache, smaller)
+
+
+def _build_and_tell(options: BuildOptions, report_path: Path | None, progress: Callable[[str, str], None]) -> None:
+    """Build, write the report and say where both are."""
+    report, text = _built(options, progress)
+    if report_path:
+        write_atomically(report_path, (json.dumps(report.to_json(), indent=1) + "\n").encode())
+        write_atomically(report_path.with_suffix(".md"), text.encode())
+        print(f"report: {report_path} and {report_path.with_suffix('.md')}")
+    print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
+
+
+def _build_for_jetson(
+    options: BuildOptions, stages: Sequence[str], report_path: Path | None, progress: Callable[[str, str], None]
+) -> int:
+    """On a device with TensorRT, engines in `options.out` and beside it the ONNX bundle that they are built from.
+
+    Elsewhere `options.out` is the ONNX bundle, and the command that builds its engines on the device is printed.
+    """
+    from mgcc_export.device_build import build_on_device, check_out, command_for, engines_here
+    from mgcc_export.rebuild import rebuild_command
+
+    here, why_not = engines_here()
+    if options.stages:
+        here, why_not = False, "engines are built of whole bundles; leave out --stages for them"
+    if not here:
+        _build_and_tell(options, report_path, progress)
+        if why_not:
+            print(f"no engines here: {why_not}")
+        if not options.stages:
+            print(f"on the device: {command_for(options.out)}")
+        return EXIT_DONE
+    graphs = options.out.with_name(f"{options.out.name}-onnx")
+    check_out(options.out, stages, graphs)
+    print(f"TensorRT is here: {options.out} gets the engines, {graphs} the ONNX bundle that they are built from")
+    _build_and_tell(replace(options, out=graphs), report_path, progress)
+    build_on_device(graphs, options.out, progress, rebuild=rebuild_command(options))
+    print(f"bundle: {options.out} (engines of this device); now run `mgcc verify --bundle {options.out}`")
     return EXIT_DONE
 
 
@@ -149,8 +202,11 @@ def _built(options: BuildOptions, progress: Callable[[str, str], None]) -> tuple
     from mgcc_export.build import build
     from mgcc_export.report import build_table
     from mgcc_export.report_text import report_markdown
+    from mgcc_runtime.bundle import read_manifest
 
     report = build(options, progress)
+    # with the version of what built the engines, which their records have told the manifest
+    report = replace(report, built_with=dict(read_manifest(Path(report.bundle)).built_with))
     print(build_table(report))
     for command in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
         print(f"equivalent: {command}")
@@ -198,41 +254,3 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch").setLevel(logging.ERROR)
-
-
-class _ProgressPrinter:
-    """Prints every step with the elapsed time, and a sign of life where one step takes long."""
-
-    def __init__(self, started: float) -> None:
-        self._started, self._step_started = started, time.monotonic()
-        self._step = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> _ProgressPrinter:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def report(self, stage: str, step: str) -> None:
-        """Called by the build at each step."""
-        self._print(f"{stage}: {step}")
-        self._step, self._step_started = "" if step in _FINISHED else f"{stage}: {step}", time.monotonic()
-
-    def _tick(self) -> None:
-        next_tick_s = _TICK_S
-        while not self._stop.wait(0.5):
-            elapsed_s = time.monotonic() - self._step_started
-            if elapsed_s < _TICK_S or not self._step:
-                next_tick_s = _TICK_S
-            elif elapsed_s >= next_tick_s:
-                self._print(f"{self._step} ({elapsed_s:.0f} s so far)")
-                next_tick_s = elapsed_s + _TICK_S
-
-    def _print(self, text: str) -> None:
-        print(f"[{time.monotonic() - self._started:6.1f} s] {text}", file=sys.stderr, flush=True)

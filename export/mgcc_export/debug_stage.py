@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgcc_export.build import BuildOptions
-from mgcc_export.errors import UnavailableError
+from mgcc_export.errors import OutputFolderError, UnavailableError
 from mgcc_export.fp16 import write_half
 from mgcc_export.large_build import PartExamples, large_cases
 from mgcc_export.lower import Lowered, lower_stage
-from mgcc_export.reference import reference_cases
+from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_build import Progress, StageBuilder, cases_of
 from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import ExampleMaker, Stage, collect_stages
@@ -26,6 +29,8 @@ from mgcc_runtime.files import link_or_copy
 from mgcc_runtime.manifest import Tolerance
 
 _CACHE = ("past_key_values.", "present.")
+_LOADER_NAME, _RESULTS = "data_loader.py", "results.json"
+_WRITTEN = ("lowered.onnx*", ".lowered.*", "asked.onnx*", "half.onnx*", "case-*.npz", _RESULTS)  # and NAME.onnx*
 _LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
 from pathlib import Path
 
@@ -39,40 +44,91 @@ def load_data():
 '''
 
 
+class _Lowerer(StageBuilder):
+    """The exporter's builder, of which the lowered graph is wanted and no more."""
+
+    def lower(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
+        """`target` as a bundle gets it, from the fp32 graph `source`; captured inputs have their part in it."""
+        quantisers = self._quantisers(stage, source)
+        return lower_stage(
+            source, target, stage.spec, self.recipe.precision, cases, self._captured(stage), quantisers
+        )  # fmt: skip
+
+    def write_asked(self, stage: Stage, source: Path, target: Path, lowered: Lowered, half: Sequence[str]) -> None:
+        """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
+        asked = self.recipe.precision
+        if asked is Precision.FP16:
+            write_half(source, target, lowered.scan.keep, half)
+            return
+        between = target.with_name("half.onnx")
+        write_half(source, between, lowered.scan.keep, half)
+        boldest = self._quantisers(stage, source)[:1] if asked is Precision.INT8 else ()
+        if not any(quantise(between, target) is not None for quantise in boldest):
+            write_quantised(between, target, Bits.FOUR if asked is Precision.INT4 else Bits.EIGHT)
+        for path in between.parent.glob(f"{between.name}*"):
+            path.unlink()
+
+
 def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[Path, str]:
-    """Write `options.out`/debug-NAME: NAME.onnx in fp32, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
+    """Write `options.out`-debug-NAME: NAME.onnx in fp32, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
 
     Where lowered.onnx, which is what a bundle gets, is wider than was asked for in some place, asked.onnx is the graph
     that missed its tolerance. Returns the folder and the command. Values out of tolerance do not stop it: that is when
-    it is needed.
+    it is needed. OutputFolderError if the folder holds files of others.
     """
     profile = get_profile(options.profile)
+    folder = _emptied(options.out.resolve().parent / f"{options.out.name}-debug-{name}", name)
     progress("model", "loading weights")
     stage, maker, lengths = _opened(options, name)
-    plain = choose_recipe(Target.CPU, Precision.FP32)
-    built, _ = StageBuilder(profile, plain, maker, StageCache(options.cache), progress).obtain(stage)
-    folder = options.out.resolve().parent / f"{options.out.name}-debug-{name}"
+    plain, cache = choose_recipe(Target.CPU, Precision.FP32), StageCache(options.cache)
+    built, _ = StageBuilder(profile, plain, maker, cache, progress).obtain(stage)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        path.unlink()
+    (folder / _LOADER_NAME).write_text(_LOADER, encoding="utf-8")  # first: the mark that the folder is ours
     for path in built.folder.glob(f"{name}.onnx*"):
         link_or_copy(path, folder / path.name)
     progress(name, f"lowering to {options.recipe.precision}")
     cases = reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one))
     source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
-    lowered = lower_stage(source, target, stage.spec, options.recipe.precision, cases)
-    cache = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(_CACHE)]
-    boundary = cache if lowered.half_cache else []
+    lowerer = _Lowerer(profile, options.recipe, maker, cache, progress, options.captured)
+    lowered = lowerer.lower(stage, source, target, cases)
+    inner = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(_CACHE)]
+    boundary = inner if lowered.half_cache else []
     half = {t.name for t in stage.spec.inputs} & {*boundary}
     if lowered.reasons or lowered.remarks:
-        _write_asked(source, folder / "asked.onnx", options.recipe.precision, lowered, boundary)
+        lowerer.write_asked(stage, source, folder / "asked.onnx", lowered, boundary)
     for number, case in enumerate(cases):
         arrays = {f"in.{n}": v.astype(np.float16) if n in half else v for n, v in case.feeds.items()}
         arrays |= {f"out.{n}": v for n, v in case.outputs.items()}
         np.savez(folder / f"case-{number}.npz", allow_pickle=False, **arrays)
-    (folder / "data_loader.py").write_text(_LOADER, encoding="utf-8")
     profiles = profiles_of(stage.spec, stage.axes)
-    return folder, polygraphy_command(folder, options.recipe.target, profiles, lowered.tolerance)
+    sizes = _sizes([case.outputs for case in cases])
+    return folder, polygraphy_command(folder, options.recipe.target, profiles, lowered.tolerance, sizes)
+
+
+def _emptied(folder: Path, name: str) -> Path:
+    """The folder without what an earlier run of this command wrote; OutputFolderError if it is not this command's."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return folder
+    mark = folder / _LOADER_NAME
+    if not mark.is_file() or not mark.read_bytes().startswith(_LOADER.splitlines()[0].encode()):
+        raise OutputFolderError(
+            f"{folder} holds files that --debug-stage did not write, so they are not replaced; "
+            "move them, or give another place with --out"
+        )
+    for pattern in (f"{name}.onnx*", *_WRITTEN):
+        for path in folder.glob(pattern):
+            path.unlink()
+    return folder
+
+
+def _sizes(outputs: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, tuple[float, float]]:
+    """Mean and largest magnitude of each result, in the case where it is smallest; at least 1e-6."""
+    found: dict[str, tuple[float, float]] = {}
+    for case in outputs:
+        for name, value in ((n, np.abs(v.astype(np.float64))) for n, v in case.items() if v.size):
+            mean, largest = found.get(name, (np.inf, np.inf))
+            found[name] = (min(mean, max(value.mean(), 1e-6)), min(largest, max(value.max(), 1e-6)))
+    return found
 
 
 def _opened(options: BuildOptions, name: str) -> tuple[Stage, ExampleMaker, list[dict[str, int]]]:
@@ -93,30 +149,34 @@ def _opened(options: BuildOptions, name: str) -> tuple[Stage, ExampleMaker, list
     return stage, PartExamples(parts), large_cases(stage)
 
 
-def _write_asked(source: Path, target: Path, asked: Precision, lowered: Lowered, half: Sequence[str]) -> None:
-    """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
-    if asked is Precision.FP16:
-        write_half(source, target, lowered.scan.keep, half)
-        return
-    between = target.with_name("half.onnx")
-    write_half(source, between, lowered.scan.keep, half)
-    write_quantised(between, target, Bits.FOUR if asked is Precision.INT4 else Bits.EIGHT)
-    for path in between.parent.glob(f"{between.name}*"):
-        path.unlink()
+def polygraphy_command(
+    folder: Path,
+    target: Target,
+    profiles: tuple[Profile, ...],
+    tolerance: Tolerance,
+    sizes: Mapping[str, tuple[float, float]],
+) -> str:
+    """ONNX Runtime against the engine that the target uses; only ONNX Runtime for targets without one.
 
-
-def polygraphy_command(folder: Path, target: Target, profiles: tuple[Profile, ...], tolerance: Tolerance) -> str:
-    """ONNX Runtime against the engine that the target uses; only ONNX Runtime for targets without one."""
+    Of each result, the mean difference may be the tolerance's share of its mean magnitude, and the largest difference
+    that share of its largest (`sizes`). Polygraphy checks one statistic at a time, the second on results it has saved.
+    Its relative differences are no measure: a value near 0 makes any of them huge.
+    """
+    share = tolerance.relative_l2
+    mean, most = (["--atol", *(f"{n}:{share * at[i]:.3g}" for n, at in sizes.items())] for i in (0, 1))
     words = ["polygraphy", "run", str(folder / "lowered.onnx"), "--onnxrt"]
-    if target in (Target.RTX, Target.JETSON):
-        words += ["--trt", "--strongly-typed"]
-        for profile in profiles[:1]:
-            for option, place in (("min", 0), ("opt", 1), ("max", 2)):
-                words += [
-                    f"--trt-{option}-shapes",
-                    *(f"{n}:[{','.join(map(str, e[place]))}]" for n, e in profile.items()),
-                ]
-    words += ["--data-loader-script", str(folder / "data_loader.py"), "--check-error-stat", "median"]
-    words += ["--rtol", f"{tolerance.relative_l2:g}", "--atol", "1e-3"]
+    loader = ["--data-loader-script", str(folder / _LOADER_NAME)]
+    if target not in (Target.RTX, Target.JETSON):
+        return shlex.join([*words, *loader])
+    words += ["--trt", "--strongly-typed"]
+    for profile in profiles[:1]:
+        for option, place in (("min", 0), ("opt", 1), ("max", 2)):
+            words += [
+                f"--trt-{option}-shapes",
+                *(f"{n}:[{','.join(map(str, e[place]))}]" for n, e in profile.items()),
+            ]
+    saved = str(folder / _RESULTS)
+    first = shlex.join([*words, *loader, "--save-outputs", saved, "--check-error-stat", "mean", *mean])
+    second = shlex.join(["polygraphy", "run", "--load-outputs", saved, "--check-error-stat", "max", *most])
     prefix = "POLYGRAPHY_USE_TENSORRT_RTX=1 " if target is Target.RTX else ""
-    return prefix + " ".join(words)
+    return f"{prefix}{first} && {second}"

@@ -1,28 +1,35 @@
 """Engines on the device: `python -m mgcc_export.device_build --bundle DIR --out DIR` on a Jetson.
 
 A TensorRT engine belongs to the GPU and version that built it, so a bundle for a Jetson is written with checked ONNX
-stages and a plan; this turns it into one with engines. Needs numpy, tensorrt and mgcc_runtime; no torch.
+stages and a plan; this turns it into one with engines. Needs numpy, tensorrt and mgcc_runtime; no torch, and no more
+than Python 3.10. Engines grow in a hidden folder beside the output, which takes the output's place when all are done:
+a run that was stopped goes on there, and a bundle that was there before is whole until the new one is.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import shlex
+import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mgcc_export.engine_process import run_engine_job
-from mgcc_export.errors import ExportError, OutputFolderError
-from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
-from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, sha256_of, write_manifest
+from mgcc_export.errors import BusyError, ExportError, OutputFolderError
+from mgcc_export.tensorrt_build import EngineJob, available_memory_bytes, command_of, profiles_of
+from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, read_manifest, sha256_of
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines.engine_record import read_record, record_path
-from mgcc_runtime.errors import BundleError, MgccError
+from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
+from mgcc_runtime.files import link_or_copy, read_json, write_atomically
 
 if TYPE_CHECKING:
     from mgcc_export.stages import Stage
@@ -34,17 +41,35 @@ WEIGHTS = ".onnx.data"  # files of graphs' weights, of one graph or of two; engi
 _COMMAND = "python -m mgcc_export.device_build --bundle {bundle} --out {out}"
 #: The versions that the runtime's calls exist in: JetPack 6.1 to 7.2, and 11 on AGX Orin and Thor.
 VERSIONS = (10, 3), (11, 5)
+_MIB = 2**20
+_TICK_S = 10.0
+_FINISHED = ("done", "kept from an earlier build")  # steps after which nothing is under way
+
+#: Called with (stage or file group, what is being done with it).
+Progress = Callable[[str, str], None]
 
 
 def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[str, Any]:
-    """build_plan.json: the one command to run on the device, and for each stage what it does there."""
+    """build_plan.json: the one command to run on the device, and for each stage what it does there and what it needs.
+
+    `memory_bytes` is of the process that builds the engine, `seconds` what TensorRT-RTX takes on two desktop cores.
+    """
+    from mgcc_export.estimate import engine_needs  # by way of torch, which a device that reads the plan has not
+    from mgcc_ref.config import get_profile
+
+    needs = engine_needs(get_profile(profile), [stage.name for stage in chosen], recipe.precision)
     found = {}
     for stage in chosen:
         job = EngineJob(
             recipe.library, stage.name, f"{stage.name}.onnx", f"{stage.name}.engine", f"{stage.name}.engine.json",
             profiles_of(stage.spec, stage.axes), "",
         )  # fmt: skip
-        found[stage.name] = {"profiles": [dict(p) for p in job.profiles], "equivalent": " ".join(command_of(job))}
+        memory, seconds = needs[stage.name]
+        found[stage.name] = {
+            "profiles": [dict(p) for p in job.profiles],
+            "equivalent": " ".join(command_of(job)),
+            "estimate": {"memory_bytes": memory, "seconds": round(seconds)},
+        }
     return {
         "schema": 1,
         "library": recipe.library,
@@ -65,82 +90,211 @@ def _command(bundle: Path | str, out: Path | str) -> str:
     return _COMMAND.format(bundle=shlex.quote(str(bundle)), out=shlex.quote(str(out)))
 
 
-def build_on_device(bundle: Path, out: Path, report: Callable[[str], None], library: str = ENGINE) -> Path:
-    """Build every stage's engine and write the bundle `out` that plays them; finished engines are kept and reused.
+def build_on_device(bundle: Path, out: Path, report: Progress, library: str = "", rebuild: str = "") -> Path:
+    """Build every stage's engine and write the bundle `out` that plays them; an earlier bundle there is replaced.
 
-    `out` becomes a bundle only when its manifest is written, as the last file. BundleError, ExportError.
+    `report` is told (stage, step). `rebuild` is the command that the engines' records name; unset: this one.
+    Engines that an interrupted run has finished are kept. BundleError, ExportError, OutputFolderError, BusyError.
     """
+    library = library or ENGINE
     source = Bundle.open(bundle)
     if not source.has(PLAN):
         raise BundleError(f"bundle {bundle} has no {PLAN}; build one with `build_engines.py --target jetson`")
     _check_version(library)
-    if (out / MANIFEST).exists() or (out.exists() and not out.is_dir()):
-        raise OutputFolderError(f"{out} exists already; give a new folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
     specs = stages(source.manifest.dimensions)
-    rebuild = _command(bundle, out)
-    for number, spec in enumerate(specs, 1):
-        started = time.monotonic()
-        report(f"{spec.name} ({number} of {len(specs)}): building the engine")
-        kept = _build_stage(source, spec, out, library, rebuild)
-        done = "kept from an earlier run" if kept else f"done in {time.monotonic() - started:.0f} s"
-        report(f"{spec.name}: {done}; equivalent: {read_record(out / f'{spec.name}.engine').command}")
-    _finish(source, specs, out, library)
+    check_out(out, [spec.name for spec in specs], bundle)
+    with _EngineFolder(out) as folder:
+        report("estimate", _needs(source))
+        for number, spec in enumerate(specs, 1):
+            report(spec.name, f"building the engine ({number} of {len(specs)})")
+            kept = _build_stage(source, spec, folder.work, library, rebuild or _command(bundle, out))
+            report(spec.name, "kept from an earlier build" if kept else "done")
+            report(spec.name, f"equivalent: {read_record(folder.work / f'{spec.name}.engine').command}")
+        report("bundle", "checking all files")
+        _finish(source, specs, folder.work, library)
+        folder.commit()
+        report("bundle", "done")
     return out
 
 
-def _build_stage(source: Bundle, spec: StageSpec, out: Path, library: str, rebuild: str) -> bool:
+def _needs(source: Bundle) -> str:
+    """What the engines will take, by the plan, in words."""
+    plan = read_json(source.file(PLAN), "build plan")
+    found = [stage["estimate"] for stage in plan["stages"].values() if "estimate" in stage]
+    if not found:
+        return "not known, the plan is of an older exporter"
+    memory, free = max(one["memory_bytes"] for one in found), available_memory_bytes()
+    told = f", of {free / _MIB:.0f} available now" if free else ""
+    short = "; that may be too little, so close other programs" if free and free < memory else ""
+    return (
+        f"about {memory / _MIB:.0f} MiB of memory{told}{short}; at least {sum(one['seconds'] for one in found):.0f} s, "
+        "and several times that where TensorRT times kernels on a small device"
+    )
+
+
+def _build_stage(source: Bundle, spec: StageSpec, work: Path, library: str, rebuild: str) -> bool:
     """Build one engine unless it is there already, of this graph and this library; says which."""
     graph = source.file(source.manifest.stages[spec.name].file)
-    engine, mark = out / f"{spec.name}.engine", out / f".{spec.name}.done"
-    axes = source.manifest.dimensions.axes
+    engine, mark = work / f"{spec.name}.engine", work / f".{spec.name}.done"
     weights = [entry.sha256 for name, entry in sorted(source.manifest.files.items()) if name.endswith(WEIGHTS)]
     key = " ".join((source.manifest.files[graph.name].sha256, *weights, _version(library)))
-    if mark.is_file() and mark.read_text(encoding="utf-8") == f"{key} {sha256_of(engine) if engine.is_file() else ''}":
-        return True
-    run_engine_job(
-        EngineJob(
-            library, spec.name, str(graph.resolve()), str(engine.resolve()), str(record_path(engine).resolve()),
-            profiles_of(spec, axes), rebuild,
-        )
+    job = EngineJob(
+        library, spec.name, str(graph.resolve()), str(engine.resolve()), str(record_path(engine).resolve()),
+        profiles_of(spec, source.manifest.dimensions.axes), rebuild,
     )  # fmt: skip
-    mark.write_text(f"{key} {sha256_of(engine)}", encoding="utf-8")
-    return False
+    kept = _is_done(engine, mark, key)
+    if not kept:
+        run_engine_job(job)
+    # also of a kept one: the run that built it may have been given other paths
+    record = replace(read_record(engine), rebuild=rebuild, command=" ".join(command_of(job, shlex.quote(str(graph)))))
+    write_atomically(record_path(engine), (json.dumps(record.to_json()) + "\n").encode())
+    if not kept:
+        mark.write_text(f"{key} {sha256_of(engine)}", encoding="utf-8")
+    return kept
 
 
-def _finish(source: Bundle, specs: Sequence[StageSpec], out: Path, library: str) -> None:
-    """The other files, and the manifest last."""
+def _is_done(engine: Path, mark: Path, key: str) -> bool:
+    if not all(path.is_file() for path in (engine, record_path(engine), mark)):
+        return False
+    return mark.read_text(encoding="utf-8") == f"{key} {sha256_of(engine)}"
+
+
+def _finish(source: Bundle, specs: Sequence[StageSpec], work: Path, library: str) -> None:
+    """The other files, and the manifest last; the marks stay until the folder is in its place."""
     manifest = source.manifest
     graphs = {manifest.stages[s.name].file for s in specs}
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
         if name in graphs or name.endswith(WEIGHTS) or name == PLAN:
             continue
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((source.root / name).read_bytes())
+        (work / name).unlink(missing_ok=True)  # of a run that was stopped here
+        link_or_copy(source.root / name, work / name)
         files[name] = entry
     entries = {}
     for spec in specs:
-        engine = out / f"{spec.name}.engine"
-        read_record(engine)
+        engine = work / f"{spec.name}.engine"
         for path in (engine, record_path(engine)):
             files[path.name] = FileEntry(path.stat().st_size, sha256_of(path))
         entries[spec.name] = replace(manifest.stages[spec.name], file=engine.name, engine=library)
-        (out / f".{spec.name}.done").unlink(missing_ok=True)
+    for path in work.rglob("*"):  # of another bundle that was begun here
+        if path.is_file() and path.relative_to(work).as_posix() not in files and path.suffix != ".done":
+            path.unlink()
     requires = {name: wanted for name, wanted in manifest.requires.items() if name != "onnxruntime"}
     built_with = {**manifest.built_with, library: _version(library)}
-    write_manifest(out, replace(manifest, stages=entries, files=files, requires=requires, built_with=built_with))
+    made = replace(manifest, stages=entries, files=files, requires=requires, built_with=built_with)
+    write_atomically(work / MANIFEST, (json.dumps(made.to_json(), indent=2) + "\n").encode())
+    Bundle.open(work)
+
+
+def check_out(out: Path, stage_names: Iterable[str], bundle: Path | None = None) -> None:
+    """OutputFolderError if `out` may not be replaced: no bundle, one with more stages, or `bundle` itself."""
+    if bundle is not None and out.resolve() == bundle.resolve():
+        raise OutputFolderError(
+            f"--out {out} is the bundle that engines are built from, which is kept; give another folder with --out"
+        )
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MANIFEST).is_file():
+        raise OutputFolderError(
+            f"{out} exists and is no bundle (it has no {MANIFEST}), so it is not replaced; "
+            "give an empty or new folder with --out"
+        )
+    try:
+        lost = sorted(set(read_manifest(out).stages) - set(stage_names))
+    except BundleError:
+        return  # damaged or of another schema: a new one is what it needs
+    if lost:
+        raise OutputFolderError(
+            f"{out} holds a bundle with the stages {', '.join(lost)}, which this one has not; "
+            "give another folder with --out"
+        )
+
+
+class _EngineFolder:
+    """Context manager that owns an output folder and the hidden one beside it, `work`, where its engines grow.
+
+    BusyError if another build has it. The names of lock and replaced folder are those of `BundleWriter`, which cannot
+    be used here: it needs packages that a device has not.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out.resolve()
+        self.work = self.out.parent / f".{self.out.name}.engines"
+        self._old = self.out.parent / f".{self.out.name}.old"
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> _EngineFolder:
+        import fcntl  # Windows has none, and nothing that TensorRT builds a Jetson's engines on
+
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.out.parent / f".{self.out.name}.lock").open("a", encoding="ascii")
+        except OSError as error:
+            raise OutputFolderError(
+                f"folder {self.out} cannot be made ({error.strerror}); give a writable place with --out"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it when a build is killed
+            self._recover()
+        except BaseException as error:
+            self._lock.close()
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise BusyError(
+                f"another build writes into {self.out} now; wait for it to end, or give another folder with --out"
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._lock is not None
+        self._lock.close()
+
+    def _recover(self) -> None:
+        """Clear away what a killed build left. The renames of `commit` are two; between them `out` is absent."""
+        if self._old.exists() and not self.out.exists():
+            self._old.rename(self.out)
+        shutil.rmtree(self._old, ignore_errors=True)
+        self.work.mkdir(exist_ok=True)
+
+    def commit(self) -> None:
+        """Put the finished bundle in its place. Only then do the marks go: until then a kill costs no engine."""
+        if self.out.exists():
+            self.out.rename(self._old)
+        self.work.rename(self.out)
+        for mark in self.out.glob(".*.done"):
+            mark.unlink()
+        shutil.rmtree(self._old, ignore_errors=True)
+
+
+def engines_here(library: str = "") -> tuple[bool, str]:
+    """Whether this machine can build engines; where it has TensorRT but cannot use it, why, in one sentence."""
+    library = library or ENGINE
+    try:
+        _check_version(library)
+        _check_gpu()
+    except (ExportError, EngineError) as error:
+        absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == library
+        return False, "" if absent else str(error)
+    return True, ""
+
+
+def _check_gpu() -> None:
+    """EngineError where the system has no driver or no GPU: engines are timed on the device as they are built."""
+    from mgcc_runtime.engines.cuda import Device
+
+    Device.named()
 
 
 def _version(library: str) -> str:
     try:
         return str(importlib.import_module(library).__version__)
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise ExportError(
             f"the package {library} cannot be imported ({error}); on a Jetson it comes with JetPack "
             "(`apt install python3-libnvinfer`), in a virtual environment made with --system-site-packages"
-        ) from None
+        ) from error
 
 
 def _check_version(library: str) -> None:
@@ -150,25 +304,69 @@ def _check_version(library: str) -> None:
         return
     number = tuple(int(part) for part in text.split(".")[:2])
     if not VERSIONS[0] <= number < VERSIONS[1]:
-        raise ExportError(f"TensorRT here is {text}, expected 10.3 to 11.4; use a JetPack that has one of these")
+        raise ExportError(f"TensorRT here is {text}, expected 10.3 to 11.4; use a JetPack that has one of them")
+
+
+class ProgressPrinter:
+    """Prints every step with the elapsed time, and a sign of life where one step takes long.
+
+    Of the exporter's command line, too: it stands here since a device can import nothing else of that.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started, self._step_started = started, time.monotonic()
+        self._step = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> ProgressPrinter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def report(self, stage: str, step: str) -> None:
+        """Called by the build at each step."""
+        self._print(f"{stage}: {step}")
+        self._step, self._step_started = "" if step in _FINISHED else f"{stage}: {step}", time.monotonic()
+
+    def _tick(self) -> None:
+        next_tick_s = _TICK_S
+        while not self._stop.wait(min(0.5, _TICK_S)):
+            elapsed_s = time.monotonic() - self._step_started
+            if elapsed_s < _TICK_S or not self._step:
+                next_tick_s = _TICK_S
+            elif elapsed_s >= next_tick_s:
+                self._print(f"{self._step} ({elapsed_s:.0f} s so far)")
+                next_tick_s = elapsed_s + _TICK_S
+
+    def _print(self, text: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
+        sys.stderr.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the engines of a bundle on this device; returns the exit code."""
     parser = argparse.ArgumentParser(prog="mgcc_export.device_build", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="of build_engines.py --target jetson")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder of the bundle with engines")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle with engines; replaced if there")
     options = parser.parse_args(arguments)
-    started = time.monotonic()
-
-    def report(text: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - started:6.1f} s] {text}\n")
-
     try:
-        out = build_on_device(options.bundle, options.out, report)
+        with ProgressPrinter(time.monotonic()) as progress:
+            out = build_on_device(options.bundle, options.out, progress.report)
     except MgccError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the engines already built are kept, run the same command to go on\n")
+        return EXIT_FAILED
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or 'a file'} cannot be used ({error.strerror}); is the disk full?\n")
+        return EXIT_FAILED
     sys.stdout.write(f"bundle: {out}; now run `mgcc verify --bundle {out}`\n")
     return 0
 

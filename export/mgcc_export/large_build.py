@@ -19,7 +19,7 @@ from mgcc_export.llm_chain import STATE, CacheTooLargeError, ChainState, check_c
 from mgcc_export.llm_merge import merge_segments
 from mgcc_export.llm_segments import LlmSegments
 from mgcc_export.low_report import LowReport
-from mgcc_export.lower import node_types
+from mgcc_export.lower import node_types, types_by_operator
 from mgcc_export.reference import ReferenceCase, compare_graph, reference_cases
 from mgcc_export.stage_build import StageBuilder, cases_of
 from mgcc_export.stage_cache import BuiltStage, versions
@@ -32,6 +32,9 @@ from mgcc_runtime.contract import past_names, present_names
 #: The language model's features are computed for so many positions; longer ones repeat them.
 FEATURE_POSITIONS = 128
 MOST_IMAGES = 3
+SCAN_UNUSED = (
+    "--scan was not used: a language model that is built block by block is scanned with its example inputs alone"
+)
 
 #: Modules whose code decides what a segment's files hold, besides those of lowering.
 _CHAIN = (llm_chain, llm_merge, llm_segments, mgcc_ref.llm, mgcc_ref.llm_layers, stages, to_onnx, validate)
@@ -126,6 +129,8 @@ class LargeStageBuilder(StageBuilder):
         return self._answers[stage.name]
 
     def _obtain_llm(self, stage: Stage) -> tuple[BuiltStage, bool]:
+        if self.captured:
+            self.progress("llm", SCAN_UNUSED)
         segments = LlmSegments(self.parts.model.llm, stage.spec, stage.axes)  # type: ignore[arg-type]
         key = self._llm_key(segments)
         name = f"{self.profile.name}-llm-{self.recipe.target}-{self.recipe.precision}"
@@ -133,6 +138,8 @@ class LargeStageBuilder(StageBuilder):
         if not kept:
             for number in range(len(segments)):  # the whole holds them now
                 self.cache.discard(self._segment_name(number))
+        if self.captured and built.lowered:  # said of this build and not in the cache, which serves those without, too
+            built = replace(built, lowered=replace(built.lowered, remarks=(*built.lowered.remarks, SCAN_UNUSED)))
         return built, kept
 
     def _llm_key(self, segments: LlmSegments) -> str:
@@ -143,7 +150,7 @@ class LargeStageBuilder(StageBuilder):
             digest.update(segments.fingerprint(number).encode())
         for module in _CHAIN:
             digest.update(Path(str(module.__file__)).read_bytes())
-        return self._low_key(digest.hexdigest())
+        return replace(self, captured=None)._low_key(digest.hexdigest())
 
     def _segment_name(self, number: int) -> str:
         return f"{self.profile.name}-llm.{number:03}-{self.recipe.target}-{self.recipe.precision}"
@@ -227,4 +234,6 @@ def _joined(reports: list[LowReport], graph: Path, reasons: tuple[str, ...]) -> 
     """One report of all segments."""
     widest = max(reports, key=lambda r: r.largest)
     kept = tuple(f"part {i + 1}: {node}" for i, r in enumerate(reports) for node in r.kept)
-    return replace(widest, reasons=reasons, node_types=node_types(graph), kept=kept)
+    return replace(
+        widest, reasons=reasons, node_types=node_types(graph), kept=kept, layers=types_by_operator(graph)
+    )  # fmt: skip

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mgcc_export.estimate import Estimate
 from mgcc_export.low_report import LowReport
+from mgcc_export.tensorrt_build import MEMINFO, available_memory_bytes
 from mgcc_export.validate import TensorParity
 from mgcc_runtime.bundle import Tolerance
 
 _MIB = 2**20
 _CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
+#: Profiles that differ from one in a smaller language model alone.
+SMALLER = {"paper": ("paper-2.7b", "paper-1.3b"), "paper-2.7b": ("paper-1.3b",)}
 
 
 @dataclass(frozen=True)
@@ -108,37 +111,63 @@ def estimate_line(estimate: Estimate) -> str:
     )
 
 
-def shortages(estimate: Estimate, folder: Path) -> list[str]:
-    """What this machine has less of than the estimate, one sentence each with the way out."""
-    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    found = []
-    needed = estimate.bundle_bytes + estimate.cache_bytes
-    if free < needed:
+def shortages(estimate: Estimate, out: Path, cache: Path, smaller: Mapping[str, Estimate] | None = None) -> list[str]:
+    """What this machine has less of than the estimate, one sentence each with the way out.
+
+    Memory that other programs hold counts as absent. `smaller`: estimates of profiles to take instead, by name.
+    """
+    found = _disk_shortages(estimate, out, cache)
+    memory, needed = _memory(), estimate.peak_memory_bytes
+    if 0 < memory.available < needed:
+        ways = ["use a larger machine", "a lower --precision", "fewer --stages"]
+        if memory.total >= needed:
+            ways.insert(0, "close other programs")
+        less = {name: one.peak_memory_bytes for name, one in (smaller or {}).items() if one.peak_memory_bytes < needed}
+        ways += [f"the smaller language model of --profile {n} ({b / _MIB:.0f} MiB)" for n, b in less.items()]
         found.append(
-            f"{existing} has {free / _MIB:.0f} MiB free, the build may need {needed / _MIB:.0f}; "
-            "free some, or give another place with --out and --cache"
-        )
-    memory = _memory_bytes()
-    if memory and memory < estimate.peak_memory_bytes:
-        found.append(
-            f"this machine has {memory / _MIB:.0f} MiB of memory, the build may need "
-            f"{estimate.peak_memory_bytes / _MIB:.0f}; use a larger machine, a lower --precision or fewer --stages"
+            f"this machine has {memory.available / _MIB:.0f} MiB of memory available of {memory.total / _MIB:.0f} in "
+            f"all, the build may need {needed / _MIB:.0f}; {', '.join(ways[:-1])} or {ways[-1]}"
         )
     return found
 
 
-def _memory_bytes(group: Path = _CONTROL_GROUP) -> int:
-    """Memory of this machine, or of the container that this process is in; 0 where the system does not tell."""
+def _disk_shortages(estimate: Estimate, out: Path, cache: Path) -> list[str]:
+    """One sentence for each disk that is too small for what goes there: the bundle, the cache or both."""
+    needs: dict[int, tuple[Path, int, list[str]]] = {}
+    for folder, needed, option in ((out, estimate.bundle_bytes, "--out"), (cache, estimate.cache_bytes, "--cache")):
+        existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+        disk = existing.stat().st_dev
+        first, before, options = needs.get(disk, (existing, 0, []))
+        needs[disk] = (first, before + needed, [*options, option])
+    found = []
+    for existing, needed, options in needs.values():
+        if (free := shutil.disk_usage(existing).free) < needed:
+            found.append(
+                f"{existing} has {free / _MIB:.0f} MiB free, the build may need {needed / _MIB:.0f} there; "
+                f"free some, or give another place with {' and '.join(options)}"
+            )
+    return found
+
+
+class _Memory(NamedTuple):
+    """Bytes of this machine, or of the container that this process is in; 0 where the system does not tell."""
+
+    total: int
+    available: int  # without swapping and without what other programs hold
+
+
+def _memory(group: Path = _CONTROL_GROUP, told: Path = MEMINFO) -> _Memory:
     try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        machine = 0
+        total = 0
     try:
         limit = int(group.read_text(encoding="ascii"))
     except (OSError, ValueError):  # no such limit: the file is absent, or says max
-        return machine
-    return min(machine, limit) if machine else limit
+        limit = total
+    total = min(total, limit) if total else limit
+    available = available_memory_bytes(told) or total
+    return _Memory(total, min(available, total) if total else available)
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

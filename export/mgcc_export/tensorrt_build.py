@@ -132,7 +132,7 @@ def build_engine(job: EngineJob) -> EngineBuild:
     config = builder.create_builder_config()
     # on by default, it multiplies fp32 with the digits of fp16: what the graph keeps in fp32 needs the others
     config.clear_flag(trt.BuilderFlag.TF32)
-    # TensorRT-RTX's, 1.2 and later (its release notes): without it a run may allocate, which a CUDA graph cannot capture
+    # TensorRT-RTX's, 1.2 and later (its release notes): without it a run may allocate, which no CUDA graph captures
     if (user_allocation := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
         config.set_flag(user_allocation)
     for profile in job.profiles:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mgcc_export import cli, report
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.cli import PROFILES, main
 from mgcc_export.estimate import Estimate, estimate_build
-from mgcc_export.report import _memory_bytes, shortages
+from mgcc_export.report import shortages
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_ref.config import PROFILE_NAMES, get_profile
+from mgcc_runtime.bundle import read_manifest, write_manifest
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
 
@@ -115,40 +120,105 @@ def test_estimate_needs_no_weights(capsys: pytest.CaptureFixture[str], profile: 
     assert "MiB on disk" in out
 
 
+HUGE = Estimate({"llm": 1}, bundle_bytes=10**18, peak_memory_bytes=10**18, seconds=1.0, device_memory_bytes=1)
+
+
 def test_too_small_a_machine_is_said_before_the_work(tmp_path: Path) -> None:
-    huge = Estimate({"llm": 1}, bundle_bytes=10**18, peak_memory_bytes=10**18, seconds=1.0, device_memory_bytes=1)
-    disk, memory = shortages(huge, tmp_path / "not" / "yet")
+    disk, memory = shortages(HUGE, tmp_path / "not" / "yet", tmp_path)
     assert f"{tmp_path} has" in disk
-    assert "MiB of memory, the build may need" in memory
-    assert shortages(Estimate({}, 1, 1, 1.0, 1), tmp_path) == []
+    assert "in all, the build may need" in memory
+    assert shortages(Estimate({}, 1, 1, 1.0, 1), tmp_path, tmp_path) == []
+
+
+def test_the_disk_of_the_bundle_counts_as_well_as_the_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache's is large enough; where both are on one disk, they need the sum."""
+    out, cache = tmp_path / "small" / "bundle", tmp_path / "large"
+    for folder in (out.parent, cache):
+        folder.mkdir()
+    usage = SimpleNamespace(free=50 * 2**20)
+    monkeypatch.setattr(
+        "mgcc_export.report.shutil.disk_usage", lambda p: usage if p == out.parent else SimpleNamespace(free=10**12)
+    )
+    need = Estimate({}, 60 * 2**20, 1, 1.0, 1, 30 * 2**20)
+    (line,) = shortages(need, out, cache)
+    assert line.startswith(f"{out.parent} has 50 MiB free, the build may need 90 there; free some")
+    stat = Path.stat
+    disks = SimpleNamespace(st_dev=-1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda p, **_: p in (out.parent, cache))
+        patch.setattr(Path, "stat", lambda p, **keys: disks if p == cache else stat(p, **keys))
+        (line,) = shortages(need, out, cache)
+    assert line.endswith("the build may need 60 there; free some, or give another place with --out")
+
+
+def test_memory_that_others_hold_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:        9000000 kB\nMemFree:  1 kB\nMemAvailable:    2097152 kB\n")
+    memory = report._memory(tmp_path / "absent", told)
+    assert memory.available == 2 * 2**30 < memory.total
+    monkeypatch.setattr("mgcc_export.report._memory", lambda: memory)
+    (line,) = shortages(Estimate({}, 1, 3 * 2**30, 1.0, 1), tmp_path, tmp_path)
+    assert f"has 2048 MiB of memory available of {memory.total / 2**20:.0f} in all, the build may need 3072" in line
+    assert "; close other programs, use a larger machine, a lower --precision or fewer --stages" in line
 
 
 def test_a_container_has_less_memory_than_its_machine(tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
+    limit, absent = tmp_path / "memory.max", tmp_path / "absent"
     limit.write_text(f"{3 * 2**20}\n")
-    assert _memory_bytes(limit) == 3 * 2**20
+    assert report._memory(limit) == (3 * 2**20, 3 * 2**20)
     limit.write_text("max\n")
-    assert _memory_bytes(limit) == _memory_bytes(tmp_path / "absent") > 3 * 2**20
+    assert report._memory(limit, absent) == report._memory(absent, absent)
+    assert report._memory(limit).total > 3 * 2**20
 
 
 def test_an_estimate_says_what_does_not_fit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgcc_export.report._memory_bytes", lambda: 2**30)
+    monkeypatch.setattr("mgcc_export.report._memory", lambda: report._Memory(2**30, 2**29))
     assert main(["--profile", "story", "--estimate"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("does not fit: this machine has 1024 MiB of memory, the build may need")
-    assert "use a larger machine, a lower --precision or fewer --stages" in line
+    assert line.startswith("does not fit: this machine has 512 MiB of memory available of 1024 in all, the build may")
+    assert line.endswith("; use a larger machine, a lower --precision or fewer --stages")
+
+
+def test_a_smaller_language_model_is_a_way_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it needs less, which it does not where another stage is the largest."""
+    monkeypatch.setattr("mgcc_export.report._memory", lambda: report._Memory(2**30, 2**30))
+    lines = []
+    for profile, stages in (("paper", "llm"), ("paper-2.7b", "llm"), ("paper-1.3b", "llm"), ("paper", "vae_decoder")):
+        arguments = ["--target", "rtx", "--precision", "fp16", "--stages", stages, "--estimate"]
+        assert main(["--profile", profile, *arguments]) == 0
+        lines.append(capsys.readouterr().out.splitlines()[-1])
+    assert re.search(r"or the smaller language model of --profile paper-1.3b \(\d+ MiB\)$", lines[0])
+    assert ", the smaller language model of --profile paper-2.7b (" in lines[0]
+    assert "paper-1.3b" in lines[1] and "paper-2.7b" not in lines[1]
+    assert "language model" not in lines[2] and "language model" not in lines[3]
 
 
 def test_the_report_is_written(capsys: pytest.CaptureFixture[str], tiny_build, tmp_path: Path) -> None:
     arguments = ["--profile", "tiny", "--precision", "fp32", "--cache", str(tiny_build[1].cache)]
-    report = tmp_path / "report.json"
-    assert main([*arguments, "--out", str(tmp_path / "bundle"), "--report", str(report)]) == 0
+    path = tmp_path / "report.json"
+    assert main([*arguments, "--out", str(tmp_path / "bundle"), "--report", str(path)]) == 0
     captured = capsys.readouterr()
     assert f"bundle: {tmp_path / 'bundle'}" in captured.out
     assert "golden: running one whole request" in captured.err
-    assert json.loads(report.read_text())["stages"][0]["stage"] == "vision_encoder"
+    assert json.loads(path.read_text())["stages"][0]["stage"] == "vision_encoder"
+
+
+def test_the_report_names_what_built_the_engines(
+    tiny_build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """As the manifest does, which has it of the engines' records."""
+    made, options = tiny_build
+    manifest = read_manifest(options.out)
+    write_manifest(tmp_path, replace(manifest, built_with={**manifest.built_with, "tensorrt_rtx": "1.7.1"}))
+    monkeypatch.setattr("mgcc_export.build.build", lambda *_: replace(made, bundle=str(tmp_path)))
+    found, text = cli._built(options, lambda *_: None)
+    assert isinstance(found, report.BuildReport)
+    assert found.built_with == {**manifest.built_with, "tensorrt_rtx": "1.7.1"}
+    assert "tensorrt_rtx 1.7.1" in text
 
 
 def test_the_launcher_works_from_any_directory_of_a_bare_clone(tmp_path: Path) -> None:

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mgcc_export import cli
 from mgcc_export.build import BuildOptions, build
-from mgcc_export.debug_stage import write_debug
-from mgcc_export.device_build import PLAN, build_on_device, build_plan, main
-from mgcc_export.errors import ExportError, OutputFolderError
+from mgcc_export.device_build import PLAN
+from mgcc_export.engine_process import run_engine_job
 from mgcc_export.estimate import estimate_build
-from mgcc_export.lower import types_by_operator
 from mgcc_export.rebuild import rebuild_command
-from mgcc_export.report import BuildReport
+from mgcc_export.report import BuildReport, _Memory
 from mgcc_export.report_text import report_markdown
 from mgcc_export.stage_cache import StageCache
-from mgcc_export.stages import Stage
-from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe, fallbacks
+from mgcc_export.targets import Precision, Target, choose_recipe, fallbacks
+from mgcc_export.tensorrt_build import EngineJob
 from mgcc_ref.config import get_profile
-from mgcc_runtime.bundle import Bundle, read_manifest
-from mgcc_runtime.contract import stages
-from mgcc_runtime.engines.engine_record import read_record
-from mgcc_runtime.errors import BundleError
-from mgcc_runtime.manifest import Tolerance
+from mgcc_runtime.bundle import read_manifest
+from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.verify import verify
-from tests.runtime.golden_data import add_golden
-from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, reseal
 
 Built = tuple[BuildReport, BuildOptions]
 
@@ -103,6 +91,12 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
         assert stage.lowered is not None and stage.lowered.engine is not None
         assert stage.lowered.layers == record.precision_by_layer()
         assert stage.lowered.command.startswith("tensorrt_rtx --onnx=")
+        assert stage.lowered.command.endswith(
+            f"# {stage.stage}.onnx is in DIR of the same build with --target ort-gpu --stages {stage.stage} --out DIR"
+        )
+        assert record.command == stage.lowered.command
+        assert manifest.built_with["tensorrt_rtx"] == record.version
+    _command_has_its_graph(options, report)
     assert not list(options.out.glob("*.onnx"))
     assert "Precision by layer type" in report_markdown(report)
     steps: list[tuple[str, str]] = []
@@ -111,86 +105,21 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
     assert {s for s, step in steps if step == "kept from an earlier build"} == set(names)
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle with a plan, as `--target jetson` writes it."""
-    root = add_golden(make_bundle(tmp_path_factory.mktemp("planned") / "bundle"))
-    import torch
-
-    chosen = [Stage(spec, torch.nn.Identity(), DIMENSIONS.axes) for spec in stages(DIMENSIONS)]
-    plan = build_plan(chosen, choose_recipe(Target.JETSON, Precision.FP16), "tiny")
-    (root / PLAN).write_text(json.dumps(plan))
-    return reseal(root)
-
-
-@pytest.mark.slow
-def test_the_device_builds_engines_and_goes_on_after_a_kill(planned: Path, tmp_path: Path) -> None:
-    """With TensorRT-RTX in TensorRT's place: the same calls, and this machine has it."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
-    out, told = tmp_path / "engines", list[str]()
-
-    def stop_at_refiner(text: str) -> None:
-        told.append(text)
-        if text.startswith("refiner ("):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_on_device(planned, out, stop_at_refiner, "tensorrt_rtx")
-    with pytest.raises(BundleError, match=r"it has no manifest\.json"):
-        Bundle.open(out)
-    told.clear()
-    build_on_device(planned, out, told.append, "tensorrt_rtx")
-    assert [t.split(";")[0] for t in told if "kept" in t] == [
-        "vision_encoder: kept from an earlier run",
-        "llm: kept from an earlier run",
-    ]
-    assert len([t for t in told if "; equivalent: tensorrt_rtx --onnx=" in t]) == len(stages(DIMENSIONS))
-    bundle = Bundle.open(out)
-    assert {e.engine for e in bundle.manifest.stages.values()} == {"tensorrt_rtx"}
-    assert {p.name for p in out.iterdir()} >= {"unet.engine", "unet.engine.json", "golden"}
-    assert not list(out.glob("*.onnx")) and not list(out.glob(".*.done"))
-    if not any(Path("/dev").glob("nvidia[0-9]")):
-        assert "has no CUDA driver" in failures(out)["stage unet"]
-    _altered_bytes_are_refused(out, tmp_path)
-
-
-def _altered_bytes_are_refused(bundle: Path, folder: Path) -> None:
-    for name in ("unet.engine", "unet.engine.json"):
-        copy = folder / f"altered-{name}"
-        shutil.copytree(bundle, copy)
-        data = bytearray((copy / name).read_bytes())
-        data[len(data) // 2] ^= 1
-        (copy / name).write_bytes(data)
-        with pytest.raises(BundleError, match=rf"{name} is altered"):
-            Bundle.open(copy)
-
-
-def test_a_device_without_tensorrt_says_how_to_get_it(planned: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"the package no_such_trt cannot be imported.*JetPack"):
-        build_on_device(planned, tmp_path / "out", silent, "no_such_trt")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_bundle_without_a_plan_and_a_taken_folder_are_refused(
-    planned: Path, bundle_without_plan: Path, tmp_path: Path, capsys
-) -> None:
-    assert main(["--bundle", str(bundle_without_plan), "--out", str(tmp_path / "out")]) == 2
-    assert f"has no {PLAN}" in capsys.readouterr().err
-    with pytest.raises(OutputFolderError, match="exists already"):
-        build_on_device(planned, planned, silent, "json")  # any importable module: the folder is looked at first
-
-
-@pytest.fixture(scope="module")
-def bundle_without_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("unplanned") / "bundle")
-
-
-def test_the_plan_has_one_command_and_all_shapes(planned: Path) -> None:
-    plan = json.loads((planned / PLAN).read_text())
-    assert plan["command"] == "python -m mgcc_export.device_build --bundle DIR --out DIR-engines"
-    assert set(plan["stages"]) == {s.name for s in stages(DIMENSIONS)}
-    assert plan["stages"]["llm"]["equivalent"].startswith("trtexec --onnx=llm.onnx --saveEngine=llm.engine")
-    assert len(plan["stages"]["llm"]["profiles"]) == 2
+def _command_has_its_graph(options: BuildOptions, report: BuildReport) -> None:
+    """The comment's own words after the command that the record has: the file is there, and its engine is the same."""
+    (text,) = [s.lowered.command for s in report.stages if s.stage == "refiner" and s.lowered]
+    command, comment = text.split(" # ")
+    words = shlex.split(f"{report.rebuild} {comment[comment.index('--target') :]}")
+    folder = options.out.with_name("graphs")
+    words[words.index("DIR")] = str(folder)
+    assert cli.main([*words[2:], "--cache", str(options.cache), "--ignore-estimate"]) == 0
+    graph, engine = folder / "refiner.onnx", folder / "refiner.engine"
+    assert f"--onnx={graph.name}" in shlex.split(command)
+    job = EngineJob("tensorrt_rtx", "refiner", str(graph), str(engine), str(record_path(engine)), (), "")
+    profiles = read_record(options.out / engine.name).profiles
+    run_engine_job(dataclasses.replace(job, profiles=tuple(dict(p.shapes) for p in profiles)))
+    ours, theirs = (read_record(root / engine.name) for root in (folder, options.out))
+    assert (ours.inputs, ours.outputs, ours.layers) == (theirs.inputs, theirs.outputs, theirs.layers)
 
 
 @pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
@@ -204,39 +133,23 @@ def test_estimates_follow_the_precision(profile: str) -> None:
     assert (plain.cache_bytes > 0) is get_profile(profile).llm.streamed  # whose weights are copied from the cache
 
 
+def test_estimates_of_the_smaller_profiles_stay() -> None:
+    """Of tiny and story, with which they were fitted: seconds and MiB."""
+    of = {}
+    for name in ("tiny", "story"):
+        for target, precision in ((Target.CPU, Precision.FP32), (Target.RTX, Precision.FP16)):
+            found = estimate_build(get_profile(name), (), choose_recipe(target, precision))
+            of[name, target] = (round(found.seconds), round(found.peak_memory_bytes / 2**20))
+    assert of["tiny", Target.CPU] == (58, 918) and of["story", Target.CPU][0] == 150
+    assert of["tiny", Target.RTX][0] == 112 and of["story", Target.RTX][0] == 266
+    assert of["story", Target.CPU][1] == of["story", Target.RTX][1] == 3140
+
+
 def test_what_cannot_fit_is_refused_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mgcc_export.report._memory_bytes", lambda: 2**20)
+    monkeypatch.setattr("mgcc_export.report._memory", lambda: _Memory(2**20, 2**20))
     assert cli.main(["--profile", "tiny", "--target", "rtx", "--precision", "fp16", "--out", str(tmp_path / "o")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "this machine has 1 MiB of memory" in line
+    assert "this machine has 1 MiB of memory available of 1 in all" in line
     assert "use a larger machine, a lower --precision or fewer --stages; --ignore-estimate builds all the same" in line
-
-
-def test_what_missed_can_be_debugged_too(tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle never gets the graph that missed its tolerance; who wants to know why does."""
-    strict = {**TOLERANCES, Precision.INT8: Tolerance(0.9999999, 1e-7)}
-    monkeypatch.setattr("mgcc_export.targets.TOLERANCES", strict)
-    options = options_for(tiny_build, tmp_path / "b", Target.ORT_GPU, Precision.INT8)
-    folder, _ = write_debug(options, "llm", silent)
-    asked, lowered = (types_by_operator(folder / name) for name in ("asked.onnx", "lowered.onnx"))
-    assert asked["DequantizeLinear"]["int8"] > 0 and "DequantizeLinear" not in lowered
-    assert not list(folder.glob("half.onnx*"))
-
-
-@pytest.mark.slow
-def test_a_debugged_stage_can_be_run_by_polygraphy(tiny_build: Built, tmp_path: Path) -> None:
-    options = options_for(tiny_build, tmp_path / "b", Target.ORT_GPU, Precision.FP16)
-    folder, command = write_debug(options, "refiner", silent)
-    assert {p.name for p in folder.iterdir()} >= {"refiner.onnx", "lowered.onnx", "case-0.npz", "data_loader.py"}
-    assert not (folder / "asked.onnx").exists()  # it is what was asked for
-    with np.load(folder / "case-0.npz", allow_pickle=False) as case:
-        assert {"in.image_features", "out.conditioning"} <= set(case.files)
-    pytest.importorskip("polygraphy", reason="a tool of the extra rtx")
-    tool, *words = shlex.split(command)
-    script = Path(sys.executable).parent / tool
-    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rtx = write_debug(options_for(tiny_build, tmp_path / "b", Target.RTX, Precision.FP16), "refiner", silent)[1]
-    assert rtx.startswith("POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy run") and "--trt-max-shapes" in rtx

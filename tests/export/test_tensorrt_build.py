@@ -186,4 +186,6 @@ def test_the_equivalent_command_names_all_shapes() -> None:
     jetson = command_of(
         job_of(Path("llm.onnx"), "llm", profiles_of(stage(DIMENSIONS, "llm"), DIMENSIONS.axes), "tensorrt")
     )
+    assert rtx[-1].startswith("# grounder.onnx is in DIR of the same build with --target ort-gpu --stages grounder")
+    assert "#" not in " ".join(jetson), "whoever builds on a device has the graphs"
     assert jetson[0] == "trtexec" and {"--stronglyTyped", "--noTF32"} <= {*jetson} and "--profile=1" in jetson
