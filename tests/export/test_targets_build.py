@@ -53,10 +53,14 @@ def failures(bundle: Path) -> dict[str, str]:
 def test_bundles_of_graphs_pass_verify_here(
     tiny_build: Built, tmp_path: Path, target: Target, precision: Precision
 ) -> None:
-    """Whole: files, every stage against the reference and one request, on the CPU that all of these fall back to."""
+    """Whole: files, every stage against the reference and one request, on the CPU that all of these fall back to.
+
+    That it was no GPU is all that is found fault with; for a Jetson, whose engines are to be built, not even that.
+    """
     options = options_for(tiny_build, tmp_path / "bundle", target, precision)
     report = build(options, silent)
-    assert failures(options.out) == {}
+    here = {"device"} if target is Target.ORT_GPU and not any(Path("/dev").glob("nvidia[0-9]")) else set()
+    assert {*failures(options.out)} == here
     manifest = read_manifest(options.out)
     assert manifest.target == target
     assert {*manifest.precision.values()} <= {p.value for p in fallbacks(precision)}
