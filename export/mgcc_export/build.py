@@ -29,7 +29,7 @@ from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule
-from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Tolerance, Vision
+from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Tolerance, Vision, read_manifest
 from mgcc_runtime.contract import stages
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
@@ -97,7 +97,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         bytes=total,
         elapsed_s=round(time.monotonic() - started, 1),
         peak_memory_bytes=max([_peak_memory_bytes(), *(s.peak_memory_bytes for s in reports if not s.from_cache)]),
-        built_with=versions(),
+        built_with=dict(read_manifest(folder).built_with),  # with the version of what built the engines
         stages=reports,
         rebuild=rebuild,
     )

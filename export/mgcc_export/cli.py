@@ -202,11 +202,8 @@ def _built(options: BuildOptions, progress: Callable[[str, str], None]) -> tuple
     from mgcc_export.build import build
     from mgcc_export.report import build_table
     from mgcc_export.report_text import report_markdown
-    from mgcc_runtime.bundle import read_manifest
 
     report = build(options, progress)
-    # with the version of what built the engines, which their records have told the manifest
-    report = replace(report, built_with=dict(read_manifest(Path(report.bundle)).built_with))
     print(build_table(report))
     for command in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
         print(f"equivalent: {command}")

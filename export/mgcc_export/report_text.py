@@ -21,8 +21,9 @@ _UNCHECKED = {
         "DIR --out verify.json` on the device."
     ),
     Target.JETSON: (
-        "No engine exists yet: the device builds them by `build_plan.json`. The graphs' values were compared with "
-        "PyTorch on the CPU; then `mgcc verify --bundle DIR --out verify.json` on the device."
+        "The graphs' values were compared with PyTorch on the CPU. Engines are built from them on the device, by this "
+        "same command there or that of `build_plan.json`; `mgcc verify --bundle DIR --out verify.json` then shows what "
+        "theirs are."
     ),
     Target.ORT_GPU: (
         "No GPU provider ran these graphs. Their values were compared with PyTorch on the CPU; `mgcc verify --bundle "
