@@ -7,20 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mgcc_export import cli, report
+from mgcc_export import report
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.cli import PROFILES, main
 from mgcc_export.estimate import Estimate, estimate_build
 from mgcc_export.report import shortages
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_ref.config import PROFILE_NAMES, get_profile
-from mgcc_runtime.bundle import read_manifest, write_manifest
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
 
@@ -205,20 +203,6 @@ def test_the_report_is_written(capsys: pytest.CaptureFixture[str], tiny_build, t
     assert f"bundle: {tmp_path / 'bundle'}" in captured.out
     assert "golden: running one whole request" in captured.err
     assert json.loads(path.read_text())["stages"][0]["stage"] == "vision_encoder"
-
-
-def test_the_report_names_what_built_the_engines(
-    tiny_build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    """As the manifest does, which has it of the engines' records."""
-    made, options = tiny_build
-    manifest = read_manifest(options.out)
-    write_manifest(tmp_path, replace(manifest, built_with={**manifest.built_with, "tensorrt_rtx": "1.7.1"}))
-    monkeypatch.setattr("mgcc_export.build.build", lambda *_: replace(made, bundle=str(tmp_path)))
-    found, text = cli._built(options, lambda *_: None)
-    assert isinstance(found, report.BuildReport)
-    assert found.built_with == {**manifest.built_with, "tensorrt_rtx": "1.7.1"}
-    assert "tensorrt_rtx 1.7.1" in text
 
 
 def test_the_launcher_works_from_any_directory_of_a_bare_clone(tmp_path: Path) -> None:

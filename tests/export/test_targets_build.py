@@ -99,7 +99,7 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
             f"# {stage.stage}.onnx is in DIR of the same build with --target ort-gpu --stages {stage.stage} --out DIR"
         )
         assert record.command == stage.lowered.command
-        assert manifest.built_with["tensorrt_rtx"] == record.version
+        assert report.built_with["tensorrt_rtx"] == manifest.built_with["tensorrt_rtx"] == record.version
     _command_has_its_graph(options, report)
     assert not list(options.out.glob("*.onnx"))
     assert "Precision by layer type" in report_markdown(report)
