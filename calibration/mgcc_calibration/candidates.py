@@ -19,9 +19,8 @@ from mgcc_calibration.sensitivity import (
     keep_worst,
     layer_errors,
     main_outputs,
-    signal_to_noise_db,
+    output_quality,
     spread,
-    stage_error,
     worst_error,
 )
 from mgcc_calibration.weight_only import WeightResult, head_layers, of_bits, write_weight_only
@@ -165,11 +164,7 @@ class _Maker:
         """The plan, with the most sensitive layers given back until the output is near enough."""
         if self._plan is None:
             plan = make_plan(Graph.load(self.source), self.samples, self.options.plan)
-            outputs, chosen = main_outputs(self.spec), spread(self.samples, self.options.compared)
-
-            def quality(graph: Graph) -> float:
-                return signal_to_noise_db(stage_error(graph, plan.graph, outputs, chosen))
-
+            quality = output_quality(plan, self.spec, self.samples, self.options.compared)
             if quality(write_qdq(plan)) < self.options.least_db:
                 _LOG.info("stage %s is below %g dB in int8: looking for the layers to spare", self.spec.name,
                           self.options.least_db)  # fmt: skip

@@ -118,6 +118,12 @@ def layer_errors(
     return sorted(found, key=lambda e: (-e.error, e.layer))
 
 
+def output_quality(plan: Plan, spec: StageSpec, samples: Samples, count: int) -> Quality:
+    """A measure of graphs, in dB: the stage's outputs against those of the plan's own graph, over `count` samples."""
+    chosen, outputs = spread(samples, count), main_outputs(spec)
+    return lambda graph: signal_to_noise_db(stage_error(graph, plan.graph, outputs, chosen))
+
+
 def spread(samples: Samples, count: int) -> list[dict[str, Array]]:
     """`count` samples, evenly over all of them."""
     total = sum(1 for _ in samples())

@@ -24,10 +24,7 @@ from mgcc_calibration.sensitivity import (
     Trial,
     keep_worst,
     layer_errors,
-    main_outputs,
-    signal_to_noise_db,
-    spread,
-    stage_error,
+    output_quality,
 )
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import stages
@@ -73,11 +70,7 @@ def study_stage(
     plan = make_plan(
         Graph.load(bundle.file(bundle.manifest.stages[stage].file)), lambda: data.samples(stage), plan_options
     )
-    chosen, outputs = spread(lambda: data.samples(stage), _COMPARED), main_outputs(spec)
-
-    def quality(graph: Graph) -> float:
-        return signal_to_noise_db(stage_error(graph, plan.graph, outputs, chosen))
-
+    quality = output_quality(plan, spec, lambda: data.samples(stage), _COMPARED)
     probe = _probe(bundle, stage, images, seed)
     try:
         errors = layer_errors(

@@ -18,12 +18,11 @@ from mgcc_calibration.plan import Plan, PlanOptions, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.sensitivity import (
     LayerError,
+    Quality,
     keep_worst,
     layer_errors,
-    main_outputs,
+    output_quality,
     signal_to_noise_db,
-    spread,
-    stage_error,
 )
 from mgcc_calibration.smooth import apply_factors
 from mgcc_runtime.contract import StageSpec
@@ -135,16 +134,15 @@ class _SparedLayers:
     def _errors(self) -> list[LayerError]:
         return layer_errors(self.whole, self._spec, self._samples, count=COMPARED)
 
+    @cached_property
+    def _quality(self) -> Quality:
+        return output_quality(self.whole, self._spec, self._samples, COMPARED)
+
     def plan(self, error: float | None) -> Plan:
         """For a relative L2 error of the stage's output; None for all layers, whatever they cost."""
         if error is None:
             return self.whole
-        outputs, chosen = main_outputs(self._spec), spread(self._samples, COMPARED)
-
-        def quality(graph: Graph) -> float:
-            return signal_to_noise_db(stage_error(graph, self.whole.graph, outputs, chosen))
-
-        return keep_worst(self.whole, self._errors, quality, signal_to_noise_db(error)).plan
+        return keep_worst(self.whole, self._errors, self._quality, signal_to_noise_db(error)).plan
 
 
 def _spared(plan: Plan, every: int) -> str:

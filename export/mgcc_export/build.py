@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,9 +15,10 @@ from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.device_build import PLAN, build_plan
 from mgcc_export.estimate import estimate_build
 from mgcc_export.golden import request_golden
+from mgcc_export.progress import Progress
 from mgcc_export.rebuild import rebuild_command, records_with
 from mgcc_export.report import BuildReport, StageReport
-from mgcc_export.stage_build import Progress, StageBuilder
+from mgcc_export.stage_build import StageBuilder
 from mgcc_export.stage_cache import BuiltStage, StageCache, versions
 from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
 from mgcc_export.targets import LADDER, Form, Precision, Recipe, Target, request_tolerance, tolerance_of
@@ -31,6 +30,7 @@ from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule
 from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Tolerance, Vision, read_manifest
 from mgcc_runtime.contract import stages
+from mgcc_runtime.machine import peak_rss_bytes
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
 REQUIRES = {"runtime": ">=0.1", "onnxruntime": ">=1.20"}
@@ -96,7 +96,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         note=options.recipe.note,
         bytes=total,
         elapsed_s=round(time.monotonic() - started, 1),
-        peak_memory_bytes=max([_peak_memory_bytes(), *(s.peak_memory_bytes for s in reports if not s.from_cache)]),
+        peak_memory_bytes=max([peak_rss_bytes() or 0, *(s.peak_memory_bytes for s in reports if not s.from_cache)]),
         built_with=dict(read_manifest(folder).built_with),  # with the version of what built the engines
         stages=reports,
         rebuild=rebuild,
@@ -222,8 +222,3 @@ def _tolerance(stage: str, built: BuiltStage) -> Tolerance:
     """What the stage was held to, and is on the device."""
     lowered = built.lowered.tolerance if built.lowered else None
     return lowered or tolerance_of(stage, _precision(built))
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

@@ -17,12 +17,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mgcc_export.errors import BusyError, OutputFolderError
+from mgcc_export.output_folder import check_replaceable, recover, replace_folder
 from mgcc_export.share_weights import share_weights
 from mgcc_export.stage_cache import BuiltStage, file_entry
-from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, Manifest, read_manifest, write_manifest
+from mgcc_runtime.bundle import Bundle, FileEntry, Manifest, write_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
-from mgcc_runtime.errors import BundleError
 from mgcc_runtime.files import link_or_copy
 
 
@@ -32,7 +32,6 @@ class BundleWriter:
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
         self.staging = self.out.parent / f".{self.out.name}.partial"
-        self._old = self.out.parent / f".{self.out.name}.old"
         self._lock = FileLock(self.out.parent / f".{self.out.name}.lock")
         self.files: dict[str, FileEntry] = {}
 
@@ -62,31 +61,14 @@ class BundleWriter:
         self._lock.release()
 
     def _recover(self) -> None:
-        """Clear away what killed builds left. The renames of `commit` are two; between them `out` is absent."""
-        if self._old.exists() and not self.out.exists():
-            self._old.rename(self.out)
-        shutil.rmtree(self._old, ignore_errors=True)
+        """Clear away what killed builds left."""
+        recover(self.out)
         shutil.rmtree(self.staging, ignore_errors=True)
         self.staging.mkdir()
 
     def check_replaceable(self, stage_names: Iterable[str]) -> None:
         """OutputFolderError if `out` holds files that are no bundle, or a bundle with stages this build leaves out."""
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
-            return
-        if not (self.out / MANIFEST).is_file():
-            raise OutputFolderError(
-                f"{self.out} exists and is no bundle (it has no {MANIFEST}), so it is not replaced; "
-                "give an empty or new folder with --out"
-            )
-        try:
-            lost = set(read_manifest(self.out).stages) - set(stage_names)
-        except BundleError:
-            return  # damaged or of another schema: a new one is what it needs
-        if lost:
-            raise OutputFolderError(
-                f"{self.out} holds a bundle with the stages {', '.join(sorted(lost))}, which --stages leaves out; "
-                "give another folder with --out, or build all stages"
-            )
+        check_replaceable(self.out, stage_names)
 
     def add_bytes(self, name: str, data: bytes) -> None:
         """Write one file of the bundle; `name` is its path inside."""
@@ -142,8 +124,5 @@ class BundleWriter:
         write_manifest(self.staging, manifest)
         if {s.name for s in stages(manifest.dimensions)} == set(manifest.stages):
             Bundle.open(self.staging)
-        if self.out.exists():
-            self.out.rename(self._old)
-        self.staging.rename(self.out)
-        shutil.rmtree(self._old, ignore_errors=True)
+        replace_folder(self.staging, self.out)
         return self.out

@@ -101,8 +101,8 @@ def _run(args: argparse.Namespace) -> int:
     print("starting: importing torch and the reference", file=sys.stderr)
     _quieten()
     from mgcc_export.build import BuildOptions
-    from mgcc_export.device_build import ProgressPrinter
     from mgcc_export.estimate import estimate_build
+    from mgcc_export.progress import ProgressPrinter
     from mgcc_export.report import estimate_line, estimate_table
     from mgcc_ref.config import get_profile
     from mgcc_ref.weights import WeightsError

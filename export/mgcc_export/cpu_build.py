@@ -21,10 +21,10 @@ from mgcc_export.build import BuildOptions, build
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.errors import BusyError
 from mgcc_export.estimate import estimate_build
+from mgcc_export.progress import Progress
 from mgcc_export.rebuild import rebuild_command
 from mgcc_export.report import BuildReport, aligned
 from mgcc_export.report_text import report_markdown
-from mgcc_export.stage_build import Progress
 from mgcc_export.targets import Precision, choose_recipe
 from mgcc_ref.config import get_profile
 from mgcc_runtime.bundle import Bundle

@@ -14,9 +14,10 @@ from mgcc_export.build import BuildOptions
 from mgcc_export.errors import OutputFolderError, UnavailableError
 from mgcc_export.fp16 import write_half
 from mgcc_export.large_build import PartExamples, large_cases
-from mgcc_export.lower import Lowered, lower_stage
+from mgcc_export.lower import Lowered
+from mgcc_export.progress import Progress
 from mgcc_export.reference import ReferenceCase, reference_cases
-from mgcc_export.stage_build import Progress, StageBuilder, cases_of
+from mgcc_export.stage_build import StageBuilder, cases_of
 from mgcc_export.stage_cache import StageCache
 from mgcc_export.stages import ExampleMaker, Stage, collect_stages
 from mgcc_export.targets import Precision, Target, choose_recipe
@@ -48,11 +49,8 @@ class _Lowerer(StageBuilder):
     """The exporter's builder, of which the lowered graph is wanted and no more."""
 
     def lower(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
-        """`target` as a bundle gets it, from the fp32 graph `source`; captured inputs have their part in it."""
-        quantisers = self._quantisers(stage, source)
-        return lower_stage(
-            source, target, stage.spec, self.recipe.precision, cases, self._captured(stage), quantisers
-        )  # fmt: skip
+        """`target` as a bundle gets it, from the fp32 graph `source`."""
+        return self._lowered(stage, source, target, cases)
 
     def write_asked(self, stage: Stage, source: Path, target: Path, lowered: Lowered, half: Sequence[str]) -> None:
         """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
@@ -91,6 +89,8 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
     lowerer = _Lowerer(profile, options.recipe, maker, cache, progress, options.captured)
     lowered = lowerer.lower(stage, source, target, cases)
+    if lowered.golden:  # 8-bit activations are right on what the stage is really given, and were judged on that
+        cases = [lowered.golden]
     inner = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(_CACHE)]
     boundary = inner if lowered.half_cache else []
     half = {t.name for t in stage.spec.inputs} & {*boundary}

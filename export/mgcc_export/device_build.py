@@ -1,8 +1,8 @@
 """Engines on the device: `python -m mgcc_export.device_build --bundle DIR --out DIR` on a Jetson.
 
 A TensorRT engine belongs to the GPU and version that built it, so a bundle for a Jetson is written with checked ONNX
-stages and a plan; this turns it into one with engines. Needs numpy, tensorrt and mgcc_runtime; no torch, and no more
-than Python 3.10. Engines grow in a hidden folder beside the output, which takes the output's place when all are done:
+stages and a plan; this turns it into one with engines. Needs numpy, tensorrt and mgcc_runtime, no torch, and Python
+3.10 or later. Engines grow in a hidden folder beside the output, which takes the output's place when all are done:
 a run that was stopped goes on there, and a bundle that was there before is whole until the new one is.
 """
 
@@ -12,11 +12,9 @@ import argparse
 import importlib
 import json
 import shlex
-import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +22,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import BusyError, ExportError, OutputFolderError
-from mgcc_export.tensorrt_build import EngineJob, available_memory_bytes, command_of, profiles_of
-from mgcc_runtime.bundle import MANIFEST, Bundle, FileEntry, read_manifest, sha256_of
+from mgcc_export.output_folder import check_replaceable, recover, replace_folder
+from mgcc_export.progress import Progress, ProgressPrinter
+from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
+from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
 from mgcc_runtime.files import link_or_copy, read_json, write_atomically
+from mgcc_runtime.machine import available_memory_bytes
 
 if TYPE_CHECKING:
     from mgcc_export.stages import Stage
@@ -42,11 +43,6 @@ _COMMAND = "python -m mgcc_export.device_build --bundle {bundle} --out {out}"
 #: The versions that the runtime's calls exist in: JetPack 6.1 to 7.2, and 11 on AGX Orin and Thor.
 VERSIONS = (10, 3), (11, 5)
 _MIB = 2**20
-_TICK_S = 10.0
-_FINISHED = ("done", "kept from an earlier build")  # steps after which nothing is under way
-
-#: Called with (stage or file group, what is being done with it).
-Progress = Callable[[str, str], None]
 
 
 def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[str, Any]:
@@ -181,46 +177,29 @@ def _finish(source: Bundle, specs: Sequence[StageSpec], work: Path, library: str
             path.unlink()
     requires = {name: wanted for name, wanted in manifest.requires.items() if name != "onnxruntime"}
     built_with = {**manifest.built_with, library: _version(library)}
-    made = replace(manifest, stages=entries, files=files, requires=requires, built_with=built_with)
-    write_atomically(work / MANIFEST, (json.dumps(made.to_json(), indent=2) + "\n").encode())
+    write_manifest(work, replace(manifest, stages=entries, files=files, requires=requires, built_with=built_with))
     Bundle.open(work)
 
 
-def check_out(out: Path, stage_names: Iterable[str], bundle: Path | None = None) -> None:
+def check_out(out: Path, stage_names: Iterable[str], bundle: Path) -> None:
     """OutputFolderError if `out` may not be replaced: no bundle, one with more stages, or `bundle` itself."""
-    if bundle is not None and out.resolve() == bundle.resolve():
+    if out.resolve() == bundle.resolve():
         raise OutputFolderError(
             f"--out {out} is the bundle that engines are built from, which is kept; give another folder with --out"
         )
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / MANIFEST).is_file():
-        raise OutputFolderError(
-            f"{out} exists and is no bundle (it has no {MANIFEST}), so it is not replaced; "
-            "give an empty or new folder with --out"
-        )
-    try:
-        lost = sorted(set(read_manifest(out).stages) - set(stage_names))
-    except BundleError:
-        return  # damaged or of another schema: a new one is what it needs
-    if lost:
-        raise OutputFolderError(
-            f"{out} holds a bundle with the stages {', '.join(lost)}, which this one has not; "
-            "give another folder with --out"
-        )
+    check_replaceable(out, stage_names, "which this one has not; give another folder with --out")
 
 
 class _EngineFolder:
     """Context manager that owns an output folder and the hidden one beside it, `work`, where its engines grow.
 
-    BusyError if another build has it. The names of lock and replaced folder are those of `BundleWriter`, which cannot
-    be used here: it needs packages that a device has not.
+    BusyError if another build has it. The lock is that of `BundleWriter`, which cannot be used here: it needs packages
+    that a device has not.
     """
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
         self.work = self.out.parent / f".{self.out.name}.engines"
-        self._old = self.out.parent / f".{self.out.name}.old"
         self._lock: TextIO | None = None
 
     def __enter__(self) -> _EngineFolder:
@@ -252,20 +231,15 @@ class _EngineFolder:
         self._lock.close()
 
     def _recover(self) -> None:
-        """Clear away what a killed build left. The renames of `commit` are two; between them `out` is absent."""
-        if self._old.exists() and not self.out.exists():
-            self._old.rename(self.out)
-        shutil.rmtree(self._old, ignore_errors=True)
+        """Clear away what a killed build left, but for engines that it had finished."""
+        recover(self.out)
         self.work.mkdir(exist_ok=True)
 
     def commit(self) -> None:
         """Put the finished bundle in its place. Only then do the marks go: until then a kill costs no engine."""
-        if self.out.exists():
-            self.out.rename(self._old)
-        self.work.rename(self.out)
+        replace_folder(self.work, self.out)
         for mark in self.out.glob(".*.done"):
             mark.unlink()
-        shutil.rmtree(self._old, ignore_errors=True)
 
 
 def engines_here(library: str = "") -> tuple[bool, str]:
@@ -305,48 +279,6 @@ def _check_version(library: str) -> None:
     number = tuple(int(part) for part in text.split(".")[:2])
     if not VERSIONS[0] <= number < VERSIONS[1]:
         raise ExportError(f"TensorRT here is {text}, expected 10.3 to 11.4; use a JetPack that has one of them")
-
-
-class ProgressPrinter:
-    """Prints every step with the elapsed time, and a sign of life where one step takes long.
-
-    Of the exporter's command line, too: it stands here since a device can import nothing else of that.
-    """
-
-    def __init__(self, started: float) -> None:
-        self._started, self._step_started = started, time.monotonic()
-        self._step = ""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> ProgressPrinter:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def report(self, stage: str, step: str) -> None:
-        """Called by the build at each step."""
-        self._print(f"{stage}: {step}")
-        self._step, self._step_started = "" if step in _FINISHED else f"{stage}: {step}", time.monotonic()
-
-    def _tick(self) -> None:
-        next_tick_s = _TICK_S
-        while not self._stop.wait(min(0.5, _TICK_S)):
-            elapsed_s = time.monotonic() - self._step_started
-            if elapsed_s < _TICK_S or not self._step:
-                next_tick_s = _TICK_S
-            elif elapsed_s >= next_tick_s:
-                self._print(f"{self._step} ({elapsed_s:.0f} s so far)")
-                next_tick_s = elapsed_s + _TICK_S
-
-    def _print(self, text: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
-        sys.stderr.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

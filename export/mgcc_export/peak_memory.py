@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgcc_export.stage_cache import BuiltStage
+from mgcc_runtime.machine import high_water_bytes
 
 
 def reset_peak() -> None:
@@ -17,16 +18,7 @@ def reset_peak() -> None:
         return
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held since `reset_peak`; 0 where the system does not tell."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
-    except (OSError, StopIteration, ValueError):
-        return 0
-
-
 def with_peak(make: Callable[[Path], BuiltStage], folder: Path) -> BuiltStage:
     """What `make` makes in `folder`, with the memory that this took."""
     reset_peak()
-    return replace(make(folder), peak_memory_bytes=peak_bytes())
+    return replace(make(folder), peak_memory_bytes=high_water_bytes())

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from mgcc_export.estimate import Estimate
 from mgcc_export.low_report import LowReport
-from mgcc_export.tensorrt_build import MEMINFO, available_memory_bytes
 from mgcc_export.validate import TensorParity
 from mgcc_runtime.bundle import Tolerance
+from mgcc_runtime.machine import MEMINFO, available_memory_bytes
 
 _MIB = 2**20
 _CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")

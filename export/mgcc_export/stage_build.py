@@ -32,6 +32,7 @@ from mgcc_export.golden import golden_arrays, npz, stage_golden
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import Lowered, Quantise, between, lower_stage, types_by_operator
 from mgcc_export.peak_memory import with_peak
+from mgcc_export.progress import Progress
 from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key
@@ -44,9 +45,6 @@ from mgcc_ref.config import Profile
 from mgcc_runtime.engines import engine_record
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.files import link_or_copy
-
-#: Called with (stage or file group, what is being done with it).
-Progress = Callable[[str, str], None]
 
 REAL_CASES = 4  # captured inputs that 8-bit activations are compared on
 #: Modules whose code decides what a lowered stage's files hold.
@@ -144,14 +142,8 @@ class StageBuilder:
     def _lower(self, stage: Stage, base: BuiltStage, folder: Path, name: str) -> BuiltStage:
         doing = f"lowering to {self.recipe.precision} and comparing with PyTorch"
         started = self._started(stage, doing, name, "validate_s")
-        cases = self._reference(stage)
         graph = folder / f"{stage.name}.onnx"
-        source = base.folder / graph.name
-        quantisers = self._quantisers(stage, source)
-        real = self._real(stage) if quantisers else ()
-        lowered = lower_stage(
-            source, graph, stage.spec, self.recipe.precision, cases, self._captured(stage), quantisers, real
-        )
+        lowered = self._lowered(stage, base.folder / graph.name, graph, self._reference(stage))
         golden = folder / "golden" / f"{stage.name}.npz"
         if case := lowered.golden:
             golden.parent.mkdir()
@@ -176,6 +168,13 @@ class StageBuilder:
             parity=lowered.parity,
             lowered=report,
         )
+
+    def _lowered(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
+        """Write the fp32 graph `source` to `target` in the recipe's precision, with the captured inputs' part in it."""
+        quantisers = self._quantisers(stage, source)
+        real = self._real(stage) if quantisers else ()
+        captured = self._captured(stage)
+        return lower_stage(source, target, stage.spec, self.recipe.precision, cases, captured, quantisers, real)
 
     def _reference(self, stage: Stage) -> list[ReferenceCase]:
         """PyTorch's answers that the lowered graph is held against."""

@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import platform
-import resource
 import sys
 import threading
 import time
@@ -24,13 +23,13 @@ from mgcc_export.errors import ExportError
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import Axis, StageSpec
 from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, ProfileRecord, TensorRecord
+from mgcc_runtime.machine import peak_rss_bytes
 
 #: (minimum, optimum, maximum) shape of each dynamic input.
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 #: What a portable TensorRT-RTX engine runs on: from Ampere on, as its documentation says of the default.
 RTX_LEAST_SM = "8.0"
-MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -145,25 +144,8 @@ def build_engine(job: EngineJob) -> EngineBuild:
         file.write(plan)
     record = _record(trt, job, network)
     Path(job.record).write_text(json.dumps(record.to_json()) + "\n", encoding="utf-8")
-    return EngineBuild(int(plan.nbytes), round(time.monotonic() - started, 2), _peak_bytes(), network.num_layers)
-
-
-def _peak_bytes() -> int:
-    """The most memory of this process. Not getrusage where it can be helped: that counts the parent's before exec."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
-    except (OSError, StopIteration, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def available_memory_bytes(told: Path = MEMINFO) -> int:
-    """Memory that this machine could give now without swapping; 0 where the system does not tell."""
-    try:
-        lines = told.read_text(encoding="ascii").splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    except (OSError, StopIteration, ValueError, IndexError):
-        return 0
+    spent_s, peak = round(time.monotonic() - started, 2), peak_rss_bytes() or 0
+    return EngineBuild(int(plan.nbytes), spent_s, peak, network.num_layers)
 
 
 def _logger(trt: Any, messages: list[str]) -> Any:

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,8 @@ _PACKAGES = (
     "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "openvino", "onnxruntime-gpu", "tensorrt",
     "tensorrt_rtx_cu13_bindings",
 )  # fmt: skip
-_NVIDIA_SMI = "nvidia-smi"
+MEMINFO = Path("/proc/meminfo")
+NVIDIA_SMI = "nvidia-smi"
 #: nvidia-smi's name of a field -> ours; the memory comes in MiB.
 _GPU_FIELDS = {
     "name": "name", "compute_cap": "compute_capability", "driver_version": "driver", "memory.total": "memory_mib",
@@ -49,8 +49,8 @@ def describe_gpus() -> dict[str, Any]:
     From nvidia-smi; where it is absent or says little, as on a Jetson, the CUDA driver itself is asked, too. Without a
     GPU the list is empty; without a Jetson that key is absent.
     """
-    listed = _output(_NVIDIA_SMI, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits")
-    gpus, cuda = parse_gpus(listed), parse_cuda(_output(_NVIDIA_SMI))
+    listed = tool_output(NVIDIA_SMI, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits")
+    gpus, cuda = parse_gpus(listed), parse_cuda(tool_output(NVIDIA_SMI))
     if cuda is None or not gpus or gpus[0]["compute_capability"] is None:
         gpus, cuda = _with_driver(gpus, cuda)
     jetson = _jetson()
@@ -93,23 +93,44 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def peak_rss_mb() -> float | None:
-    """The most memory this process has had resident, in MB of 10^6 bytes; None where the system does not say.
+def high_water_bytes() -> int:
+    """The most memory this process has had resident, or since that was reset, by Linux; 0 on other systems."""
+    return _told_bytes(Path("/proc/self/status"), "VmHWM:")
 
-    On Linux `ru_maxrss` of a new process starts with what its parent had resident; VmHWM is the process's own.
-    """
+
+def available_memory_bytes(told: Path = MEMINFO) -> int:
+    """Memory that this machine could give now without swapping; 0 where the system does not tell."""
+    return _told_bytes(told, "MemAvailable:")
+
+
+def _told_bytes(path: Path, field: str) -> int:
+    """A field that a file of /proc has in kB; 0 without it."""
     try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    except (OSError, ValueError, IndexError):
-        pass  # not Linux
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has had resident; None where the system does not say.
+
+    On Linux `ru_maxrss` of a new process starts with what its parent had resident; the high water is its own.
+    """
+    if own := high_water_bytes():
+        return own
     try:
         import resource
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux KiB
+
+
+def peak_rss_mb() -> float | None:
+    """`peak_rss_bytes` in MB of 10^6 bytes."""
+    peak = peak_rss_bytes()
+    return None if peak is None else round(peak / 1e6, 1)
 
 
 def _with_driver(gpus: list[dict[str, str | None]], cuda: str | None) -> tuple[list[dict[str, str | None]], str | None]:
@@ -140,10 +161,8 @@ def _text(path: Path) -> str:
         return ""  # another system
 
 
-def _output(*command: str) -> str:
-    """What a tool prints; empty if it is absent, fails or hangs."""
-    if not shutil.which(command[0]):
-        return ""
+def tool_output(*command: str) -> str:
+    """What a tool prints; empty if it is absent, fails or hangs: a report then lacks a line, and no more."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -19,10 +19,11 @@ from mgcc_runtime.jetson import (
     summarise_power,
     throttle_counts,
 )
+from mgcc_runtime.machine import NVIDIA_SMI, tool_output
 
-TEGRASTATS, NVPMODEL, JETSON_CLOCKS, NVIDIA_SMI = "tegrastats", "nvpmodel", "jetson_clocks", "nvidia-smi"
+TEGRASTATS, NVPMODEL, JETSON_CLOCKS = "tegrastats", "nvpmodel", "jetson_clocks"
 _INTERVAL_MS = 100
-_PATIENCE_S = 10.0
+_PATIENCE_S = 10.0  # with tegrastats at its end
 _GPU_FIELDS = ("name", "driver_version", "power.limit", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu")
 
 
@@ -32,14 +33,14 @@ def describe_clocks() -> dict[str, Any]:
     if shutil.which(NVPMODEL):
         found["jetson"] = _describe_jetson()
     if shutil.which(NVIDIA_SMI):
-        text = _output(NVIDIA_SMI, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader")
+        text = tool_output(NVIDIA_SMI, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader")
         found["gpus"] = [dict(zip(_GPU_FIELDS, map(str.strip, line.split(",")), strict=False)) for line in _lines(text)]
     return found
 
 
 def _describe_jetson() -> dict[str, Any]:
-    mode = parse_power_mode(_output(NVPMODEL, "-q"))
-    clocks = parse_clocks(_output(JETSON_CLOCKS, "--show"))  # root alone is told
+    mode = parse_power_mode(tool_output(NVPMODEL, "-q"))
+    clocks = parse_clocks(tool_output(JETSON_CLOCKS, "--show"))  # root alone is told
     return {
         "power_mode": mode.name if mode else None,
         "power_mode_number": mode.number if mode else None,
@@ -56,15 +57,6 @@ def _cpu_clocks(root: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq")) -> di
     except (OSError, ValueError):
         return {}
     return {"governor": governor, "mhz": round(now / 1e3, 1), "most_mhz": round(most / 1e3, 1)}
-
-
-def _output(*command: str) -> str:
-    """What a tool prints; empty if it is absent, fails or hangs: the report then lacks a line, and no more."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
 
 
 def _lines(text: str) -> list[str]:

@@ -186,7 +186,7 @@ def test_needs_are_told_before_and_time_while_it_builds(
     planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = fake_device(monkeypatch)
-    monkeypatch.setattr(device_build, "_TICK_S", 0.05, raising=False)
+    monkeypatch.setattr("mgcc_export.progress._TICK_S", 0.05)
     run = device.run
 
     def slow(job):

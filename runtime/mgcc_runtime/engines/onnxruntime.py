@@ -24,7 +24,7 @@ _NUMPY_TYPES = {_ORT_TYPES[t]: np.dtype(t.value) for t in DType}
 _CONTRACT_TYPES = {**_NUMPY_TYPES, _HALF: np.dtype(np.float32)}  # what a tensor in fp16 is to a caller
 CPU = "CPUExecutionProvider"
 _RECORD_NODES = "session.record_ep_graph_assignment_info"  # which provider got which nodes
-STOP_SPINNING = "session.force_spinning_stop"  # at the end of a run; within it threads wait for work by spinning
+_STOP_SPINNING = "session.force_spinning_stop"  # at the end of a run; within it threads wait for work by spinning
 _FATAL = 4  # errors reach the user as exceptions; the engine's own log would print them a second time
 
 
@@ -139,7 +139,7 @@ def open_session(
     settings.intra_op_num_threads = options.threads
     # a session's idle threads would spin on for a while and take a core from the next stage's: a turn of 415 ms took
     # 325 without that, on two cores; with no spinning at all, 479
-    settings.add_session_config_entry(STOP_SPINNING, "1")
+    settings.add_session_config_entry(_STOP_SPINNING, "1")
     # a memory pattern is stored for every new input shape: with a growing cache that would be one for each token
     settings.enable_mem_pattern = not any(isinstance(n, str) for t in spec.inputs for n in t.shape)
     if plugin is not None or tuple(providers) != (CPU,):
