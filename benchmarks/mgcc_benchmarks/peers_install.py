@@ -9,18 +9,14 @@ from pathlib import Path
 from mgcc_benchmarks.peers_client import ROOT
 from mgcc_benchmarks.peers_place import run_command
 from mgcc_runtime.bundle import Manifest
+from mgcc_runtime.engines import extra_of
 
-#: Engine in a manifest -> extra of the distribution that installs it; "jetson" installs nothing (JetPack has it).
-EXTRAS = {
-    "onnxruntime": "cpu", "openvino": "openvino", "openvino_bf16": "openvino", "onnxruntime_gpu": "gpu",
-    "tensorrt": "jetson", "tensorrt_rtx": "rtx",
-}  # fmt: skip
 ALONE = ("cpu",)  # ONNX Runtime and no other engine
 
 
 def extras_of(manifest: Manifest) -> tuple[str, ...]:
     """The extras that the engines of a bundle's graphs need, in order; KeyError for an engine unknown to this one."""
-    return tuple(sorted({EXTRAS[graph.engine] for graph in manifest.graphs().values()}))
+    return tuple(sorted({extra_of(graph.engine) for graph in manifest.graphs().values()}))
 
 
 def requirements(manifest: Manifest) -> tuple[str, ...]:

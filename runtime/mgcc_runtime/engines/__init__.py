@@ -23,31 +23,41 @@ from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemory
 Array: TypeAlias = NDArray[Any]
 
 
+_JETSON = "jetson"  # an extra that installs nothing: JetPack has the package
+
+
 @dataclass(frozen=True)
 class _Engine:
     """An engine that a manifest may name."""
 
     module: str  # of this folder
     package: str  # that it imports
-    install: str  # how to get that
+    extra: str  # of the distribution, that installs it
+
+    @property
+    def way_to_get(self) -> str:
+        if self.extra == _JETSON:
+            return (
+                "on a Jetson it comes with JetPack (`apt install python3-libnvinfer`), in a virtual environment made "
+                "with --system-site-packages"
+            )
+        return f"install it with `pip install 'mgcc-edge[{self.extra}]'`"
 
 
-def _extra(name: str) -> str:
-    return f"install it with `pip install 'mgcc-edge[{name}]'`"
-
-
-_JETPACK = (
-    "on a Jetson it comes with JetPack (`apt install python3-libnvinfer`), in a virtual environment made with "
-    "--system-site-packages"
-)
 _ENGINES = {
-    "onnxruntime": _Engine("onnxruntime", "onnxruntime", _extra("cpu")),
-    "openvino": _Engine("openvino", "openvino", _extra("openvino")),
-    "openvino_bf16": _Engine("openvino_bf16", "openvino", _extra("openvino")),
-    "onnxruntime_gpu": _Engine("onnxruntime_gpu", "onnxruntime", _extra("gpu")),
-    "tensorrt": _Engine("tensorrt", "tensorrt", _JETPACK),
-    "tensorrt_rtx": _Engine("tensorrt_rtx", "tensorrt_rtx", _extra("rtx")),
+    "onnxruntime": _Engine("onnxruntime", "onnxruntime", "cpu"),
+    "openvino": _Engine("openvino", "openvino", "openvino"),
+    "openvino_bf16": _Engine("openvino_bf16", "openvino", "openvino"),
+    "onnxruntime_gpu": _Engine("onnxruntime_gpu", "onnxruntime", "gpu"),
+    "tensorrt": _Engine("tensorrt", "tensorrt", _JETSON),
+    "tensorrt_rtx": _Engine("tensorrt_rtx", "tensorrt_rtx", "rtx"),
 }
+
+
+def extra_of(engine: str) -> str:
+    """The extra of the distribution that installs an engine, by its name in a manifest; KeyError for another name."""
+    return _ENGINES[engine].extra
+
 
 # what engines say, in their own words, when an allocation fails
 _OUT_OF_MEMORY = re.compile(r"failed to allocate memory|bad.?alloc|out of memory|cannot allocate memory", re.IGNORECASE)
@@ -157,7 +167,7 @@ def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions)
     except ImportError as error:  # by the module itself, or by the library that it opens sessions with
         raise EngineError(
             f"stage {spec.name} needs the engine {name}, whose package {engine.package} cannot be imported ({error}); "
-            f"{engine.install}"
+            f"{engine.way_to_get}"
         ) from None
     except Exception as error:
         raise translate(error, spec.name, "be opened") from error
