@@ -197,9 +197,7 @@ def test_errors_of_two_sides_that_round_add_up(tiny_bundle: Path) -> None:
     c = comparison("llm_decode_vs_llamacpp")
     assert limits_of(c, manifest).stage == Tolerance(0.99, 0.2)
     exact, unet = replace(c, theirs=Peer.ONNXRUNTIME), comparison("unet_vs_onnxruntime_fp32")
-    promised = limits_of(
-        exact, lowered
-    ).stage  # for other inputs than the golden ones: 1.25 x, squared for the cosine
+    promised = limits_of(exact, lowered).stage  # for other inputs than the golden ones: 1.25 x, squared for the cosine
     assert (promised.cosine, promised.relative_l2) == (pytest.approx(0.990625), pytest.approx(0.1875))
     both = limits_of(c, lowered).stage
     assert (both.cosine, both.relative_l2) == (pytest.approx(0.980625), pytest.approx(math.hypot(0.1875, 0.2)))
