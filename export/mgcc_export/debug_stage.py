@@ -50,7 +50,7 @@ class _Lowerer(StageBuilder):
 
     def lower(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
         """`target` as a bundle gets it, from the fp32 graph `source`."""
-        return self._lowered(stage, source, target, cases)
+        return self._lowered(stage, source, target, cases, self.recipe.precision)
 
     def write_asked(self, stage: Stage, source: Path, target: Path, lowered: Lowered, half: Sequence[str]) -> None:
         """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""

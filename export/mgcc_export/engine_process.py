@@ -10,12 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mgcc_export.errors import ExportError
-from mgcc_export.tensorrt_build import EngineBuild, EngineJob
+from mgcc_export.errors import EngineRefusedError, ExportError
+from mgcc_export.tensorrt_build import REFUSED, EngineBuild, EngineJob
 
 
 def run_engine_job(job: EngineJob) -> EngineBuild:
-    """Build the engine of `job` in another process; ExportError if it fails, with its own words."""
+    """Build the engine of `job` in another process; ExportError, or EngineRefusedError, with its own words."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job.to_json()), encoding="utf-8")
@@ -32,13 +32,14 @@ def run_engine_job(job: EngineJob) -> EngineBuild:
             os.close(read_end)
             os.close(write_end)
     if done.returncode:
-        raise ExportError(_failure(job, done.returncode, done.stderr))
+        kind = EngineRefusedError if done.returncode == REFUSED else ExportError
+        raise kind(_failure(job, done.returncode, done.stderr))
     return EngineBuild(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def _failure(job: EngineJob, code: int, complaint: str) -> str:
     lines = [line for line in complaint.strip().splitlines() if line.strip()]
-    if code == 1 and lines and lines[-1].startswith("stage "):
+    if code in (1, REFUSED) and lines and lines[-1].startswith("stage "):
         return lines[-1]
     if code == -signal.SIGKILL:
         return (

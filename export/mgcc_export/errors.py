@@ -9,6 +9,10 @@ class ExportError(MgccError):
     """A stage cannot be exported."""
 
 
+class EngineRefusedError(ExportError):
+    """TensorRT's compiler does not take a graph whose values are right."""
+
+
 class UnavailableError(InputError):
     """A target, precision or stage that this version does not build."""
 

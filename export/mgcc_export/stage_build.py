@@ -28,6 +28,7 @@ from mgcc_export import (
     weight_search,
 )
 from mgcc_export.engine_process import run_engine_job
+from mgcc_export.errors import EngineRefusedError
 from mgcc_export.golden import golden_arrays, npz, stage_golden
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import Lowered, Quantise, between, lower_stage, types_by_operator
@@ -37,7 +38,7 @@ from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key
 from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage, value_cases
-from mgcc_export.targets import Form, Precision, Recipe, Target, calibrated_tolerance
+from mgcc_export.targets import Form, Precision, Recipe, Target, calibrated_tolerance, fallbacks
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_export.to_onnx import export_stage
 from mgcc_export.validate import run_reference, validate_stage
@@ -143,20 +144,13 @@ class StageBuilder:
         doing = f"lowering to {self.recipe.precision} and comparing with PyTorch"
         started = self._started(stage, doing, name, "validate_s")
         graph = folder / f"{stage.name}.onnx"
-        lowered = self._lowered(stage, base.folder / graph.name, graph, self._reference(stage))
+        lowered, report, weights, checked = self._lowest_that_builds(stage, base.folder / graph.name, graph, name)
         golden = folder / "golden" / f"{stage.name}.npz"
         if case := lowered.golden:
             golden.parent.mkdir()
             golden.write_bytes(npz(golden_arrays(case.feeds, case.outputs)))
         else:
             link_or_copy(base.folder / "golden" / golden.name, golden)
-        report = _report(lowered)
-        checked = time.monotonic()
-        weights = graph_files.weight_bytes(graph_files.load_graph(graph))
-        if self.recipe.form is Form.ENGINE:
-            report = self._build_engine(stage, graph, report, name)
-        else:
-            report = replace(report, layers=types_by_operator(graph))
         return replace(
             base,
             folder=folder,
@@ -169,12 +163,39 @@ class StageBuilder:
             lowered=report,
         )
 
-    def _lowered(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
-        """Write the fp32 graph `source` to `target` in the recipe's precision, with the captured inputs' part in it."""
+    def _lowest_that_builds(
+        self, stage: Stage, source: Path, graph: Path, name: str
+    ) -> tuple[Lowered, LowReport, int, float]:
+        """The stage at the lowest precision whose values hold and whose engine the compiler takes.
+
+        With its report, the bytes of its weights and when its values were found right. TensorRT-RTX 1.7 fails inside of
+        its compiler on the tiny profile's grounder with 8-bit weights, and takes it in fp16.
+        """
+        cases, wanted, refused = self._reference(stage), self.recipe.precision, list[str]()
+        while True:
+            lowered = self._lowered(stage, source, graph, cases, wanted)
+            report, checked = _report(lowered), time.monotonic()
+            report = replace(report, reasons=(*refused, *report.reasons))
+            weights = graph_files.weight_bytes(graph_files.load_graph(graph))
+            if self.recipe.form is not Form.ENGINE:
+                return lowered, replace(report, layers=types_by_operator(graph)), weights, checked
+            try:
+                return lowered, self._build_engine(stage, graph, report, name), weights, checked
+            except EngineRefusedError as error:
+                wider = fallbacks(lowered.precision)[1:]
+                if not wider:
+                    raise
+                refused.append(f"{lowered.precision}: {error}")
+                wanted = wider[0]
+
+    def _lowered(
+        self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase], wanted: Precision
+    ) -> Lowered:
+        """Write the fp32 graph `source` to `target` at `wanted` precision, with the captured inputs' part in it."""
         quantisers = self._quantisers(stage, source)
         real = self._real(stage) if quantisers else ()
         captured = self._captured(stage)
-        return lower_stage(source, target, stage.spec, self.recipe.precision, cases, captured, quantisers, real)
+        return lower_stage(source, target, stage.spec, wanted, cases, captured, quantisers, real)
 
     def _reference(self, stage: Stage) -> list[ReferenceCase]:
         """PyTorch's answers that the lowered graph is held against."""

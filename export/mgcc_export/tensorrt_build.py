@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mgcc_export.errors import ExportError
+from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import Axis, StageSpec
 from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, ProfileRecord, TensorRecord
@@ -30,6 +30,7 @@ Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 #: What a portable TensorRT-RTX engine runs on: from Ampere on, as its documentation says of the default.
 RTX_LEAST_SM = "8.0"
+REFUSED = 3  # exit code of the builder's process for an EngineRefusedError
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def build_engine(job: EngineJob) -> EngineBuild:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         told = "; ".join(messages[-3:]) or "no message"
-        raise ExportError(f"stage {job.stage}: {job.library} cannot build an engine ({told}); see --debug-stage")
+        # for want of memory a wider graph would not do either
+        kind = ExportError if "memory" in told.lower() else EngineRefusedError
+        raise kind(f"stage {job.stage}: {job.library} cannot build an engine ({told}); see --debug-stage")
     with Path(job.engine).open("wb") as file:
         file.write(plan)
     record = _record(trt, job, network)
@@ -229,7 +232,7 @@ def main(arguments: Sequence[str]) -> int:
         done = build_engine(job)
     except (ExportError, ImportError) as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return REFUSED if isinstance(error, EngineRefusedError) else 1
     sys.stdout.write(f"\n{json.dumps(asdict(done))}\n")
     return 0
 

@@ -12,14 +12,19 @@ from mgcc_export import cli
 from mgcc_export.build import BuildOptions, build
 from mgcc_export.device_build import PLAN
 from mgcc_export.engine_process import run_engine_job
+from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_export.estimate import estimate_build
+from mgcc_export.low_report import LowReport
 from mgcc_export.rebuild import rebuild_command
 from mgcc_export.report import BuildReport, _Memory
 from mgcc_export.report_text import report_markdown
+from mgcc_export.stage_build import StageBuilder
 from mgcc_export.stage_cache import StageCache
+from mgcc_export.stages import ExampleMaker, Stage, collect_stages
 from mgcc_export.targets import Precision, Target, choose_recipe, fallbacks
 from mgcc_export.tensorrt_build import EngineJob
 from mgcc_ref.config import get_profile
+from mgcc_ref.model import MgccModel
 from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.verify import verify
@@ -107,6 +112,46 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
     build(options, lambda stage, step: steps.append((stage, step)))
     assert StageCache(options.cache).last_s(f"tiny-refiner-rtx-{precision}", "lowered", "engine", "seconds") > 0
     assert {s for s, step in steps if step == "kept from an earlier build"} == set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_every_stage_gets_an_engine(tiny_build: Built, tmp_path: Path, precision: Precision) -> None:
+    """Also one whose graph the compiler refuses: TensorRT-RTX 1.7 fails inside on the grounder with 8-bit weights."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+    options = options_for(tiny_build, tmp_path / "bundle", Target.RTX, precision)
+    report = build(options, silent)
+    assert {s.stage for s in report.stages} == {s.stage for s in tiny_build[0].stages}
+    assert {s.precision for s in report.stages} & {precision.value}
+    for stage in report.stages:
+        assert stage.lowered is not None and stage.lowered.engine is not None
+        assert (stage.precision in (precision, "int8")) or stage.lowered.reasons  # 4 bits need wide matrices
+
+
+def test_a_refused_graph_gets_the_next_precision_and_other_failures_end_the_build(
+    tiny: MgccModel, tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    end: Exception = EngineRefusedError("stage refiner: the compiler cannot build an engine (it fails inside)")
+
+    def compile_it(builder: StageBuilder, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:
+        tried.append(report.precision)
+        if report.precision != "fp32":
+            raise end
+        return report
+
+    monkeypatch.setattr(StageBuilder, "_build_engine", compile_it)
+    recipe, cache = choose_recipe(Target.RTX, Precision.INT8), StageCache(tmp_path / "cache")
+    builder = StageBuilder(get_profile("tiny"), recipe, ExampleMaker(tiny), cache, silent)
+    (stage,) = collect_stages(tiny, ("refiner",))
+    source, graph = tiny_build[1].out / "refiner.onnx", tmp_path / "refiner.onnx"
+    lowered, report, _, _ = builder._lowest_that_builds(stage, source, graph, "refiner")
+    assert tried == ["int8", "fp16", "fp32"] and lowered.precision is Precision.FP32
+    assert [reason.split(":")[0] for reason in report.reasons] == ["int8", "fp16"]
+    end = ExportError("stage refiner: the process that built its engine was killed")
+    with pytest.raises(ExportError, match="was killed"):
+        builder._lowest_that_builds(stage, source, graph, "refiner")
+    assert tried == ["int8", "fp16", "fp32", "int8"]
 
 
 def _command_has_its_graph(options: BuildOptions, report: BuildReport) -> None:
