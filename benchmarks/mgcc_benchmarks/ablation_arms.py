@@ -1,6 +1,7 @@
 """The arms of the ablation: GILL, with CMRM, with COGM, with both; and what each could reach at best.
 
-All arms share the frozen language model, the vision tower, the UNet and the noise of an item. What differs is trained
+All arms share the frozen language model, the vision tower and the noise of an item; arms with boxes share the UNet,
+arms without boxes one that is trained to do without them (`mgcc_ref/caption_unet.py`). What differs is trained
 with equal data and steps, once a seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the grounder. Beside
 them stands GILL with three times the steps, of the first seed, since it learns more slowly than the others: alone, and
 with that seed's grounder, which tells what CMRM adds from what time does.
@@ -9,7 +10,7 @@ with that seed's grounder, which tells what CMRM adds from what time does.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from mgcc_benchmarks.painters import Drawn, true_boxes
+from mgcc_ref.caption_unet import CaptionUNet
 from mgcc_ref.grounder import LayoutHead
 from mgcc_ref.llm import ImageTokens
 from mgcc_ref.model import Alignment, load_model
@@ -27,6 +29,7 @@ from mgcc_ref.sampling import sample_guided
 from mgcc_ref.schedule import compile_schedule
 from mgcc_ref.story.bench import BenchItem
 from mgcc_ref.story.captions import canonical_caption
+from mgcc_ref.unet import GroundedUNet
 from mgcc_ref.weights import load_module, require_file
 
 
@@ -47,6 +50,11 @@ class Arm(enum.Enum):
         return self in (Arm.CMRM, Arm.BOTH)
 
     @property
+    def boxed(self) -> bool:
+        """Whether its UNet is given boxes."""
+        return self.grounded or self is Arm.TRUE_LAYOUT
+
+    @property
     def grounded(self) -> bool:
         return self in (Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)
 
@@ -60,6 +68,7 @@ LONGER_ARMS = (Arm.GILL_LONGER, Arm.COGM_LONGER)
 CEILINGS = (Arm.TRUE_CAPTION, Arm.TRUE_LAYOUT)
 
 ALIGNMENT_FILE, GROUNDER_FILE = "alignment.safetensors", "grounder.safetensors"
+CAPTION_UNET_FILE = "caption_unet.safetensors"
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,11 @@ def grounder_folder(folder: Path, seed: int) -> Path:
     return folder / f"weights-grounder-{seed}"
 
 
+def caption_unet_folder(folder: Path) -> Path:
+    """Weights folder of the UNet that draws without boxes; all arms without a grounder share it."""
+    return folder / "weights-caption-unet"
+
+
 @dataclass(frozen=True)
 class _Imagination:
     """What turns a context into conditioning: `[IMG]` tokens, CMRM (or none) and mapper."""
@@ -116,6 +130,7 @@ class ArmsPainter:
         refined = {path: variant.arm.refined for variant, path in aligned}
         self._imaginations = {path: self._imagination(path, refined=r) for path, r in refined.items()}
         self._grounders = {seed: self._grounder(folder, seed) for seed in seeds}
+        self._unets = {True: self.model.unet, False: self._caption_unet(folder)}  # by whether there are boxes
         sampler = self.model.profile.sampler
         assert sampler.default_guidance is not None, "arms are compared with the teacher"
         self.guidance = sampler.default_guidance
@@ -125,7 +140,8 @@ class ArmsPainter:
     def trained_files(self) -> list[Path]:
         """Every file of weights that an arm brings of its own."""
         aligned = [path / ALIGNMENT_FILE for path in self._imaginations]
-        return [*aligned, *(grounder_folder(self.folder, seed) / GROUNDER_FILE for seed in self._grounders)]
+        grounders = [grounder_folder(self.folder, seed) / GROUNDER_FILE for seed in self._grounders]
+        return [*aligned, *grounders, caption_unet_folder(self.folder) / CAPTION_UNET_FILE]
 
     def _imagination(self, folder: Path, *, refined: bool) -> _Imagination:
         model, profile = self.model, self.model.profile
@@ -155,6 +171,14 @@ class ArmsPainter:
         load_module(head, path)
         return head.eval()
 
+    def _caption_unet(self, folder: Path) -> CaptionUNet:
+        clip = self.model.profile.clip
+        unet = CaptionUNet(self.model.profile.unet, clip.text_hidden, clip.text_positions, clip.text_hidden)
+        path = caption_unet_folder(folder) / CAPTION_UNET_FILE
+        require_file(path)
+        load_module(unet, path)
+        return unet.eval()
+
     @torch.no_grad()
     def draw(self, item: BenchItem, seed: int, chosen: Sequence[Variant] | None = None) -> dict[Variant, Drawn]:
         """The item's picture by each of the `chosen` variants (default: all), all from the same noise."""
@@ -167,18 +191,28 @@ class ArmsPainter:
         truth = self.model.encode_captions([canonical_caption(item.target)])
         nothing = self.pipeline.layout_of(())
         right = self.pipeline.layout_of([GroundedObject(label, box, 1.0) for label, box in true_boxes(item.target)])
-        told: list[tuple[Tensor, Layout]] = []
+        told: dict[Variant, tuple[Tensor, Layout]] = {}
         for variant in chosen:
             if variant.seed is None:
-                told.append((truth, right if variant.arm is Arm.TRUE_LAYOUT else nothing))
+                told[variant] = truth, right if variant.arm is Arm.TRUE_LAYOUT else nothing
             else:
                 layout = grounded[variant.seed] if variant.arm.grounded else nothing
-                told.append((imagined[self._aligned[variant]], layout))
-        images = self._denoise(self.pipeline.initial_noise(seed), told)
+                told[variant] = imagined[self._aligned[variant]], layout
+        images = self._images(self.pipeline.initial_noise(seed), told)
         return {
-            variant: Drawn(image, tuple((thing.label, thing.box) for thing in layout.objects), None)
-            for variant, image, (_, layout) in zip(chosen, images, told, strict=True)
+            variant: Drawn(images[variant], tuple((thing.label, thing.box) for thing in layout.objects), None)
+            for variant, (_, layout) in told.items()
         }
+
+    def _images(self, noise: Tensor, told: Mapping[Variant, tuple[Tensor, Layout]]) -> dict[Variant, Image.Image]:
+        """The picture of each variant, by the UNet of its kind."""
+        found: dict[Variant, Image.Image] = {}
+        for boxed, unet in self._unets.items():
+            ours = [variant for variant in told if variant.arm.boxed is boxed]
+            if ours:
+                images = self._denoise(unet, noise, [told[variant] for variant in ours])
+                found |= dict(zip(ours, images, strict=True))
+        return found
 
     def _imagine(self, context: Context, imagination: _Imagination) -> Tensor:
         kept = self.model.llm.image_tokens, self.model.refiner
@@ -195,12 +229,12 @@ class ArmsPainter:
         finally:
             self.model.grounder = kept
 
-    def _denoise(self, noise: Tensor, told: Sequence[tuple[Tensor, Layout]]) -> list[Image.Image]:
-        """Guided denoising of all variants at once, by the compiled schedule."""
+    def _denoise(self, unet: GroundedUNet, noise: Tensor, told: Sequence[tuple[Tensor, Layout]]) -> list[Image.Image]:
+        """Guided denoising of several variants at once, by the compiled schedule."""
         layouts = [layout for _, layout in told]
         x_T = (noise * self._table.init_scale).expand(len(told), -1, -1, -1)
         *_, latents = sample_guided(
-            self.model.unet,
+            unet,
             self._table,
             x_T,
             torch.cat([conditioning for conditioning, _ in told]),

@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mgcc_benchmarks.ablation_arms import ALIGNMENT_FILE, GROUNDER_FILE, Arm, alignment_folder, grounder_folder
+from mgcc_benchmarks.ablation_arms import (
+    ALIGNMENT_FILE,
+    CAPTION_UNET_FILE,
+    GROUNDER_FILE,
+    Arm,
+    alignment_folder,
+    caption_unet_folder,
+    grounder_folder,
+)
 from mgcc_benchmarks.ablation_settings import (
     CLIP_FILE,
     SETTINGS_FILE,
@@ -34,10 +42,11 @@ class ArmTraining:
     """One run of the trainer."""
 
     name: str
-    weights: Path  # folder; holds the profile's frozen CLIP beside what is trained
+    weights: Path  # folder; holds `starts_from` beside what is trained
     wanted: str  # the file that it writes
     options: tuple[str, ...]
     after: str | None = None  # the run whose last checkpoint it goes on from
+    starts_from: tuple[str, ...] = (CLIP_FILE,)  # of the profile's weights
 
     @property
     def run(self) -> Path:
@@ -61,12 +70,17 @@ class ArmTraining:
 
 @dataclass(frozen=True)
 class TrainingSteps:
-    """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM."""
+    """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM.
+
+    `caption_unet` are those of the one UNet that all arms without boxes share.
+    """
 
     align: int = 2000  # GILL's tokens say nothing of the background in the first 1,000
     grounder: int = 1600  # after 600 it finds the objects, and places hardly one
+    caption_unet: int = 3000
 
 
+_DRAWING = (CLIP_FILE, "vae.safetensors", "unet.safetensors")
 _LONGER = 3  # times the steps of GILL, for the arm that shows what more of them would bring
 
 
@@ -78,7 +92,9 @@ def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[
         options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
         found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), GROUNDER_FILE, options))
     longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], _LONGER * steps.align)
-    return [*found, replace(longer, after=f"align-gill-{seeds[0]}")]
+    options = ("--step", "caption_unet", "--steps", str(steps.caption_unet), "--seed", "0")
+    drawn = ArmTraining("caption-unet", caption_unet_folder(folder), CAPTION_UNET_FILE, options, starts_from=_DRAWING)
+    return [*found, replace(longer, after=f"align-gill-{seeds[0]}"), drawn]
 
 
 def _alignment(folder: Path, arm: Arm, seed: int, steps: int) -> ArmTraining:
@@ -99,20 +115,22 @@ def train_arms(
 ) -> None:
     """Run what is not there yet; a run that was stopped goes on.
 
-    `weights`: the folder with the frozen CLIP. `extra`: more options of the trainer, in pairs. `frozen`: SHA-256 by
-    name of the files that all arms start from. InputError if an arm was trained with others; TrainingFailed names the
-    run and its log.
+    `weights`: the folder with the profile's frozen files. `extra`: more options of the trainer, in pairs. `frozen`:
+    SHA-256 by name of the files that all arms start from. InputError if an arm was trained with others; TrainingFailed
+    names the run and its log.
     """
     runs = trainings(folder, seeds, steps)
-    _check_trained(runs, extra, frozen, say)
+    known = {training.name: {**hashes(weights / name for name in training.starts_from), **frozen} for training in runs}
+    _check_trained(runs, extra, known, say)
     for training in runs:
         if training.done:
             say(f"{training.name}: done before")
             continue
         training.weights.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights / CLIP_FILE, training.weights / CLIP_FILE)
+        for name in training.starts_from:
+            shutil.copyfile(weights / name, training.weights / name)
         if not training.checkpoint.is_file():  # what an older checkpoint was trained with, its own settings tell
-            write_settings(training.weights, training.settings(extra, frozen))
+            write_settings(training.weights, training.settings(extra, known[training.name]))
         _go_on_from(folder, training)
         log = folder / f"{training.name}.log"
         say(f"{training.name}: training, see {log}")
@@ -126,9 +144,15 @@ def train_arms(
 
 
 def _check_trained(
-    runs: Sequence[ArmTraining], extra: Sequence[str], frozen: Mapping[str, str], say: Callable[[str], None]
+    runs: Sequence[ArmTraining],
+    extra: Sequence[str],
+    frozen: Mapping[str, Mapping[str, str]],
+    say: Callable[[str], None],
 ) -> None:
-    """Refuse arms, finished or begun, that were trained otherwise: before hours of training, not after them."""
+    """Refuse arms, finished or begun, that were trained otherwise: before hours of training, not after them.
+
+    `frozen`: by the run's name, SHA-256 by file name of what it starts from.
+    """
     unknown = []
     for training in runs:
         if not training.done and not training.checkpoint.is_file():
@@ -137,7 +161,7 @@ def _check_trained(
         if told is None:
             unknown.append(training.name)
             told = _what_its_clip_tells(training)
-        if wrong := differences(told, training.settings(extra, frozen)):
+        if wrong := differences(told, training.settings(extra, frozen[training.name])):
             raise InputError(
                 f"arm {training.name} in {training.weights} was trained with {' and '.join(wrong)}; give the options "
                 "and weights of then, or another --folder"

@@ -22,6 +22,9 @@ LARGE_PARAMETERS = 400_000_000
 #: Lengths of the golden data: small files, and no length that could be mistaken for another.
 GOLDEN_LENGTHS: Mapping[str, int] = {"B": 2, "S": 6, "P": 5, "T": 11}
 
+#: A denoising step is compared at the schedule's noisy end, in the middle and at its clean end: what a time embedding
+#: or a gate gets wrong may show at one of them alone.
+COMPARED_TIMESTEPS = (999, 417, 1)
 _SCALARS = {"timestep": 417.0, "guidance": 2.0}
 
 
@@ -60,12 +63,13 @@ def input_axes(spec: StageSpec) -> list[str]:
 def value_cases(stage: Stage) -> list[dict[str, int]]:
     """Axis lengths at which values are compared: minimum, middle and maximum of each dynamic axis.
 
-    With a cache (P) the maximum is reached in two ways, one long prefill (P = 0) and one decode step (S = 1),
-    since P + S may not exceed the context.
+    Where the shapes are fixed and there is a timestep, its value takes their place. With a cache (P) the maximum is
+    reached in two ways, one long prefill (P = 0) and one decode step (S = 1), since P + S may not exceed the context.
     """
     names = input_axes(stage.spec)
     if not names:
-        return [{}]
+        timed = any(t.name == "timestep" for t in stage.spec.inputs)
+        return [{"timestep": t} for t in COMPARED_TIMESTEPS] if timed else [{}]
     if "P" not in names:
         ends = [{n: getattr(stage.axes[n], end) for n in names} for end in ("minimum", "optimum", "maximum")]
         return [dict(case) for case in dict.fromkeys(tuple(sorted(e.items())) for e in ends)]
@@ -112,13 +116,16 @@ class ExampleMaker:
         return self.inputs(stage.spec, trace_lengths(stage.spec, stage.axes))
 
     def inputs(self, spec: StageSpec, lengths: Mapping[str, int]) -> list[Tensor]:
-        """One tensor an input, in the contract's order, at these axis lengths."""
+        """One tensor an input, in the contract's order, at these axis lengths (and timestep, where one is given)."""
         generator = torch.Generator().manual_seed(self.seed)
         cache = self._cache(lengths["P"]) if "P" in input_axes(spec) else {}
         found = []
         for tensor in spec.inputs:
             shape = tuple(lengths[e] if isinstance(e, str) else e for e in tensor.shape)
-            value = cache[tensor.name] if tensor.name in cache else self._value(tensor, shape, generator)
+            if tensor.name in _SCALARS:
+                value = torch.full(shape, float(lengths.get(tensor.name, _SCALARS[tensor.name])))
+            else:
+                value = cache[tensor.name] if tensor.name in cache else self._value(tensor, shape, generator)
             found.append(value.reshape(shape))
         return found
 
@@ -128,8 +135,6 @@ class ExampleMaker:
             return torch.arange(shape[-1]).expand(shape) < max(1, shape[-1] * 3 // 4)  # the tail is padding
         if tensor.dtype is DType.INT64:
             return torch.randint(0, model.profile.clip.text_vocabulary, shape, generator=generator)
-        if name in _SCALARS:
-            return torch.full(shape, _SCALARS[name])
         if name == "inputs_embeds":
             return self._embeddings(shape[1], generator)
         if name in ("context_features", "image_features"):

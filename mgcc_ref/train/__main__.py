@@ -41,6 +41,12 @@ def _unet(profile: Profile, weights: Path, run_folder: Path, precision: Training
     return UNetStep(profile, weights, run_folder)
 
 
+def _caption_unet(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+    from mgcc_ref.train.steps.caption_unet import CaptionUNetStep
+
+    return CaptionUNetStep(profile, weights, run_folder)
+
+
 def _align(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
     from mgcc_ref.train.steps.align import AlignStep
 
@@ -72,12 +78,14 @@ def _draw(profile: Profile, weights: Path, run_folder: Path, precision: Training
 
 
 #: In the order of dependence: `decoder` needs `vae`; `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`;
-#: `draw` needs `align`, `student` needs `unet`. `evaluator` needs nothing and nothing needs it but StoryBench.
+#: `draw` needs `align`, `student` and `caption_unet` need `unet`. `evaluator` needs nothing. Nothing needs it but
+#: StoryBench, and `caption_unet` but the ablation.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
     "decoder": (_decoder, LoopOptions(total_steps=1000, learning_rate=8e-4)),
     "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
     "unet": (_unet, LoopOptions(total_steps=4800, learning_rate=6e-4, evaluate_every_steps=600)),
+    "caption_unet": (_caption_unet, LoopOptions(total_steps=3000, learning_rate=6e-4, evaluate_every_steps=500)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
     "align": (_align, LoopOptions(total_steps=1200, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=200)),
     "draw": (_draw, LoopOptions(total_steps=400, learning_rate=5e-3, ema_decay=0.99, evaluate_every_steps=100)),

@@ -21,6 +21,7 @@ from mgcc_benchmarks.ablation_arms import (
     ArmsPainter,
     Variant,
     alignment_folder,
+    caption_unet_folder,
     grounder_folder,
     variants,
 )
@@ -31,6 +32,7 @@ from mgcc_benchmarks.ablation_train import TrainingSteps, train_arms, trainings
 from mgcc_benchmarks.bootstrap import Tally
 from mgcc_benchmarks.painters import Drawn, TruthPainter
 from mgcc_benchmarks.storybench import SCORES, Plan
+from mgcc_ref.caption_unet import CaptionUNet
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import Alignment, MgccModel, load_model
 from mgcc_ref.pipeline import ReferencePipeline
@@ -55,7 +57,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_module(
             load_model("tiny", "random", seed=20 + seed).grounder, grounder_folder(root, seed) / "grounder.safetensors"
         )
+    save_module(_caption_unet(load_model("tiny"), seed=40), caption_unet_folder(root) / "caption_unet.safetensors")
     return root
+
+
+def _caption_unet(model: MgccModel, *, seed: int) -> CaptionUNet:
+    """The model's UNet, with a caption's map of random weights in the place of the boxes'."""
+    torch.manual_seed(seed)
+    clip = model.profile.clip
+    unet = CaptionUNet(model.profile.unet, clip.text_hidden, clip.text_positions, clip.text_hidden)
+    unet.load_state_dict(model.unet.state_dict(), strict=False)
+    return unet.eval()
 
 
 def _with_refiner(model: MgccModel, *, refined: bool) -> MgccModel:
@@ -83,6 +95,7 @@ def test_each_arm_is_the_reference_with_its_modules(folder: Path) -> None:
         imagination = single._imaginations[alignment_folder(folder, arm, 1)]
         model.llm.image_tokens, model.refiner = imagination.tokens, imagination.refiner
         model.grounder = single._grounders[1]
+        model.unet = single._unets[arm.boxed]
         expected = ReferencePipeline(model).generate(item.inputs(), seed=5, steps=4, boxes=None if arm.grounded else ())
         found = drawn[Variant(arm, 1)]
         assert psnr_db(np.asarray(found.image), np.asarray(expected.image)) >= FP32_IMAGE_PSNR_DB, arm
@@ -130,6 +143,7 @@ def test_settings_tell_options_and_every_arms_weights(folder: Path, tmp_path: Pa
         "weights-cmrm-0/alignment.safetensors",
         "weights-gill-longer-0/alignment.safetensors",
         "weights-grounder-0/grounder.safetensors",
+        "weights-caption-unet/caption_unet.safetensors",
     }
     assert all(len(digest) == 64 for digest in found["arms"].values())
     assert json.loads(json.dumps(found)) == found
@@ -142,7 +156,7 @@ def test_absent_weights_are_named(tmp_path: Path) -> None:
 
 def test_both_kinds_of_alignment_train_alike(tmp_path: Path) -> None:
     runs = {run.name: run for run in trainings(tmp_path, (4,), TrainingSteps(align=7, grounder=9))}
-    assert list(runs) == ["align-gill-4", "align-cmrm-4", "grounder-4", "align-gill-longer-4"]
+    assert list(runs) == ["align-gill-4", "align-cmrm-4", "grounder-4", "align-gill-longer-4", "caption-unet"]
     assert runs["align-gill-4"].options == (*runs["align-cmrm-4"].options, "--cmrm-blocks", "0")
     assert runs["align-gill-4"].options[2:4] == ("--steps", "7")
     assert runs["grounder-4"].options[2:4] == ("--steps", "9")
@@ -273,7 +287,7 @@ class FakeTrainer:
     def __call__(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         self.commands.append(command)
         told = dict(zip(command[3::2], command[4::2], strict=True))
-        wanted = "grounder" if told["--step"] == "grounder" else "alignment"
+        wanted = "alignment" if told["--step"] == "align" else told["--step"]
         (Path(told["--weights"]) / f"{wanted}.safetensors").write_bytes(b"trained")
         Path(told["--run"]).mkdir(exist_ok=True)
         (Path(told["--run"]) / "checkpoint.pt").write_bytes(b"checkpoint")
@@ -296,9 +310,10 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Fake
     trainer = FakeTrainer()
     monkeypatch.setattr(ablation_train.subprocess, "run", trainer)
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "clip.safetensors").write_bytes(b"clip")
+    for part in ("clip", "vae", "unet"):
+        (tmp_path / "own" / f"{part}.safetensors").write_bytes(part.encode())
     _train(tmp_path)
-    assert len(trainer.commands) == 4
+    assert len(trainer.commands) == 5
     return tmp_path, trainer
 
 
@@ -318,9 +333,18 @@ def test_arms_trained_alike_are_found_and_others_refused(trained: tuple[Path, Fa
     (folder / "weights-gill-0" / "alignment.safetensors").unlink()
     with pytest.raises(InputError, match="steps 7, not 8"):
         _train(folder, steps=8)
-    assert len(trainer.commands) == 4
-    _train(folder)
     assert len(trainer.commands) == 5
+    _train(folder)
+    assert len(trainer.commands) == 6
+
+
+def test_the_unet_without_boxes_is_bound_to_the_one_it_goes_on_from(trained: tuple[Path, FakeTrainer]) -> None:
+    folder, _ = trained
+    told = json.loads((folder / "weights-caption-unet" / SETTINGS_FILE).read_text())
+    assert told["frozen"]["unet.safetensors"] == hashlib.sha256(b"unet").hexdigest()
+    (folder / "own" / "unet.safetensors").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"caption-unet .* was trained with another unet\.safetensors"):
+        _train(folder)
 
 
 def test_arms_that_do_not_tell_are_taken_with_one_warning(trained: tuple[Path, FakeTrainer]) -> None:
@@ -330,8 +354,10 @@ def test_arms_that_do_not_tell_are_taken_with_one_warning(trained: tuple[Path, F
     clip = {"clip.safetensors": hashlib.sha256(b"clip").hexdigest()}
     said = _train(folder, steps=8, precision="fp32", frozen=clip)
     assert sum("tells with which steps" in line for line in said) == 1
-    assert said[0].startswith("align-gill-0, align-cmrm-0, grounder-0, align-gill-longer-0: no settings.json")
-    assert len(trainer.commands) == 4
+    assert said[0].startswith(
+        "align-gill-0, align-cmrm-0, grounder-0, align-gill-longer-0, caption-unet: no settings.json"
+    )
+    assert len(trainer.commands) == 5
     # their copy of CLIP is known, whatever they do not tell
     with pytest.raises(InputError, match=r"another clip\.safetensors"):
         _train(folder, frozen={"clip.safetensors": "f" * 64})

@@ -7,7 +7,7 @@ import torch
 
 from mgcc_export.errors import UnavailableError
 from mgcc_export.stage_build import cases_of
-from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, cases_note, collect_stages, value_cases
+from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, cases_note, collect_stages, input_axes, value_cases
 from mgcc_ref.model import MgccModel
 from mgcc_runtime.contract import DType, stages
 
@@ -69,8 +69,24 @@ def test_a_long_context_is_reached_by_a_decode_step(tiny: MgccModel, monkeypatch
 def test_lower_precision_is_compared_where_the_device_will_be(tiny: MgccModel) -> None:
     """At the lengths of the golden data too: a decision that falls otherwise there alone fails on every device."""
     for stage in collect_stages(tiny):
-        lengths = {n: GOLDEN_LENGTHS[n] for n in value_cases(stage)[0]}
-        assert lengths in cases_of(stage)
+        axes = input_axes(stage.spec)
+        assert not axes or {n: GOLDEN_LENGTHS[n] for n in axes} | _derived(axes) in cases_of(stage)
+
+
+def _derived(axes: list[str]) -> dict[str, int]:
+    return {"T": GOLDEN_LENGTHS["T"]} if "P" in axes else {}
+
+
+def test_a_denoising_step_is_compared_at_both_ends_of_the_schedule(tiny: MgccModel) -> None:
+    """A graph whose time embedding is right in the middle alone must not pass."""
+    (stage,) = collect_stages(tiny, ["unet"])
+    cases, maker = value_cases(stage), ExampleMaker(tiny)
+    place = [t.name for t in stage.spec.inputs].index("timestep")
+    timesteps = [float(maker.inputs(stage.spec, case)[place]) for case in cases]
+    assert timesteps == [999.0, 417.0, 1.0]
+    assert cases_of(stage) == cases
+    results = [stage.module(*maker.inputs(stage.spec, case)) for case in cases]
+    assert not any(torch.allclose(results[0], other) for other in results[1:])
 
 
 def test_a_cache_is_the_models_own(tiny: MgccModel) -> None:

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
-from mgcc_ref.train import context_store, layout_painter, visual_projection
+from mgcc_ref.train import caption_map, context_store, layout_painter, visual_projection
 from mgcc_ref.train.__main__ import main
-from mgcc_ref.train.steps import align, clip, draw, grounder, student, unet, vae
+from mgcc_ref.train.steps import align, caption_unet, clip, draw, grounder, student, unet, vae
+
+STEPS = ("vae", "decoder", "clip", "unet", "caption_unet", "student", "align", "draw", "grounder")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,11 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(unet, "BATCH_SIZE", 4)
         patch.setattr(unet, "CACHED_SCENES", 200)
         patch.setattr(layout_painter, "STEPS", 20)
+        patch.setattr(caption_unet, "BATCH_SIZE", 4)
+        patch.setattr(caption_unet, "CACHED_SCENES", 200)
+        patch.setattr(caption_map, "SCENES", 100)
+        patch.setattr(caption_map, "READER_STEPS", 10)
+        patch.setattr(caption_map, "MAP_STEPS", 10)
         patch.setattr(student, "TRAJECTORIES", 8)
         patch.setattr(student, "HELD_BACK_TRAJECTORIES", 4)
         patch.setattr(student, "BATCH_SIZE", 4)
@@ -53,14 +60,14 @@ def small_sets() -> pytest.MonkeyPatch:
 def trained(small_sets: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/ and weights/ of all steps."""
     folder = tmp_path_factory.mktemp("training")
-    for step in ("vae", "decoder", "clip", "unet", "student", "align", "draw", "grounder"):
+    for step in STEPS:
         arguments = ["--profile", "tiny", "--step", step, "--steps", "3"]
         assert main([*arguments, "--run", str(folder / "runs" / step), "--weights", str(folder / "weights")]) == 0
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["vae", "decoder", "clip", "unet", "student", "align", "draw", "grounder"])
+@pytest.mark.parametrize("step", STEPS)
 def test_each_step_leaves_metrics_a_picture_and_a_checkpoint(trained: Path, step: str) -> None:
     run = trained / "runs" / step
     assert (run / "checkpoint.pt").exists()
@@ -93,7 +100,7 @@ def test_the_decoder_step_leaves_the_latents_alone_in_bf16(trained: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["vae", "clip", "unet", "student", "align", "draw", "grounder"])
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "decoder"])
 def test_going_on_starts_from_the_weights_that_are_there(
     trained: Path, step: str, small_sets: pytest.MonkeyPatch
 ) -> None:
