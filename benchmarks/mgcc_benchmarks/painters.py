@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,6 +15,7 @@ from mgcc_benchmarks.crispness import LabelledBox
 from mgcc_ref.story.bench import BenchItem
 from mgcc_ref.story.scene import Scene, render
 from mgcc_runtime import Box, BoxMode, Pipeline
+from mgcc_runtime.manifest import Manifest
 
 
 class Oracle(enum.Enum):
@@ -48,13 +50,25 @@ def _asked(oracle: Oracle, steps: int | None) -> str:
     return f"oracle {oracle.value}" + (f", {steps} steps" if steps is not None else "")
 
 
+def bundle_identity(manifest: Manifest, oracle: Oracle, steps: int | None) -> str:
+    """What pictures depend on, in a word: the same after the same weights and graphs were built anew.
+
+    The manifest holds every file's hash. When it was built, its golden answers and its memory estimate draw nothing.
+    """
+    told = manifest.to_json()
+    for name in ("built_at", "memory_estimate_bytes"):
+        del told[name]
+    told["files"] = {name: entry for name, entry in told["files"].items() if not name.startswith("golden/")}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return f"bundle {digest[:16]}, {_asked(oracle, steps)}"
+
+
 class BundlePainter:
     """A bundle, through the public API as a user would run it. `steps`: of denoising, None for the bundle's default."""
 
     def __init__(self, pipeline: Pipeline, oracle: Oracle, steps: int | None = None) -> None:
         self.pipeline, self.oracle, self.steps = pipeline, oracle, steps
-        manifest = (pipeline.bundle.root / "manifest.json").read_bytes()
-        self.identity = f"bundle {hashlib.sha256(manifest).hexdigest()[:16]}, {_asked(oracle, steps)}"
+        self.identity = bundle_identity(pipeline.bundle.manifest, oracle, steps)
 
     def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
         side = self.pipeline.bundle.manifest.dimensions.image_px

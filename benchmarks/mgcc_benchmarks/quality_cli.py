@@ -18,7 +18,15 @@ from typing import Any
 from mgcc_benchmarks.ceiling import measure_ceiling, spoilings
 from mgcc_benchmarks.commandline import RESULTS, QuietParser
 from mgcc_benchmarks.evaluator import find_likeness
-from mgcc_benchmarks.painters import BundlePainter, Drawn, Oracle, Painter, ReferencePainter, TruthPainter
+from mgcc_benchmarks.painters import (
+    BundlePainter,
+    Drawn,
+    Oracle,
+    Painter,
+    ReferencePainter,
+    TruthPainter,
+    bundle_identity,
+)
 from mgcc_benchmarks.sheet import contact_sheet
 from mgcc_benchmarks.storybench import (
     Plan,
@@ -152,9 +160,7 @@ class LateBundlePainter:
         self._root, self._oracle, self._steps, self._threads = root, oracle, steps, threads
         self._opened: BundlePainter | None = None
         self.described = describe_bundle(root)
-        # the words of `BundlePainter.identity`, which `open` holds them against
-        asked = f"oracle {oracle.value}" + (f", {steps} steps" if steps is not None else "")
-        self.identity = f"bundle {self.described['manifest_sha256'][:16]}, {asked}"
+        self.identity = bundle_identity(read_manifest(root), oracle, steps)
 
     def __enter__(self) -> LateBundlePainter:
         return self

@@ -246,8 +246,14 @@ def test_a_late_painter_is_the_bundles_own(tiny_bundle: Path, tmp_path: Path) ->
             assert late.identity == BundlePainter(pipeline, Oracle.BOXES, steps).identity
     copied = tmp_path / "copy"
     shutil.copytree(tiny_bundle, copied)
+    manifest = json.loads((copied / "manifest.json").read_text())
     with LateBundlePainter(copied, Oracle.NOTHING, None, 0) as late:
-        (copied / "manifest.json").write_text((copied / "manifest.json").read_text() + "\n")
+        # built anew of the same parts: records of it go on
+        again = manifest | {"built_at": "2001-01-01T00:00:00Z", "memory_estimate_bytes": 1}
+        (copied / "manifest.json").write_text(json.dumps(again))
+        assert LateBundlePainter(copied, Oracle.NOTHING, None, 0).identity == late.identity
+        again["sampling"] = {**manifest["sampling"], "steps": manifest["sampling"]["steps"] - 1}
+        (copied / "manifest.json").write_text(json.dumps(again))
         with pytest.raises(BundleError, match="when this run started; start again"):
             late.open()
 
