@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,10 +54,12 @@ def _align(profile: Profile, weights: Path, run_folder: Path, precision: Trainin
     return AlignStep(profile, weights, run_folder, precision)
 
 
-def _grounder(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+def _grounder(
+    profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision, conversations: int = 0
+) -> TrainingStep:
     from mgcc_ref.train.steps.grounder import GrounderStep
 
-    return GrounderStep(profile, weights, run_folder, precision)
+    return GrounderStep(profile, weights, run_folder, precision, conversations)
 
 
 def _student(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
@@ -96,6 +99,8 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
     "evaluator": (_evaluator, LoopOptions(total_steps=600, learning_rate=1.5e-3, ema_decay=0.99)),
 }
 
+LAST_SET = 4  # of the grounder's conversations
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mgcc_ref.train", description=__doc__)
@@ -107,6 +112,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")
     parser.add_argument("--cmrm-blocks", type=int, metavar="N", help="blocks of the cross-modal refinement; 0 is GILL")
     parser.add_argument(
+        "--conversations",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which set of conversations the grounder reads: 0 (default) to 4",
+    )
+    parser.add_argument(
         "--go-on", action="store_true", help="with no checkpoint in the run's folder, start from the step's own weights"
     )
     parser.add_argument(
@@ -114,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="{fp32,bf16}", help="bf16 is faster on a device with bf16 arithmetic (default: fp32)",
     )  # fmt: skip
     args = parser.parse_args(arguments)
+    if (args.conversations and args.step != "grounder") or not 0 <= args.conversations <= LAST_SET:
+        parser.error(f"--conversations is {args.conversations}, expected 0 to {LAST_SET}, and 0 but for the grounder")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
     profile = get_profile(args.profile)
@@ -124,6 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
     run_folder = args.run or Path("runs") / profile.name / args.step
     torch.manual_seed(args.seed)
     build, options = STEPS[args.step]
+    if args.conversations:
+        build = partial(_grounder, conversations=args.conversations)
     options = replace(
         options,
         seed=args.seed,

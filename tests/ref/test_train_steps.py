@@ -185,3 +185,21 @@ def test_accelerate_launch_runs_the_same_command_on_several_processes(tmp_path: 
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("wrote ") == 1, "one process writes the weights"
     assert (tmp_path / "weights" / "vae.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_another_set_of_conversations_is_another_one(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = trained / "runs"
+    weights = shutil.copytree(trained / "weights", trained / "weights-set-1")
+    arguments = ["--profile", "tiny", "--step", "grounder", "--steps", "1", "--weights", str(weights)]
+    assert main([*arguments, "--conversations", "1", "--run", str(runs / "grounder-set-1")]) == 0
+    for folder, differ in (("train", True), ("held-back", False)):
+        first, second = (
+            b"".join(f.read_bytes() for f in sorted((runs / features / folder).iterdir()))
+            for features in ("features", "features-1")
+        )
+        assert (first != second) is differ, folder
+    for wrong in (["--conversations", "5"], ["--step", "clip", "--conversations", "1"]):
+        with pytest.raises(SystemExit):
+            main([*arguments, *wrong])
+        assert "--conversations is" in capsys.readouterr().err

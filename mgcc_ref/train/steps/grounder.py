@@ -48,6 +48,7 @@ BATCH_SIZE = 32
 TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4_000, 24_000, 200
 EMBEDDED_CHANCE = 0.5  # of an example from the conversations whose embeddings alone are known
 SEED, EMBEDDED_SEED, HELD_BACK_SEED = 8_000_003, 8_500_003, 9_000_003
+SET_STRIDE = 100_000  # between the seeds of one set of conversations and the next: five fit before the embedded ones
 LAST_POINT_CHANCE = 0.4
 CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
 PHRASE_COST, BOX_COST = 100.0, 2.0
@@ -173,19 +174,28 @@ class Example:
 
 
 class GrounderStep:
+    """`conversations`, 0 to 4: which set of them it reads; held-back ones are the same for all."""
+
     def __init__(
-        self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
+        self,
+        profile: Profile,
+        weights: Path,
+        run_folder: Path,
+        precision: TrainingPrecision = TrainingPrecision.FP32,
+        conversations: int = 0,
     ) -> None:
         self._precision = precision  # of the frozen model that is read
         self.model = load_frozen(profile, weights, run_folder.parent)
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
-        features = run_folder.parent / "features"  # beside the run: runs of other seeds read the same ones
-        self.examples = self._read(features / "train", SEED, TRAINING_CONVERSATIONS, Split.TRAIN, read_conversation)
+        # beside the run: runs of other seeds read the same ones
+        features = run_folder.parent / (f"features-{conversations}" if conversations else "features")
+        seed, embedded = SEED + SET_STRIDE * conversations, EMBEDDED_SEED + SET_STRIDE * conversations
+        self.examples = self._read(features / "train", seed, TRAINING_CONVERSATIONS, Split.TRAIN, read_conversation)
         self.embedded: list[list[Example]] = []
         if profile.llm.feature_layers[0] == 0:
             self.embedded = self._read(
-                features / "embedded", EMBEDDED_SEED, EMBEDDED_CONVERSATIONS, Split.TRAIN, embed_conversation
+                features / "embedded", embedded, EMBEDDED_CONVERSATIONS, Split.TRAIN, embed_conversation
             )
         held_back = self._read(
             features / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT, read_conversation
