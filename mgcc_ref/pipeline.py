@@ -14,7 +14,8 @@ from mgcc_ref.decoding import TextResult, decode_text
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, build_prompt
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
-from mgcc_ref.settling import settle
+from mgcc_ref.settling import settle, to_whole_pixels
+from mgcc_runtime.manifest import BoxEdges
 
 PRESENCE_THRESHOLD = 0.5
 REPETITION_PENALTY = 1.2
@@ -111,6 +112,8 @@ class ReferencePipeline:
         kept = (presence >= PRESENCE_THRESHOLD).float()
         if (limit := self.model.profile.max_overlap) is not None:
             boxes = settle(boxes[0], kept[0] > 0, limit).unsqueeze(0)
+        if self.model.profile.box_edges is BoxEdges.WHOLE_PIXELS:
+            boxes = to_whole_pixels(boxes[0], self.model.profile.image_px).unsqueeze(0)
         objects = tuple(
             GroundedObject(self._label(context, phrases[0, i], pointers[0, i]), tuple(boxes[0, i].tolist()), float(p))
             for i, p in enumerate(presence[0])

@@ -179,7 +179,7 @@ def _manifest(
         prompt=model.template,
         tokens=Tokens(model.end_token_ids, model.image_token_ids),
         vision=Vision(mean, std),
-        layout=LayoutRules(PRESENCE_THRESHOLD, profile.max_overlap),
+        layout=LayoutRules(PRESENCE_THRESHOLD, profile.max_overlap, profile.box_edges),
         default_steps=profile.sampler.default_steps,
         default_guidance=profile.sampler.default_guidance,
         stages={s.name: StageEntry(f"{s.name}.{suffix}", recipe.engine, s.spec.inputs, s.spec.outputs) for s in chosen},

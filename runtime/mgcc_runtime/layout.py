@@ -15,8 +15,8 @@ from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import Dimensions
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
-from mgcc_runtime.manifest import LayoutRules
-from mgcc_runtime.settling import settle
+from mgcc_runtime.manifest import BoxEdges, LayoutRules
+from mgcc_runtime.settling import settle, to_whole_pixels
 from mgcc_runtime.values import is_number
 
 _SLACK_PX = 0.5  # boxes written out by us are rounded to tenths of a pixel
@@ -92,6 +92,8 @@ def layout_from_grounder(
     xyxy = np.clip(grounder["boxes"][0], 0, 1)
     if rules.max_overlap is not None:
         xyxy = settle(xyxy, kept, rules.max_overlap)
+    if rules.box_edges is BoxEdges.WHOLE_PIXELS:
+        xyxy = to_whole_pixels(xyxy, d.image_px)
     items = []
     for i in np.flatnonzero(kept):
         left, top, right, bottom = (float(v) * d.image_px for v in xyxy[i])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,13 +76,21 @@ class RequestTolerance:
     boxes_equal: bool = True  # the same objects in the layout, at about the same places
 
 
+class BoxEdges(enum.StrEnum):
+    """Where the edges of the grounder's boxes lie when they are drawn. A user's own boxes stay where they are."""
+
+    FREE = "free"
+    WHOLE_PIXELS = "whole_pixels"  # of the output image: for a UNet that has seen no others
+
+
 @dataclass(frozen=True)
 class LayoutRules:
     """What of the grounder's answers is drawn: objects from `presence_threshold` on, moved off each other where two
-    share more than `max_overlap` of the smaller one (None: never)."""
+    share more than `max_overlap` of the smaller one (None: never), with their edges on `box_edges`."""
 
     presence_threshold: float
     max_overlap: float | None = None
+    box_edges: BoxEdges = BoxEdges.FREE
 
 
 @dataclass(frozen=True)
@@ -203,4 +212,5 @@ def _stage_from_json(values: Mapping[str, Any]) -> StageEntry:
 
 def _layout_rules(values: Mapping[str, Any]) -> LayoutRules:
     limit = values.get("max_overlap")
-    return LayoutRules(float(values["presence_threshold"]), None if limit is None else float(limit))
+    edges = BoxEdges(values.get("box_edges", BoxEdges.FREE))
+    return LayoutRules(float(values["presence_threshold"]), None if limit is None else float(limit), edges)

@@ -1,4 +1,4 @@
-"""Boxes that share too much to be drawn make room for each other: the reference's `mgcc_ref/settling.py` in numpy."""
+"""Boxes make room for each other and get edges on whole pixels: the reference's `mgcc_ref/settling.py` in numpy."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ def settle(boxes: NDArray[np.float32], present: NDArray[np.bool_], max_overlap: 
         present[:, None], np.concatenate([centre - half, centre + half], axis=1), boxes
     )
     return settled.astype(np.float32)
+
+
+def to_whole_pixels(boxes: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
+    """Boxes xyxy (N, 4) in [0, 1] with their edges on pixels of a picture of this side, at least one pixel each way.
+
+    The longer side is rounded and the other goes with it, so that the aspect stays; the centre, as near as may be.
+    """
+    px = boxes.astype(np.float32) * np.float32(side_px)
+    extent = px[:, 2:] - px[:, :2]
+    longest = extent.max(axis=1, keepdims=True)
+    scale = np.round(longest) / np.maximum(longest, np.float32(1e-6))
+    size = np.clip(np.round(extent * scale), 1, side_px)
+    start = np.clip(np.round((px[:, :2] + px[:, 2:] - size) / 2), 0, side_px - size)
+    return (np.concatenate([start, start + size], axis=1) / side_px).astype(np.float32)

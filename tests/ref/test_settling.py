@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from mgcc_ref.settling import settle
+from mgcc_ref.settling import settle, to_whole_pixels
 from mgcc_ref.story.scene import overlap
 from mgcc_runtime import settling
 
@@ -53,3 +53,34 @@ def test_the_runtime_settles_as_the_reference_does() -> None:
         boxes, present = boxes_of(seed, 8), torch.arange(8) < 3 + seed % 6
         found = settling.settle(boxes.numpy(), present.numpy(), LIMIT)
         np.testing.assert_allclose(found, settle(boxes, present, LIMIT).numpy(), atol=1e-5)
+
+
+def test_edges_come_to_lie_on_pixels_near_by_and_the_aspect_stays() -> None:
+    for seed in range(60):
+        boxes = boxes_of(seed)
+        px = to_whole_pixels(boxes, 128) * 128
+        torch.testing.assert_close(px, px.round(), rtol=0, atol=1e-4)
+        assert px.min() > -1e-4 and px.max() < 128 + 1e-4
+        before = boxes * 128
+        assert (
+            px - before
+        ).abs().max() <= 1.5 + 1e-3  # half a pixel of the centre, and half a one of the size and more
+        sizes = px[:, 2:] - px[:, :2], before[:, 2:] - before[:, :2]
+        assert (sizes[0].amax(dim=1) - sizes[1].amax(dim=1)).abs().max() <= 0.5 + 1e-3
+        wanted = sizes[1][:, 0] / sizes[1][:, 1] * sizes[0][:, 1]
+        assert (sizes[0][:, 0] - wanted).abs().max() <= 1.0 + 0.5 * (sizes[1][:, 0] / sizes[1][:, 1]).max()
+
+
+def test_boxes_on_pixels_stay_and_none_vanishes_or_leaves_the_picture() -> None:
+    boxes = torch.tensor([[0, 0, 128, 128], [3, 5, 40, 22], [127.8, 127.9, 128, 128], [-0.4, 60, 20.3, 100.4]]) / 128
+    found = to_whole_pixels(boxes, 128) * 128
+    assert found[:2].tolist() == [[0, 0, 128, 128], [3, 5, 40, 22]]
+    assert found[2].tolist() == [127, 127, 128, 128]
+    assert found[3, 0] == 0 and (found[:, 2:] - found[:, :2]).min() >= 1
+
+
+def test_the_runtime_rounds_as_the_reference_does() -> None:
+    for seed in range(60):
+        boxes = boxes_of(seed, 8)
+        found = settling.to_whole_pixels(boxes.numpy(), 128)
+        np.testing.assert_allclose(found, to_whole_pixels(boxes, 128).numpy(), atol=1e-6)

@@ -11,6 +11,7 @@ import pytest
 
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import Session
+from mgcc_runtime.settling import to_whole_pixels
 from mgcc_runtime.verify import Report, common_prefix, cosine, psnr_db, relative_l2, verify
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage, reseal
 
@@ -90,6 +91,29 @@ def test_other_boxes(own_bundle):
     values["boxes"][0]["label"] = "tree" if values["boxes"][0]["label"] != "tree" else "cat"
     path.write_text(json.dumps(values))
     assert "other objects in the layout" in failed(reseal(own_bundle))["request"]
+
+
+def test_moved_boxes(own_bundle):
+    """On whole pixels a box may be two off, as place and size may round the other way; never more, elsewhere less."""
+    request, manifest = own_bundle / "golden" / "request.json", own_bundle / "manifest.json"
+    golden, values = json.loads(request.read_text()), json.loads(manifest.read_text())
+    free = np.array([box["xyxy"] for box in golden["boxes"]])
+    side = values["dimensions"]["image_px"]
+    places = {"free": free, "whole_pixels": to_whole_pixels(free / side, side) * side}
+    for edges, moved_px, passes in (
+        ("whole_pixels", 2.0, True),
+        ("whole_pixels", 2.5, False),
+        ("free", 0.2, True),
+        ("free", 2.0, False),
+    ):
+        for box, place in zip(golden["boxes"], places[edges].tolist(), strict=True):
+            box["xyxy"] = place
+        golden["boxes"][0]["xyxy"][0] += moved_px
+        values["layout"]["box_edges"] = edges
+        request.write_text(json.dumps(golden))
+        manifest.write_text(json.dumps(values))
+        found = failed(reseal(own_bundle))
+        assert ("boxes within" in found.get("request", "")) is not passes, (edges, moved_px, found)
 
 
 @pytest.mark.parametrize("name", ["golden/unet.npz", "golden/request.json"])
