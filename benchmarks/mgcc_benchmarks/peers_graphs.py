@@ -27,8 +27,8 @@ from mgcc_benchmarks.peers_worker import read_arrays
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.schedule import compile_schedule
 from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import StageSpec, past_names, stage
-from mgcc_runtime.verify import relative_l2
 
 #: Lengths to trace at; torch takes 0 and 1 for constants.
 _TRACED = {"S": 5, "P": 3}

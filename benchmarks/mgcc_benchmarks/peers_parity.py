@@ -12,7 +12,7 @@ from mgcc_benchmarks.peers_client import PeerError
 from mgcc_benchmarks.peers_plan import Comparison, Ours, Peer, Work
 from mgcc_benchmarks.peers_worker import Outputs
 from mgcc_runtime.bundle import Manifest, Tolerance
-from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
+from mgcc_runtime.closeness import common_prefix, cosine, psnr_db, relative_l2
 
 #: A bundle whose stage is not in fp32 promises a tolerance: what it reached on its golden inputs, with slack. The UNet
 #: is compared on those; the language model's are 6 positions, and on a request of 100 its rounding may cost so many

@@ -17,10 +17,10 @@ from mgcc_calibration.graph import Array
 from mgcc_calibration.requests import Request, storyworld_requests
 from mgcc_calibration.sensitivity import draw
 from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.closeness import psnr_db
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.pipeline import Pipeline
-from mgcc_runtime.verify import psnr_db
 
 #: PSNR from which a picture counts as the same one. Of 30 pictures drawn with the vision tower in int8, 6 are below it:
 #: each has a box 3 to 6 of 128 pixels off, and one an object more.

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from mgcc_calibration.errors import CalibrationError
 from mgcc_calibration.graph import copy_renamed, digest_of, files_of
 from mgcc_runtime.bundle import (
@@ -21,13 +19,14 @@ from mgcc_runtime.bundle import (
     sha256_of,
     write_manifest,
 )
+from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
 from mgcc_runtime.contract import DECODE, stages
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.files import link_or_copy
 from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
+from mgcc_runtime.golden_play import play_request
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 from mgcc_runtime.pipeline import Pipeline
-from mgcc_runtime.verify import common_prefix, cosine, psnr_db, relative_l2
 
 #: Another machine sums in another order, and one code more or less goes through the whole stage: half as much again.
 _SLACK = 1.5
@@ -165,15 +164,12 @@ def _request_tolerance(bundle: Bundle, threads: int) -> RequestTolerance:
     """What one whole request reaches, with slack. A text that takes another turn early says nothing of later words."""
     golden = request_golden(bundle)
     with Pipeline(bundle, EngineOptions(threads)) as pipeline:
-        result = pipeline.generate(
-            golden.parts, seed=golden.seed, steps=golden.steps, guidance=golden.guidance, words=golden.words
-        )
+        played = play_request(pipeline, golden)
     before = bundle.manifest.request_tolerance
-    decibels = psnr_db(np.asarray(result.image), golden.image) - _REQUEST_SLACK_DB
-    tokens = common_prefix(result.text_tokens, golden.token_ids)
-    same_boxes = tuple(box.label for box in result.boxes) == golden.labels
+    decibels = played.psnr_db - _REQUEST_SLACK_DB
+    tokens = common_prefix(played.result.text_tokens, golden.token_ids)
     return RequestTolerance(
         psnr_db=min(before.psnr_db, decibels),
         token_match=min(before.token_match, tokens / 2),
-        boxes_equal=before.boxes_equal and same_boxes and decibels > before.psnr_db,
+        boxes_equal=before.boxes_equal and played.labels_equal and decibels > before.psnr_db,
     )

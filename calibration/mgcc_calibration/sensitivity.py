@@ -19,10 +19,10 @@ from mgcc_calibration.plan import Plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.requests import Request, fitting_parts
 from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.closeness import psnr_db, relative_l2
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.pipeline import Pipeline
-from mgcc_runtime.verify import psnr_db, relative_l2
 
 #: Quality of a stage's graph, higher is better: PSNR of images against fp32, or a StoryBench score.
 Quality = Callable[[Graph], float]

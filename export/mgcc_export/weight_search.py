@@ -23,9 +23,9 @@ from mgcc_export.graph_files import load_graph, save_graph
 from mgcc_export.half_emulation import write_emulated
 from mgcc_export.reference import ReferenceCase
 from mgcc_export.weight_only import Bits, Candidate, find_candidates
+from mgcc_runtime.closeness import cosine, relative_l2
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.manifest import Tolerance
-from mgcc_runtime.verify import cosine, relative_l2
 
 #: What is aimed at, as a share of the tolerance: the cases are a sample, and a GPU sums in another order.
 AIM = 0.9

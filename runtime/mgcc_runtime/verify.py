@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import REBUILD, Bundle, read_manifest
+from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
 from mgcc_runtime.contract import DECODE, StageSpec, stages
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.golden import StageGolden, at_once, one_by_one, request_golden, stage_golden
+from mgcc_runtime.golden_play import TURNED_BOX_PX, play_request
 from mgcc_runtime.machine import describe_gpus, describe_machine
 from mgcc_runtime.manifest import BoxEdges, Tolerance
 from mgcc_runtime.pipeline import Pipeline
@@ -24,7 +26,6 @@ from mgcc_runtime.power import describe_clocks
 
 STRICT = Tolerance(cosine=0.99999, relative_l2=1e-3)  # where the manifest names none: fp32 against PyTorch
 MAX_BOX_ERROR = 0.01  # of the image's side
-TURNED_BOX_PX = 2.0  # a box on whole pixels moves so far at most where place and size both round the other way
 LATENCY_RUNS = 5  # after the first: the second may capture a CUDA graph, so the last one is a replay
 _CPU_TARGET = "cpu"  # all others are GPUs
 _CALLS = {"first": "in the first run", "last": "in the last run", "step": "for one position alone"}
@@ -258,58 +259,20 @@ def _judge_device(bundle: Bundle, ran_on: Mapping[str, tuple[str, ...]]) -> _Mea
 def _compare_request(bundle: Bundle, threads: int) -> _Measured:
     golden, limits = request_golden(bundle), bundle.manifest.request_tolerance
     with Pipeline(bundle, EngineOptions(threads)) as pipeline:
-        result = pipeline.generate(
-            golden.parts, seed=golden.seed, steps=golden.steps, guidance=golden.guidance, words=golden.words
-        )
-    decibels = psnr_db(np.asarray(result.image), golden.image)
-    tokens = common_prefix(result.text_tokens, golden.token_ids)
-    labels_equal = tuple(box.label for box in result.boxes) == golden.labels
+        played = play_request(pipeline, golden)
+    tokens = common_prefix(played.result.text_tokens, golden.token_ids)
     size = bundle.manifest.dimensions.image_px
-    box_error = 1.0
-    if labels_equal:
-        found = np.array([box.xyxy for box in result.boxes], np.float64).reshape(-1, 4)
-        box_error = float(np.abs(found - golden.boxes).max(initial=0.0)) / size
-    passed = decibels >= limits.psnr_db and tokens >= limits.token_match
-    detail = f"image PSNR {decibels:.1f} dB (at least {limits.psnr_db:g}), {tokens:.0%} of the text tokens equal"
+    box_error = played.box_error_px / size
+    passed = played.psnr_db >= limits.psnr_db and tokens >= limits.token_match
+    boxes_given = ", drawn with the reference's boxes" if played.redrawn else ""
+    detail = (
+        f"image PSNR {played.psnr_db:.1f} dB (at least {limits.psnr_db:g}){boxes_given}, "
+        f"{tokens:.0%} of the text tokens equal"
+    )
     if limits.boxes_equal:
         whole = bundle.manifest.layout.box_edges is BoxEdges.WHOLE_PIXELS
         passed = passed and box_error <= (max(MAX_BOX_ERROR, TURNED_BOX_PX / size) if whole else MAX_BOX_ERROR)
-        boxes = f"boxes within {box_error:.2%} of the side" if labels_equal else "other objects in the layout"
+        boxes = f"boxes within {box_error:.2%} of the side" if played.labels_equal else "other objects in the layout"
         detail += f", {boxes}"
-    values = {"psnr_db": min(decibels, 999.0), "token_match": tokens, "box_error": box_error}
+    values = {"psnr_db": min(played.psnr_db, 999.0), "token_match": tokens, "box_error": box_error}
     return _Measured(passed, detail, values)
-
-
-def cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Cosine of two arrays as vectors; 1 where both are zero."""
-    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    length = float(np.linalg.norm(x) * np.linalg.norm(y))
-    if length == 0:
-        return 1.0 if np.array_equal(x, y) else 0.0
-    return float(x @ y) / length
-
-
-def relative_l2(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Distance over the length of what was expected; 0 where both are zero."""
-    difference = float(np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64)))
-    length = float(np.linalg.norm(expected.astype(np.float64)))
-    return difference / length if length else (0.0 if difference == 0 else float("inf"))
-
-
-def psnr_db(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of 8-bit images; infinite where they are equal, 0 where their sizes differ."""
-    if found.shape != expected.shape:
-        return 0.0
-    error = float(np.mean((found.astype(np.float64) - expected.astype(np.float64)) ** 2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
-
-
-def common_prefix(found: tuple[int, ...], expected: tuple[int, ...]) -> float:
-    """Length of the common beginning as a share of the longer one; 1 where both are empty."""
-    longer = max(len(found), len(expected))
-    same = 0
-    for a, b in zip(found, expected, strict=False):
-        if a != b:
-            break
-        same += 1
-    return same / longer if longer else 1.0

@@ -39,8 +39,8 @@ from mgcc_ref.pipeline import ReferencePipeline
 from mgcc_ref.refiner import Refiner
 from mgcc_ref.story.bench import BenchItem, Suite, bench_item, setting_of
 from mgcc_ref.weights import WeightsError, save_module
+from mgcc_runtime.closeness import psnr_db
 from mgcc_runtime.errors import InputError
-from mgcc_runtime.verify import psnr_db
 from tests.tolerances import FP32_IMAGE_PSNR_DB
 
 SEEDS = (0, 1)

@@ -21,9 +21,9 @@ from mgcc_calibration.grid import Grid
 from mgcc_calibration.llm_candidates import decoding, reading
 from mgcc_calibration.sensitivity import worst_error
 from mgcc_calibration.weight_only import Correction, WeightOptions
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines.openvino_bf16 import computes_in_bf16
-from mgcc_runtime.verify import relative_l2
 
 from .small_stage import SPEC, make_graph, samples
 

@@ -23,11 +23,12 @@ from mgcc_calibration.weight_only import WeightOptions, write_weight_only
 from mgcc_export.stages import ExampleMaker, collect_stages
 from mgcc_export.to_onnx import export_stage
 from mgcc_ref.model import load_model
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import PAST_LENGTH, past_names, present_names, stage
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.errors import ContractError
 from mgcc_runtime.kv_cache import KvCache
-from mgcc_runtime.verify import relative_l2, verify
+from mgcc_runtime.verify import verify
 
 #: The same sums in another order, and no weight changed.
 FUSED_LIMIT = 1e-5

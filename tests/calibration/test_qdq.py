@@ -16,7 +16,7 @@ from mgcc_calibration.layers import find_layers, find_residuals, left_alone
 from mgcc_calibration.plan import Placement, PlanOptions, Smoothing, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.ranges import Method
-from mgcc_runtime.verify import cosine, relative_l2
+from mgcc_runtime.closeness import cosine, relative_l2
 
 from .small_stage import make_graph, make_model, run, samples
 

@@ -13,7 +13,7 @@ from mgcc_calibration.plan import PlanOptions, Smoothing, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.ranges import BINS, Histogram, Method, choose_range, relative_error
 from mgcc_calibration.smooth import apply_factors, choose_factors
-from mgcc_runtime.verify import relative_l2
+from mgcc_runtime.closeness import relative_l2
 
 from .small_stage import CHANNELS, LOUD, make_graph, make_model, run, samples
 

@@ -22,8 +22,8 @@ from mgcc_export.stage_build import StageBuilder
 from mgcc_export.stages import Stage
 from mgcc_export.targets import TOLERANCES, Precision, Target, calibrated_tolerance, choose_recipe
 from mgcc_ref.config import get_profile
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import stage
-from mgcc_runtime.verify import relative_l2
 
 from .small_stage import make_graph, run, samples
 

@@ -14,7 +14,7 @@ from mgcc_calibration.graph import Graph
 from mgcc_calibration.grid import Grid, dequantised, round_to_nearest
 from mgcc_calibration.perplexity import score_texts, story_texts
 from mgcc_calibration.weight_only import Correction, WeightOptions, head_layers, write_weight_only
-from mgcc_runtime.verify import relative_l2
+from mgcc_runtime.closeness import relative_l2
 
 K, N, N_OUT = 96, 40, 24
 GRIDS = [Grid(4, 32), Grid(4, 128), Grid(8, 32), Grid(8, 128)]

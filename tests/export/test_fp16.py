@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from mgcc_export.errors import ExportError
 from mgcc_export.fp16 import precise_nodes, to_half, write_half
 from mgcc_export.ranges import activation_ranges, scan_ranges
-from mgcc_runtime.verify import relative_l2
+from mgcc_runtime.closeness import relative_l2
 
 from .lower_graphs import emulated, masked_softmax, noise, operators, overflowing, perceptron, run, save, types
 

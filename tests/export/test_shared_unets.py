@@ -20,9 +20,10 @@ from mgcc_export.tensorrt_build import EngineJob
 from mgcc_ref import config
 from mgcc_ref.config import Grounding, get_profile
 from mgcc_runtime.bundle import Bundle, read_manifest
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import stages
 from mgcc_runtime.errors import BundleError
-from mgcc_runtime.verify import relative_l2, verify
+from mgcc_runtime.verify import verify
 
 NAME = "tiny-gated"
 UNETS = ("unet", "unet_plain")

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from mgcc_export.fp16 import write_half
 from mgcc_export.weight_only import Bits, quantise_blocks, quantise_channels, write_quantised
-from mgcc_runtime.verify import relative_l2
+from mgcc_runtime.closeness import relative_l2
 
 from .lower_graphs import WIDTH, noise, operators, perceptron, run, save, types
 

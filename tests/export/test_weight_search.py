@@ -21,9 +21,9 @@ from mgcc_export.reference import ReferenceCase, compare_graph
 from mgcc_export.targets import TOLERANCES, Precision
 from mgcc_export.weight_only import Bits, find_candidates, write_quantised
 from mgcc_export.weight_search import Search, search_wider
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import DType, StageSpec, TensorSpec
 from mgcc_runtime.manifest import Tolerance
-from mgcc_runtime.verify import relative_l2
 
 from .lower_graphs import WIDTH, operators, run, save, types
 

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
+from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.engines.cuda import Device, free_memory_bytes
-from mgcc_runtime.verify import relative_l2
 from tests.runtime.engine_makers import build_plan, spec_of
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names, make_stage

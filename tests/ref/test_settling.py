@@ -62,9 +62,8 @@ def test_edges_come_to_lie_on_pixels_near_by_and_the_aspect_stays() -> None:
         torch.testing.assert_close(px, px.round(), rtol=0, atol=1e-4)
         assert px.min() > -1e-4 and px.max() < 128 + 1e-4
         before = boxes * 128
-        assert (
-            px - before
-        ).abs().max() <= 1.5 + 1e-3  # half a pixel of the centre, and half a one of the size and more
+        moved = (px - before).abs().max()
+        assert moved <= 1.5 + 1e-3, "half a pixel of the centre, and of the size half a one and more"
         sizes = px[:, 2:] - px[:, :2], before[:, 2:] - before[:, :2]
         assert (sizes[0].amax(dim=1) - sizes[1].amax(dim=1)).abs().max() <= 0.5 + 1e-3
         wanted = sizes[1][:, 0] / sizes[1][:, 1] * sizes[0][:, 1]

@@ -14,12 +14,12 @@ from PIL import Image
 from mgcc_runtime import InputError, Overflow, Pipeline, Reply, Result, images
 from mgcc_runtime.chat import Chat
 from mgcc_runtime.cli import main
+from mgcc_runtime.closeness import psnr_db
 from mgcc_runtime.errors import ContextLimitError, ImageError, OutputError, PromptError, StageValueError
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.prompt import Part
 from mgcc_runtime.results import ImageReady
 from mgcc_runtime.stages import Floats, LlmStep
-from mgcc_runtime.verify import psnr_db
 from tests.runtime.golden_data import gradient
 from tests.tolerances import FP32_IMAGE_PSNR_DB
 

@@ -14,9 +14,9 @@ from mgcc_ref.model import load_model
 from mgcc_ref.pipeline import ReferencePipeline
 from mgcc_runtime import Pipeline
 from mgcc_runtime.cli import main
+from mgcc_runtime.closeness import psnr_db
 from mgcc_runtime.contract import stage
 from mgcc_runtime.errors import OptionError
-from mgcc_runtime.verify import psnr_db
 from tests.tolerances import FP32_IMAGE_PSNR_DB
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from mgcc_ref.model import load_model
 from mgcc_ref.pipeline import GroundedObject, ReferencePipeline
 from mgcc_runtime import Pipeline
 from mgcc_runtime.cli import main
-from mgcc_runtime.verify import psnr_db
+from mgcc_runtime.closeness import psnr_db
 from tests.runtime.golden_data import gradient
 from tests.tolerances import FP32_IMAGE_PSNR_DB
 

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
+from mgcc_runtime.closeness import common_prefix, cosine, psnr_db, relative_l2
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import Session
 from mgcc_runtime.settling import to_whole_pixels
-from mgcc_runtime.verify import Report, common_prefix, cosine, psnr_db, relative_l2, verify
+from mgcc_runtime.verify import Report, verify
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage, reseal
 
 
