@@ -1,53 +1,50 @@
 """A UNet that is given no boxes and reads where things are from the caption: the ablation's arms without grounding.
 
 No stage of the product. A small UNet's cross-attention draws hardly an object from a caption (recall 0.11 with the
-true one), and arms that are judged through it would all look alike. Here a module reads what the boxes would have
-said, as far as the caption tells it, and the UNet goes on from the grounded one's weights.
+true one), and arms that are judged through it would all look alike. Here a module reads the caption's clauses, such as
+"small cat top-left", and paints what they say as blurred as they say it; the UNet goes on from the grounded one's
+weights and draws from that.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgcc_ref.attention import Attention, FeedForward
 from mgcc_ref.config import UNetConfig
-from mgcc_ref.layout_map import LAYOUT_CHANNELS, PAINTED_CHANNELS
-from mgcc_ref.unet import POSITION_CHANNELS, GroundedUNet, guide, position_channels
+from mgcc_ref.layout_map import LAYOUT_EMBEDDING, MAP_CHANNELS, PAINTED_CHANNELS
+from mgcc_ref.unet import GroundedUNet, guide
 
-READ_WIDTH = 128
+KINDS = 27  # of clauses: nine places in three sizes
+PLAIN_CHANNELS = MAP_CHANNELS - LAYOUT_EMBEDDING  # of a layout map, the last of which is the coverage
 
-_WIDTH, _HEADS, _FEED_FORWARD = READ_WIDTH, 4, 256
-_READER_LAYERS, _CELL_BLOCKS = 2, 2
-_PAINTED_WEIGHT = 0.3
+_WIDTH, _HEADS, _LAYERS = 128, 4, 2
 
 
-class CellBlock(nn.Module):
-    """Cells ask the caption's tokens: cross-attention and feed-forward, both pre-norm."""
+@dataclass(frozen=True)
+class CaptionReading:
+    """What every token is taken for: logits."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(_WIDTH)
-        self.attention = Attention(_WIDTH, _WIDTH, _WIDTH, _HEADS)
-        self.feed_forward_norm = nn.LayerNorm(_WIDTH)
-        self.feed_forward = FeedForward(_WIDTH, _FEED_FORWARD)
-
-    def forward(self, cells: Tensor, words: Tensor) -> Tensor:
-        x = cells + self.attention(self.attention_norm(cells), words)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+    thing: Tensor  # (B, N_c, labels + 1): the thing whose clause ends here, or (last) none
+    kind: Tensor  # (B, N_c, KINDS): that thing's place and size
 
 
 class CaptionMap(nn.Module):
-    """Conditioning (B, N_c, D_c) -> what a layout map would hold: (B, LAYOUT_CHANNELS, h, w).
+    """Conditioning (B, N_c, D_c) -> a layout map of what the caption says: (B, LAYOUT_CHANNELS, h, w).
 
-    A bidirectional encoder comes first: the text tower is trained by its last token alone, so that what a place's
-    token says of the thing there is right 0.68 times by a linear map, and 0.99 times after two encoder layers.
+    A bidirectional encoder comes first: the text tower is trained by its last token alone, so that which thing a
+    clause names is told right 0.68 times by a linear map of its last token, and 0.99 times after two encoder layers.
+    `kinds` holds, of each place and size, the mean of the layout map's plain channels; the painter's stay empty, since
+    a caption does not tell to a fraction of a cell where a thing stands.
     """
 
-    mean: Tensor  # of the layout maps that it imitates, per channel: (LAYOUT_CHANNELS,)
-    spread: Tensor
+    kinds: Tensor  # (KINDS, PLAIN_CHANNELS, h, w)
+    things: Tensor  # (labels, LAYOUT_EMBEDDING)
 
-    def __init__(self, conditioning: int, tokens: int, latent_px: int) -> None:
+    def __init__(self, conditioning: int, tokens: int, latent_px: int, labels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(conditioning)
         self.word = nn.Linear(conditioning, _WIDTH)
@@ -55,47 +52,36 @@ class CaptionMap(nn.Module):
         layer = nn.TransformerEncoderLayer(
             _WIDTH, _HEADS, 4 * _WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
-        self.reader = nn.TransformerEncoder(layer, _READER_LAYERS, enable_nested_tensor=False)
-        self.register_buffer("where", position_channels(latent_px).flatten(2).mT.contiguous(), persistent=False)
-        self.cell = nn.Linear(POSITION_CHANNELS, _WIDTH)
-        self.blocks = nn.ModuleList(CellBlock() for _ in range(_CELL_BLOCKS))
-        self.out = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, LAYOUT_CHANNELS))
-        self.register_buffer("mean", torch.zeros(LAYOUT_CHANNELS))
-        self.register_buffer("spread", torch.ones(LAYOUT_CHANNELS))
-        self.latent_px = latent_px
+        self.encoder = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
+        self.thing = nn.Linear(_WIDTH, labels + 1)
+        self.kind = nn.Linear(_WIDTH, KINDS)
+        self.register_buffer("kinds", torch.zeros(KINDS, PLAIN_CHANNELS, latent_px, latent_px))
+        self.register_buffer("things", torch.zeros(labels, LAYOUT_EMBEDDING))
 
-    def fit(self, maps: Tensor) -> None:
-        """Take mean and spread of each channel from layout maps (B, LAYOUT_CHANNELS, h, w)."""
-        self.mean.copy_(maps.mean(dim=(0, 2, 3)))
-        self.spread.copy_(maps.std(dim=(0, 2, 3)).clamp_min(1e-3))
+    def read(self, conditioning: Tensor) -> CaptionReading:
+        """What the tokens say."""
+        read = self.encoder(self.word(self.norm(conditioning)) + self.order)
+        return CaptionReading(self.thing(read), self.kind(read))
 
-    def error(self, painted: Tensor, wanted: Tensor) -> Tensor:
-        """Mean squared error in spreads of each channel; 1 is what the mean alone would have.
-
-        The painter's channels change with every fraction of a cell, of which a caption tells nothing: they count less.
-        """
-        error = ((painted - wanted) / self.spread.view(-1, 1, 1)).square().mean(dim=(0, 2, 3))
-        return error[PAINTED_CHANNELS:].mean() + _PAINTED_WEIGHT * error[:PAINTED_CHANNELS].mean()
-
-    def read(self, conditioning: Tensor) -> Tensor:
-        """What the cells attend to: (B, N_c, D_c) -> (B, N_c, READ_WIDTH)."""
-        return self.reader(self.word(self.norm(conditioning)) + self.order)
+    def paint(self, reading: CaptionReading) -> Tensor:
+        """The map of a reading, by its probabilities."""
+        thing = reading.thing.softmax(dim=-1)[..., :-1]  # (B, N_c, labels)
+        kind = reading.kind.softmax(dim=-1) * thing.sum(dim=-1, keepdim=True)  # (B, N_c, KINDS)
+        where = torch.einsum("btk,kchw->btchw", kind, self.kinds)
+        covered = torch.einsum("btk,khw->bthw", reading.kind.softmax(dim=-1), self.kinds[:, -1])
+        what = torch.einsum("bte,bthw->behw", thing @ self.things, covered)
+        return F.pad(torch.cat([what, where.sum(dim=1)], dim=1), (0, 0, 0, 0, PAINTED_CHANNELS, 0))
 
     def forward(self, conditioning: Tensor) -> Tensor:
-        words = self.read(conditioning)
-        cells = self.cell(self.where).expand(conditioning.shape[0], -1, -1)
-        for block in self.blocks:
-            cells = block(cells, words)
-        painted = self.mean + self.spread * self.out(cells)
-        return painted.mT.unflatten(2, (self.latent_px, self.latent_px))
+        return self.paint(self.read(conditioning))
 
 
 class CaptionUNet(GroundedUNet):
     """The grounded UNet with the caption's map in the place of the boxes', which it is given and does not read."""
 
-    def __init__(self, config: UNetConfig, conditioning: int, conditioning_tokens: int, phrase: int) -> None:
-        super().__init__(config, conditioning, conditioning_tokens, phrase)
-        self.caption_map = CaptionMap(conditioning, conditioning_tokens, config.latent_px)
+    def __init__(self, config: UNetConfig, conditioning: int, tokens: int, phrase: int, labels: int) -> None:
+        super().__init__(config, conditioning, tokens, phrase)
+        self.caption_map = CaptionMap(conditioning, tokens, config.latent_px, labels)
 
     def denoise(
         self,

@@ -172,8 +172,9 @@ class ArmsPainter:
         return head.eval()
 
     def _caption_unet(self, folder: Path) -> CaptionUNet:
-        clip = self.model.profile.clip
-        unet = CaptionUNet(self.model.profile.unet, clip.text_hidden, clip.text_positions, clip.text_hidden)
+        profile, clip = self.model.profile, self.model.profile.clip
+        width, labels = clip.text_hidden, len(self.model.labels)
+        unet = CaptionUNet(profile.unet, width, clip.text_positions, width, labels)
         path = caption_unet_folder(folder) / CAPTION_UNET_FILE
         require_file(path)
         load_module(unet, path)

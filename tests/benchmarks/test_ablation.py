@@ -65,7 +65,7 @@ def _caption_unet(model: MgccModel, *, seed: int) -> CaptionUNet:
     """The model's UNet, with a caption's map of random weights in the place of the boxes'."""
     torch.manual_seed(seed)
     clip = model.profile.clip
-    unet = CaptionUNet(model.profile.unet, clip.text_hidden, clip.text_positions, clip.text_hidden)
+    unet = CaptionUNet(model.profile.unet, clip.text_hidden, clip.text_positions, clip.text_hidden, len(model.labels))
     unet.load_state_dict(model.unet.state_dict(), strict=False)
     return unet.eval()
 
