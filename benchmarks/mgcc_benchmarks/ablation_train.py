@@ -77,7 +77,7 @@ class TrainingSteps:
 
     align: int = 2000  # GILL's tokens say nothing of the background in the first 1,000
     grounder: int = 1600  # after 600 it finds the objects, and places hardly one
-    caption_unet: int = 1600
+    caption_unet: int = 1400
 
 
 _DRAWING = (CLIP_FILE, "vae.safetensors", "unet.safetensors")

@@ -88,7 +88,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
     "decoder": (_decoder, LoopOptions(total_steps=1000, learning_rate=8e-4)),
     "clip": (_clip, LoopOptions(total_steps=1700, learning_rate=1e-3, ema_decay=0.99)),
     "unet": (_unet, LoopOptions(total_steps=4800, learning_rate=6e-4, evaluate_every_steps=600)),
-    "caption_unet": (_caption_unet, LoopOptions(total_steps=1600, learning_rate=6e-4, evaluate_every_steps=400)),
+    "caption_unet": (_caption_unet, LoopOptions(total_steps=1400, learning_rate=6e-4, evaluate_every_steps=350)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
     "align": (_align, LoopOptions(total_steps=1200, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=200)),
     "draw": (_draw, LoopOptions(total_steps=400, learning_rate=5e-3, ema_decay=0.99, evaluate_every_steps=100)),

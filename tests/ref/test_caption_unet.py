@@ -117,9 +117,9 @@ def test_kinds_look_like_boxes_of_their_place_and_size() -> None:
     assert corner[:8, :8].sum() > 0.9 * corner.sum() and corner.sum() > 2 * small.sum() > 0
 
 
-def test_blur_leaves_half_of_the_captions_alone() -> None:
+def test_blur_leaves_most_captions_alone() -> None:
     conditioning = torch.randn(400, 8, 16, generator=torch.Generator().manual_seed(0))
     told = Blur.of(conditioning)(conditioning, np.random.default_rng(0))
     same = (told == conditioning).flatten(1).all(dim=1).float().mean()
-    assert 0.4 < same < 0.6
-    assert 0.02 < (told - conditioning).square().mean() < 0.2
+    assert 0.6 < same < 0.8
+    assert 0.001 < (told - conditioning).square().mean() < 0.05
