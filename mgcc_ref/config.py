@@ -6,8 +6,7 @@ import enum
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mgcc_runtime.contract import PromptTemplate
-from mgcc_runtime.manifest import BoxEdges
+from mgcc_runtime.contract import BoxEdges, PromptTemplate
 
 #: A language model above this is read, exported and run block by block. SmolLM2-135M is 0.5 GB, OPT-1.3B 5.3 GB.
 LARGEST_WHOLE_LLM_BYTES = 4 * 2**30

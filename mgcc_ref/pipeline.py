@@ -15,7 +15,7 @@ from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, build_prompt
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
 from mgcc_ref.settling import settle, to_whole_pixels
-from mgcc_runtime.manifest import BoxEdges
+from mgcc_runtime.contract import BoxEdges
 
 PRESENCE_THRESHOLD = 0.5
 REPETITION_PENALTY = 1.2

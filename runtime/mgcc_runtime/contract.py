@@ -231,6 +231,13 @@ def most_tokens(words: int) -> int:
     return 4 * words + 8 if words > 0 else 0
 
 
+class BoxEdges(enum.StrEnum):
+    """Where the edges of the grounder's boxes lie when they are drawn. A user's own boxes stay where they are."""
+
+    FREE = "free"
+    WHOLE_PIXELS = "whole_pixels"  # of the output image: for a UNet that has seen no others
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """The fixed texts around the parts of a prompt; `mgcc_ref` trains with the same ones that the runtime sends.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgcc_runtime.closeness import psnr_db
+from mgcc_runtime.contract import BoxEdges
 from mgcc_runtime.golden import RequestGolden
 from mgcc_runtime.layout import Box
-from mgcc_runtime.manifest import BoxEdges
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.results import Result
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import Dimensions
+from mgcc_runtime.contract import BoxEdges, Dimensions
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
-from mgcc_runtime.manifest import BoxEdges, LayoutRules
+from mgcc_runtime.manifest import LayoutRules
 from mgcc_runtime.settling import settle, to_whole_pixels
 from mgcc_runtime.values import is_number
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mgcc_runtime.contract import DECODE, Dimensions, DType, PromptTemplate, TensorSpec
+from mgcc_runtime.contract import DECODE, BoxEdges, Dimensions, DType, PromptTemplate, TensorSpec
 
 SCHEMA = 1
 
@@ -74,13 +73,6 @@ class RequestTolerance:
     psnr_db: float = 45.0  # of the image, at least
     token_match: float = 1.0  # share of the text's tokens, from the first on, that are the same
     boxes_equal: bool = True  # the same objects in the layout, at about the same places
-
-
-class BoxEdges(enum.StrEnum):
-    """Where the edges of the grounder's boxes lie when they are drawn. A user's own boxes stay where they are."""
-
-    FREE = "free"
-    WHOLE_PIXELS = "whole_pixels"  # of the output image: for a UNet that has seen no others
 
 
 @dataclass(frozen=True)

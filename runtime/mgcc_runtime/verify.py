@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import REBUILD, Bundle, read_manifest
 from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
-from mgcc_runtime.contract import DECODE, StageSpec, stages
+from mgcc_runtime.contract import DECODE, BoxEdges, StageSpec, stages
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.golden import StageGolden, at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.golden_play import TURNED_BOX_PX, play_request
 from mgcc_runtime.machine import describe_gpus, describe_machine
-from mgcc_runtime.manifest import BoxEdges, Tolerance
+from mgcc_runtime.manifest import Tolerance
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import describe_clocks
 
