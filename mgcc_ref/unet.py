@@ -86,7 +86,16 @@ class GroundedUNet(nn.Module):
                 gligen = {"gligen": {"boxes": boxes, "positive_embeddings": phrase_embeddings, "masks": box_mask}}
             return self.unet(latents, timestep, conditioning, cross_attention_kwargs=gligen, return_dict=False)[0]
         assert boxes is not None and box_mask is not None and phrase_embeddings is not None
-        return self.denoise_on(self.layout_map(boxes, box_mask, phrase_embeddings), latents, timestep, conditioning)
+        layout = self._layout(conditioning, boxes, box_mask, phrase_embeddings)
+        return self.denoise_on(layout, latents, timestep, conditioning)
+
+    def _layout(self, conditioning: Tensor, boxes: Tensor, box_mask: Tensor, phrase_embeddings: Tensor) -> Tensor:
+        """What is painted beside the latents, of profiles with a layout map."""
+        return self.layout_map(boxes, box_mask, phrase_embeddings)
+
+    def _no_layout(self, layout: Tensor) -> Tensor:
+        """The same for guidance's other branch: what a map without objects is, not computed again."""
+        return torch.zeros_like(layout)
 
     def denoise_on(self, layout: Tensor, latents: Tensor, timestep: Tensor, conditioning: Tensor) -> Tensor:
         """The same on a layout map that is there already: (B, LAYOUT_CHANNELS, h, w). No GLIGEN profile has one."""
@@ -105,14 +114,14 @@ class GroundedUNet(nn.Module):
     ) -> Tensor:
         """Guided prediction (1, C, h, w): unconditional + guidance x (conditional - unconditional)."""
         latents, timestep = latents.expand(2, -1, -1, -1), timestep.expand(2)
-        conditioning = torch.cat([self.null_conditioning, conditioning])
+        both = torch.cat([self.null_conditioning, conditioning])
         if self.grounding is Grounding.LAYOUT_MAP:
-            layout = self.layout_map(boxes, box_mask, phrase_embeddings)
-            nothing = torch.zeros_like(layout)  # what a map without objects is, not computed again
-            return guide(self.denoise_on(torch.cat([nothing, layout]), latents, timestep, conditioning), guidance)
+            layout = self._layout(conditioning, boxes, box_mask, phrase_embeddings)
+            layouts = torch.cat([self._no_layout(layout), layout])
+            return guide(self.denoise_on(layouts, latents, timestep, both), guidance)
         mask = torch.cat([torch.zeros_like(box_mask), box_mask])
         where = (boxes.expand(2, -1, -1), mask, phrase_embeddings.expand(2, -1, -1))
-        return guide(self.denoise(latents, timestep, conditioning, *where), guidance)
+        return guide(self.denoise(latents, timestep, both, *where), guidance)
 
 
 class PlainUNet(nn.Module):

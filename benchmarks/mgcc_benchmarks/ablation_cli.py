@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
         profile = get_profile("story")
         extra = ("--precision", options.precision)
-        steps = TrainingSteps(options.align_steps, options.grounder_steps)
+        steps = TrainingSteps(options.align_steps, options.grounder_steps, options.caption_unet_steps)
         frozen = hashes(reading_files(profile))
         train_arms(options.folder, options.seeds, steps, profile.weights_folder, extra, frozen, _say)
         if options.train_only:
@@ -84,12 +84,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--grounder-steps", type=int, default=every.grounder, metavar="N", help=f"(default: {every.grounder})"
     )
+    steps = every.caption_unet
+    parser.add_argument("--caption-unet-steps", type=int, default=steps, metavar="N", help=f"(default: {steps})")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of training (default: fp32)")
     parser.add_argument("--train-only", action="store_true", help="train the arms and stop")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes .md and .png (default: results/)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    counts = options.items, options.steps, options.align_steps, options.grounder_steps
+    trained = options.align_steps, options.grounder_steps, options.caption_unet_steps
+    counts = options.items, options.steps, *trained
     if min(counts) < 1 or min(options.seeds) < 0 or len(set(options.seeds)) < len(options.seeds):
         parser.error("--items and all steps must be at least 1, --seeds different numbers from 0 up")
     return options

@@ -25,7 +25,7 @@ GOLDEN_LENGTHS: Mapping[str, int] = {"B": 2, "S": 6, "P": 5, "T": 11}
 #: A denoising step is compared at the schedule's noisy end, in the middle and at its clean end: what a time embedding
 #: or a gate gets wrong may show at one of them alone.
 COMPARED_TIMESTEPS = (999, 417, 1)
-_SCALARS = {"timestep": 417.0, "guidance": 2.0}
+_SCALARS = {"timestep": float(COMPARED_TIMESTEPS[1]), "guidance": 2.0}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mgcc_ref.caption_unet import KINDS, PLAIN_CHANNELS, CaptionMap, CaptionReading, CaptionUNet
 from mgcc_ref.story.captions import COMMA, canonical_caption
-from mgcc_ref.story.layout_words import PLACES
+from mgcc_ref.story.layout_words import PLACES, place_of
 from mgcc_ref.story.scene import Scene, Size, random_scene
 from mgcc_ref.story.sprites import LABELS
 from mgcc_ref.tokens import encode_captions
@@ -35,7 +35,8 @@ STEPS, BATCH_SIZE, LEARNING_RATE = 4_000, 64, 1e-3
 BLUR_CHANCE, MOST_BLUR, MOST_NOISE = 0.3, 0.3, 0.15
 
 _SEED, _HELD_BACK_SEED, _CHUNK = 12_000_017, 13_000_027, 200
-_NOT_READ = -1
+NOT_READ = -1  # no thing ends at this token
+_PLACES, _SIZES = [place.value for place in PLACES], [size.value for size in Size]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class CaptionSet:
 
 def kind_of(place: str, size: str) -> int:
     """Index of a clause's place and size, of KINDS."""
-    return [p.value for p in PLACES].index(place) * len(Size) + [s.value for s in Size].index(size)
+    return _PLACES.index(place) * len(_SIZES) + _SIZES.index(size)
 
 
 def clauses(caption: str) -> dict[int, tuple[int, int]]:
@@ -78,7 +79,7 @@ def caption_set(painter: ScenePainter, scenes: Sequence[Scene], rng: np.random.G
     for start in range(0, len(scenes), _CHUNK):
         captions = [canonical_caption(scene, rng) for scene in scenes[start : start + _CHUNK]]
         ids = encode_captions(painter.tokenizer, captions)
-        things, kinds = torch.full_like(ids, len(LABELS)), torch.full_like(ids, _NOT_READ)
+        things, kinds = torch.full_like(ids, len(LABELS)), torch.full_like(ids, NOT_READ)
         for row, caption in enumerate(captions):
             for position, (label, kind) in clauses(caption).items():
                 if position < ids.shape[1]:  # a long caption is cut
@@ -117,22 +118,16 @@ def tell_looks(caption_map: CaptionMap, painter: ScenePainter, unet: CaptionUNet
     boxes = torch.tensor([item.box for item in things]).unsqueeze(1)
     phrases = painter.phrase_table[[LABELS.index(item.label) for item in things]].unsqueeze(1)
     plain = layout_map(boxes, torch.ones(len(things), 1), phrases)[:, -PLAIN_CHANNELS:]
-    kinds = torch.tensor([kind for scene in scenes for _, kind in _in_order(scene)])
+    kinds = torch.tensor([kind_of(place_of(item.box).value, item.size.value) for item in things])
     for kind in range(KINDS):
         if bool((kinds == kind).any()):
             caption_map.kinds[kind] = plain[kinds == kind].mean(dim=0)
 
 
-def _in_order(scene: Scene) -> list[tuple[int, int]]:
-    """Label and kind of each object, in the scene's own order."""
-    alone = (Scene(scene.background, (item,)) for item in scene.objects)
-    return [next(iter(clauses(canonical_caption(one)).values())) for one in alone]
-
-
-def reading_loss(reading: CaptionReading, known: CaptionSet) -> Tensor:
-    """Cross-entropies of things and of kinds."""
-    kind = F.cross_entropy(reading.kind.flatten(0, 1), known.kinds.flatten(), ignore_index=_NOT_READ)
-    return F.cross_entropy(reading.thing.flatten(0, 1), known.things.flatten()) + kind
+def reading_loss(reading: CaptionReading, things: Tensor, kinds: Tensor) -> Tensor:
+    """Cross-entropies of things and of kinds, both (B, N_c) as in `CaptionSet`."""
+    kind = F.cross_entropy(reading.kind.flatten(0, 1), kinds.flatten(), ignore_index=NOT_READ)
+    return F.cross_entropy(reading.thing.flatten(0, 1), things.flatten()) + kind
 
 
 def fit_caption_map(painter: ScenePainter, unet: CaptionUNet, kept: Path) -> None:
@@ -161,7 +156,7 @@ def _train(caption_map: CaptionMap, known: CaptionSet, rng: np.random.Generator)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
         batch = known.chosen(torch.from_numpy(rng.integers(len(known), size=BATCH_SIZE)))
-        loss = reading_loss(caption_map.read(blur(batch.conditioning, rng)), batch)
+        loss = reading_loss(caption_map.read(blur(batch.conditioning, rng)), batch.things, batch.kinds)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(caption_map.parameters(), 1.0)
@@ -173,7 +168,7 @@ def _train(caption_map: CaptionMap, known: CaptionSet, rng: np.random.Generator)
 @torch.no_grad()
 def _right(caption_map: CaptionMap, known: CaptionSet) -> tuple[float, float]:
     """Share of the things that are read, and of these things' kinds."""
-    reading, there = caption_map.read(known.conditioning), known.kinds != _NOT_READ
+    reading, there = caption_map.read(known.conditioning), known.kinds != NOT_READ
     thing = reading.thing.argmax(dim=-1)[there] == known.things[there]
     kind = reading.kind.argmax(dim=-1)[there] == known.kinds[there]
     return float(thing.float().mean()), float(kind.float().mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -35,8 +36,8 @@ def play_request(pipeline: Pipeline, golden: RequestGolden) -> PlayedRequest:
     drawn beside where the reference has it. Then the picture is drawn once more with the reference's boxes: that they
     turned is told by `box_error_px`, and the rest of the pipeline by the picture.
     """
-    options = {"seed": golden.seed, "steps": golden.steps, "guidance": golden.guidance}
-    result = pipeline.generate(golden.parts, **options, words=golden.words)  # type: ignore[arg-type]
+    draw = partial(pipeline.generate, golden.parts, seed=golden.seed, steps=golden.steps, guidance=golden.guidance)
+    result = draw(words=golden.words)
     manifest = pipeline.bundle.manifest
     labels_equal = tuple(box.label for box in result.boxes) == golden.labels
     error_px = float(manifest.dimensions.image_px)
@@ -45,8 +46,8 @@ def play_request(pipeline: Pipeline, golden: RequestGolden) -> PlayedRequest:
         error_px = float(np.abs(found - golden.boxes).max(initial=0.0))
     decibels, redrawn = psnr_db(np.asarray(result.image), golden.image), False
     if manifest.layout.box_edges is BoxEdges.WHOLE_PIXELS and labels_equal and 0.5 < error_px <= TURNED_BOX_PX:
-        boxes = [Box(label, tuple(xyxy)) for label, xyxy in zip(golden.labels, golden.boxes.tolist(), strict=True)]
-        again = pipeline.generate(golden.parts, **options, words=0, boxes=boxes)  # type: ignore[arg-type]
-        better = psnr_db(np.asarray(again.image), golden.image)
+        places = zip(golden.labels, golden.boxes.tolist(), strict=True)
+        boxes = [Box(label, (left, top, right, bottom)) for label, (left, top, right, bottom) in places]
+        better = psnr_db(np.asarray(draw(boxes=boxes).image), golden.image)
         decibels, redrawn = max(decibels, better), better > decibels
     return PlayedRequest(result, labels_equal, error_px, decibels, redrawn)

@@ -4,14 +4,18 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 
+from mgcc_runtime import Box, Pipeline
 from mgcc_runtime.closeness import common_prefix, cosine, psnr_db, relative_l2
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import Session
+from mgcc_runtime.golden import request_golden
+from mgcc_runtime.golden_play import play_request
 from mgcc_runtime.settling import to_whole_pixels
 from mgcc_runtime.verify import Report, verify
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage, reseal
@@ -115,6 +119,26 @@ def test_moved_boxes(own_bundle):
         manifest.write_text(json.dumps(values))
         found = failed(reseal(own_bundle))
         assert ("boxes within" in found.get("request", "")) is not passes, (edges, moved_px, found)
+
+
+def test_a_turned_edge_is_drawn_again_with_the_references_boxes(own_bundle):
+    """The picture beside other boxes differs, with these it is the reference's; farther away nothing is drawn again."""
+    manifest = own_bundle / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["layout"]["box_edges"] = "whole_pixels"
+    manifest.write_text(json.dumps(values))
+    with Pipeline.load(own_bundle) as pipeline:
+        golden = request_golden(pipeline.bundle)
+        draw = partial(pipeline.generate, golden.parts, seed=golden.seed, steps=golden.steps, guidance=golden.guidance)
+        own = draw(words=golden.words).boxes
+        for moved_px, redrawn in ((1.0, True), (3.0, False)):
+            boxes = [Box(box.label, tuple(np.clip(np.add(box.xyxy, moved_px), 0, DIMENSIONS.image_px))) for box in own]
+            image = np.asarray(draw(boxes=boxes).image)
+            told = replace(golden, boxes=np.array([box.xyxy for box in boxes]), image=image)
+            told = replace(told, labels=tuple(box.label for box in own))
+            played = play_request(pipeline, told)
+            assert (played.redrawn, played.psnr_db == float("inf")) == (redrawn, redrawn)
+            assert played.box_error_px == moved_px
 
 
 @pytest.mark.parametrize("name", ["golden/unet.npz", "golden/request.json"])

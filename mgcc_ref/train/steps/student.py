@@ -22,7 +22,8 @@ from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.scene import Scene, random_scene
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.painter import ScenePainter
-from mgcc_ref.train.steps.unet import BACKGROUND_ONLY_CAPTIONS, BOX_WEIGHT
+from mgcc_ref.train.steps.denoising import weighted_error
+from mgcc_ref.train.steps.unet import BACKGROUND_ONLY_CAPTIONS
 from mgcc_ref.train.steps.vae import psnr_db, scene_pixels, to_image_range
 from mgcc_ref.unet import GroundedUNet
 from mgcc_ref.weights import load_module, save_module
@@ -73,9 +74,8 @@ class StudentObjective(nn.Module):
         here, there = batch["here"], batch["there"]
         target = (there - keep.view(-1, 1, 1, 1) * here) / move.view(-1, 1, 1, 1)
         conditions = (batch["conditioning"], batch["boxes"], batch["box_mask"], batch["phrases"])
-        error = (self.unet.denoise(here, t, *conditions) - target).square().mean(dim=1)
-        loss = (error * (1 + BOX_WEIGHT * batch["inside"])).mean()
-        return loss, {"v_mse": error.mean().detach()}
+        loss, v_mse = weighted_error(self.unet.denoise(here, t, *conditions), target, batch["inside"])
+        return loss, {"v_mse": v_mse}
 
 
 class StudentStep:

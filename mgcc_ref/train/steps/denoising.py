@@ -1,0 +1,94 @@
+"""What the steps that train a UNet on cached latents share: noise levels, loss, scenes, latents, and the picture."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mgcc_ref.config import Profile
+from mgcc_ref.schedule import build_scheduler
+from mgcc_ref.story.captions import canonical_caption
+from mgcc_ref.story.scene import Scene, random_scene
+from mgcc_ref.train.loop import Batch
+from mgcc_ref.train.painter import ScenePainter
+from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
+
+log = logging.getLogger("mgcc.train")
+
+BOX_WEIGHT = 2.0  # extra loss weight inside the boxes: objects are small, and they are the point
+SCENE_SEED = 3_100_003
+HELD_BACK_SEED = 4_000_003
+
+
+class NoiseLevels(nn.Module):
+    """The training schedule of a profile, for the v-prediction at uniform t."""
+
+    signal: Tensor  # square roots of the schedule's cumulative alphas, (1000,)
+    sigma: Tensor
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__()
+        alphas_cumprod = build_scheduler(profile.sampler, profile.unet.prediction).alphas_cumprod
+        self.register_buffer("signal", alphas_cumprod.sqrt(), persistent=False)
+        self.register_buffer("sigma", (1 - alphas_cumprod).sqrt(), persistent=False)
+
+    def noised(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The batch's `latents` with `noise` at `t`, and the v to be predicted of them: (B, C, h, w) each."""
+        t, noise, x0 = batch["t"], batch["noise"], batch["latents"]
+        signal, sigma = self.signal[t].view(-1, 1, 1, 1), self.sigma[t].view(-1, 1, 1, 1)
+        return signal * x0 + sigma * noise, signal * noise - sigma * x0
+
+
+def weighted_error(prediction: Tensor, target: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error that counts more in the cells `inside` boxes (B, h, w), and the plain one."""
+    error = (prediction - target).square().mean(dim=1)
+    return (error * (1 + BOX_WEIGHT * inside)).mean(), error.mean().detach()
+
+
+class SceneLatents:
+    """Training scenes by number with their latents, encoded once a run, and 64 scenes that are held back."""
+
+    def __init__(self, painter: ScenePainter, count: int, path: Path) -> None:
+        self.painter, self.count = painter, count
+        self.held_back = [random_scene(np.random.default_rng([HELD_BACK_SEED, i])) for i in range(64)]
+        self.held_back_latents = painter.encode(self.held_back)
+        self._latents = self._cached(path)
+
+    def scene(self, index: int) -> Scene:
+        return random_scene(np.random.default_rng([SCENE_SEED, index]))
+
+    def of(self, indices: np.ndarray) -> Tensor:
+        """Latents of these scenes: (B, C, h, w)."""
+        return torch.from_numpy(self._latents[indices]).float()
+
+    def _cached(self, path: Path) -> np.ndarray:
+        """Latents of all training scenes, float16: (count, C, h, w)."""
+        if not path.exists():
+            log.info("encoding %d scenes", self.count)
+            chunks = [
+                self.painter.encode([self.scene(i) for i in range(start, start + 100)]).half().numpy()
+                for start in range(0, self.count, 100)
+            ]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path.with_suffix(".tmp.npy"), np.concatenate(chunks))
+            path.with_suffix(".tmp.npy").replace(path)
+        return np.load(path)
+
+
+def draw_noise(rng: np.random.Generator, latents: Tensor) -> dict[str, Tensor]:
+    """Noise for the latents, and timesteps."""
+    noise = rng.standard_normal(tuple(latents.shape), dtype=np.float32)
+    return {"noise": torch.from_numpy(noise), "t": torch.from_numpy(rng.integers(1000, size=len(latents)))}
+
+
+def save_drawn(painter: ScenePainter, scenes: list[Scene], path: Path) -> None:
+    """A row of true pictures above what the painter's UNet draws from their captions (and boxes, if it reads them)."""
+    drawn = painter.draw(scenes, [canonical_caption(s) for s in scenes], steps=20, guidance=2.0, seed=0)
+    true = to_image_range(scene_pixels(scenes, painter.profile.image_px))
+    rows = [np.concatenate(list(images), axis=1) for images in (true, drawn)]
+    Image.fromarray(np.concatenate(rows, axis=0)).save(path)
