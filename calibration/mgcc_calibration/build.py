@@ -13,7 +13,7 @@ from mgcc_calibration.candidates import make_candidates
 from mgcc_calibration.choose import Budget, Choice, choose, measure, stage_bytes
 from mgcc_calibration.data import CalibrationData, Feeds
 from mgcc_calibration.errors import DataError, MethodError
-from mgcc_calibration.forms import Candidate, CandidateOptions, StagePrecision
+from mgcc_calibration.forms import Candidate, CandidateOptions, Engines, StagePrecision
 from mgcc_calibration.graph import graph_digests
 from mgcc_calibration.image_judge import ImageJudge, judged_requests
 from mgcc_calibration.llm_candidates import decoding, reading
@@ -110,7 +110,7 @@ def build_low(
         bundle=str(out),
         source=str(bundle.root),
         profile=bundle.manifest.profile,
-        asked=options.asked,
+        asked=_asked(options),
         data=_data_summary(data),
         machine=describe_machine(),
         built_with={n: version for n in _BUILT_WITH if (version := installed_version(n))},
@@ -124,6 +124,12 @@ def build_low(
     write_report(report.to_json(), out)
     progress("report", str(report_paths(out)[1]))
     return report
+
+
+def _asked(options: BuildOptions) -> str:
+    """For the report's reader."""
+    engines = options.candidates.engines
+    return options.asked if engines is Engines.ALL else f"{options.asked}, in {engines} alone"
 
 
 def _judge(bundle: Bundle, options: BuildOptions, progress: Progress) -> ImageJudge | None:

@@ -67,7 +67,7 @@ def make_candidates(
     maker = _Maker(spec, source, samples, folder, options)
     found = []
     for engine, precision in FORMS:
-        if precision not in precisions:
+        if precision not in precisions or not options.engines.has(engine):
             continue
         progress(f"{engine} {precision}")
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mgcc_calibration.build import LEVELS, BuildOptions
 from mgcc_calibration.choose import Budget
-from mgcc_calibration.forms import CandidateOptions
+from mgcc_calibration.forms import CandidateOptions, Engines
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.plan import PlanOptions, Smoothing
 from mgcc_calibration.ranges import Method
@@ -99,6 +99,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
     parser.add_argument("--precision", choices=list(LEVELS), default="auto", help="auto: what is fastest here")
     parser.add_argument("--stages", default="", metavar="A,B", help="only these, the others as they are; empty: all")
+    parser.add_argument("--engines", type=Engines, choices=list(Engines), default=Engines.ALL,
+                        help="what the device will have: onnxruntime leaves OpenVINO out")  # fmt: skip
     parser.add_argument("--correction", type=Correction, choices=list(Correction), default=Correction.GPTQ,
                         help="of rounded weights")  # fmt: skip
     parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
@@ -162,7 +164,7 @@ def _build(options: argparse.Namespace) -> int:
     settings = BuildOptions(
         asked=options.precision,
         stages=_names(options.stages),
-        candidates=CandidateOptions(_plan_options(options), weights, _layers_db(options)),
+        candidates=CandidateOptions(_plan_options(options), weights, _layers_db(options), engines=options.engines),
         budget=Budget(options.least_db, options.least_same),
         rounds=options.rounds,
         threads=options.threads,

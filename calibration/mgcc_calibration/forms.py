@@ -50,6 +50,17 @@ class Candidate:
     form: GraphForm = GraphForm.EXPORTED
 
 
+class Engines(enum.StrEnum):
+    """What a device will have installed. OpenVINO's packages take as much room as all others together."""
+
+    ALL = "all"
+    ONNXRUNTIME = "onnxruntime"
+
+    def has(self, engine: Engine) -> bool:
+        """Whether stages may run in `engine`."""
+        return self is Engines.ALL or engine is Engine.ONNXRUNTIME
+
+
 @dataclass(frozen=True)
 class CandidateOptions:
     """How candidates are made. `least_db`: signal to noise below which W8A8 gives layers back to fp32."""
@@ -59,3 +70,4 @@ class CandidateOptions:
     least_db: float = 25.0
     compared: int = 6  # samples that errors are measured on
     context: int = 0  # the most positions of the language model, its cache's capacity; 0: its graph is not fused
+    engines: Engines = Engines.ALL

@@ -107,6 +107,17 @@ def test_an_asked_precision_is_taken_where_it_keeps_to_the_budget(bundle, data, 
     assert made.precision["unet"] == "fp32" and made.files["unet.onnx"] == bundle.manifest.files["unet.onnx"]
 
 
+def test_a_bundle_for_a_device_without_openvino_asks_for_onnxruntime_alone(bundle, data, tmp_path):
+    out = tmp_path / "low"
+    command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--engines", "onnxruntime"]
+    assert main([str(c) for c in [*command, "--stages", "unet,vae_decoder", "--least-db", "15", *QUICK]]) == EXIT_DONE
+    made = Bundle.open(out).manifest
+    assert {stage.engine for stage in made.stages.values()} == {"onnxruntime"}
+    assert "openvino" not in made.requires
+    text = report_paths(out)[1].read_text()
+    assert "onnxruntime alone" in text and "| openvino |" not in text
+
+
 def test_a_stage_stays_in_fp32_where_nothing_lower_keeps_to_the_budget(bundle, data, tmp_path):
     out = tmp_path / "low"
     command = ["build", "--bundle", bundle.root, "--data", data.root, "--out", out, "--precision", "int4-weights"]

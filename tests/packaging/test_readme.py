@@ -1,4 +1,4 @@
-"""The README is executed: every command in it runs here, or stands below with the reason why it does not."""
+"""The README and docs/ are executed: a command in them runs here, or stands below with the reason why it does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import pytest
 
 from .conftest import ROOT
 
-README = re.sub(r"<!--.*?-->", "", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+#: The README and the pages that it leads to.
+PAGES = {
+    page: re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 BUNDLE = "build/story-cpu-fp32"
 
 #: Commands that the test does not run as they stand.
@@ -31,6 +35,8 @@ NOT_RUN = {
     "python export/build_engines.py --profile story --target jetson --precision int8 --out build/story-jetson-int8": (
         "the same; tests/export/test_targets_build.py builds `tiny` for this target"
     ),
+    "python export/build_engines.py --profile story --target jetson --precision int8 --scan build/calibration "
+    "--out build/jetson-a8": "needs that data, too; tests/calibration/test_transfer.py lowers a stage with its own",
     f"python benchmarks/quality.py --bundle {BUNDLE}": "500 pictures; the next command runs, and draws a few",
     f"python -m mgcc_calibration build --bundle {BUNDLE} --data build/calibration --out build/story-cpu-auto": (
         "needs the data of the command before it; tests/calibration/test_build.py runs both on a smaller bundle"
@@ -43,12 +49,14 @@ NOT_RUN = {
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+    """Each command once, in the order of the pages."""
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
+    return list(dict.fromkeys(lines))
 
 
-def python_examples() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str) -> list[str]:
+    fenced = rf"^```{language}\n(.*?)^```"
+    return [block for text in PAGES.values() for block in re.findall(fenced, text, flags=re.DOTALL | re.MULTILINE)]
 
 
 @pytest.fixture
@@ -82,26 +90,30 @@ def test_command(command: str, workplace: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", python_examples())
+@pytest.mark.parametrize("code", blocks("python"))
 def test_python_example(code: str, workplace: Path):
     done = run_in(workplace, sys.executable, "-c", code)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (workplace / "turn.png").stat().st_size > 0
 
 
-def test_relative_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def links(page: Path) -> list[tuple[str, str]]:
+    """(file, anchor) of each link that is not to another site; one of both may be empty."""
+    return re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", PAGES[page])
 
 
-def test_anchors_are_headings():
-    headings = {
-        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in README.splitlines()
-        if line.startswith("#")
-    }
-    assert [anchor for anchor in re.findall(r"\]\(#([^)]+)\)", README) if anchor not in headings] == []
+def headings(page: Path) -> set[str]:
+    """The anchors that a page has."""
+    titles = [line.lstrip("# ").lower() for line in PAGES[page].splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for file, anchor in links(page):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in headings(target), f"{file}#{anchor}"
 
 
 def test_table_of_stages_is_up_to_date():
