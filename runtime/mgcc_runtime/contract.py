@@ -56,6 +56,7 @@ class StageSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     meaning: str
+    steady: tuple[str, ...] = ()  # inputs that are the same in all calls of a request
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ def _unet(d: Dimensions, *, grounded: bool) -> StageSpec:
         ]
     outputs = (_float("prediction", latents, "guided prediction (epsilon or v, as the schedule was compiled for)"),)
     name = "unet" if grounded else "unet_plain"
-    return StageSpec(name, tuple(inputs), outputs, "one denoising step" + ("" if grounded else ", gates off"))
+    steady = tuple(t.name for t in inputs[2:])
+    return StageSpec(name, tuple(inputs), outputs, "one denoising step" + ("" if grounded else ", gates off"), steady)
 
 
 def _vae_decoder(d: Dimensions) -> StageSpec:

@@ -13,6 +13,7 @@ import openvino as ov
 
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines.openvino_steady import SteadyHalf, split
 from mgcc_runtime.errors import ContractError
 
 
@@ -48,10 +49,14 @@ class HostTensor:
 
 
 class OpenVinoSession:
-    """One stage. A request object belongs to one call at a time, so calls from several threads queue."""
+    """One stage. A request object belongs to one call at a time, so calls from several threads queue.
 
-    def __init__(self, compiled: Any, spec: StageSpec) -> None:
+    `steady`: the half of the stage that is computed once a request; None where all of it is at each call.
+    """
+
+    def __init__(self, compiled: Any, spec: StageSpec, steady: SteadyHalf | None = None) -> None:
         self._request = compiled.create_infer_request()
+        self._steady = steady
         self._outputs = [t.name for t in spec.outputs]
         self._lock = Lock()
 
@@ -62,6 +67,8 @@ class OpenVinoSession:
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
         values = {name: _array(feed) for name, feed in feeds.items()}
         with self._lock:
+            if self._steady is not None:
+                values = self._steady.bind(self._request, values)
             self._request.infer(values, share_inputs=True)
             # the request's own buffers are written again by the next call
             found = {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
@@ -69,7 +76,7 @@ class OpenVinoSession:
         return Outputs({name: array for name, array in found.items() if name not in kept}, kept)
 
     def close(self) -> None:
-        del self._request
+        del self._request, self._steady
 
 
 def _array(feed: Feed) -> Array:
@@ -95,4 +102,10 @@ def open_session(
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic.value}
     if options.threads:
         settings["INFERENCE_NUM_THREADS"] = options.threads
-    return OpenVinoSession(core.compile_model(model, "CPU", settings), spec)
+
+    def compiled(graph: Any) -> Any:
+        return core.compile_model(graph, "CPU", settings)
+
+    if (halves := split(model, spec.steady)) is None:
+        return OpenVinoSession(compiled(model), spec)
+    return OpenVinoSession(compiled(halves.each), spec, SteadyHalf(compiled(halves.ahead), halves))
