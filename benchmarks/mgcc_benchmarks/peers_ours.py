@@ -50,8 +50,15 @@ class OurTurn(_Pipelined):
         return self.pipeline.generate(self.parts, seed=seed, words=words)
 
     def outputs(self) -> Outputs:
+        """The request's words and layout, and a picture with boxes that both sides are given: see `check_parity`."""
         result = self._draw()
-        return {"image": np.asarray(result.image), "tokens": np.array(result.text_tokens, np.int64)}
+        given = self.pipeline.generate(self.parts, seed=int(self.options["seed"]), boxes=self.options["boxes"])
+        return {
+            "image": np.asarray(given.image),
+            "tokens": np.array(result.text_tokens, np.int64),
+            "labels": np.array([box.label for box in result.boxes], np.str_),
+            "boxes": np.array([box.xyxy for box in result.boxes], np.float64).reshape(-1, 4),
+        }
 
     def run_ms(self) -> float:
         start_s = time.perf_counter()

@@ -13,6 +13,7 @@ from mgcc_benchmarks.peers_plan import Comparison, Ours, Peer, Work
 from mgcc_benchmarks.peers_worker import Outputs
 from mgcc_runtime.bundle import Manifest, Tolerance
 from mgcc_runtime.closeness import common_prefix, cosine, psnr_db, relative_l2
+from mgcc_runtime.golden_play import TURNED_BOX_PX
 
 #: A bundle whose stage is not in fp32 promises a tolerance: what it reached on its golden inputs, with slack. The UNet
 #: is compared on those; the language model's are 6 positions, and on a request of 100 its rounding may cost so many
@@ -40,6 +41,7 @@ class Limits:
     same_choices: float
     psnr_db: float | None
     token_match: float
+    edge_px: float | None  # None: the bundle promises no boxes
 
 
 def limits_of(comparison: Comparison, manifest: Manifest) -> Limits:
@@ -54,7 +56,9 @@ def limits_of(comparison: Comparison, manifest: Manifest) -> Limits:
     if (theirs := ROUNDING.get(comparison.theirs)) is not None:
         stage, lowered = _added(stage, theirs) if lowered else theirs, True
     psnr_db = None if comparison.ours is Ours.FEW_STEPS else manifest.request_tolerance.psnr_db
-    return Limits(stage, LEAST_SAME_CHOICES if lowered else 1.0, psnr_db, manifest.request_tolerance.token_match)
+    edge_px = TURNED_BOX_PX if manifest.request_tolerance.boxes_equal else None
+    choices = LEAST_SAME_CHOICES if lowered else 1.0
+    return Limits(stage, choices, psnr_db, manifest.request_tolerance.token_match, edge_px)
 
 
 def _looser(a: Tolerance, b: Tolerance) -> Tolerance:
@@ -67,7 +71,11 @@ def _added(a: Tolerance, b: Tolerance) -> Tolerance:
 
 
 def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits: Limits) -> dict[str, float]:
-    """What was found, by name; PeerError if it is too much."""
+    """What was found, by name; PeerError if it is too much.
+
+    Pictures of a turn are drawn with boxes that both sides are given. Where boxes stand on whole pixels, a tenth of a
+    pixel turns an edge, and a thing is drawn beside itself: layouts are held against each other by themselves.
+    """
     found = _measure(comparison.work, ours, theirs)
     wanted: dict[str, tuple[float, float | None]] = {  # least, most
         "cosine": (limits.stage.cosine, None),
@@ -75,6 +83,7 @@ def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits:
         "same_choices": (limits.same_choices, None),
         "psnr_db": (-np.inf if limits.psnr_db is None else limits.psnr_db, None),
         "token_match": (limits.token_match, None),
+        "edge_px": (-np.inf, limits.edge_px),
         "tokens_more": (-MOST_MORE_TOKENS, MOST_MORE_TOKENS),
     }
     for name, value in found.items():
@@ -91,7 +100,11 @@ def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits:
 def _measure(work: Work, ours: Outputs, theirs: Outputs) -> dict[str, float]:
     if work is Work.TURN:
         texts = [tuple(side["tokens"].tolist()) for side in (ours, theirs)]
+        edges_px = float(len(ours["image"]))  # of layouts with other objects
+        if np.array_equal(ours["labels"], theirs["labels"]):
+            edges_px = float(np.abs(ours["boxes"] - theirs["boxes"]).max(initial=0))
         return {
+            "edge_px": edges_px,
             "psnr_db": min(psnr_db(ours["image"], theirs["image"]), 999.0),
             "token_match": common_prefix(*texts),
             "tokens_more": (len(texts[0]) - len(texts[1])) / max(1, *map(len, texts)),

@@ -16,7 +16,7 @@ from torch import Tensor
 from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 from mgcc_ref.model import MgccModel, load_model
-from mgcc_ref.pipeline import ReferencePipeline, ReferenceResult
+from mgcc_ref.pipeline import GroundedObject, ReferencePipeline, ReferenceResult
 from mgcc_ref.prompting import Part
 from mgcc_runtime.contract import stage
 from mgcc_runtime.story import read_story
@@ -45,8 +45,18 @@ class ReferenceTurn:
         return self.pipeline.generate(self.parts, seed=int(self.options["seed"]), words=int(self.options["words"]))
 
     def outputs(self) -> Outputs:
-        result = self._draw()
-        return {"image": np.asarray(result.image), "tokens": np.array(result.text.token_ids, np.int64)}
+        result, side = self._draw(), self.pipeline.model.profile.image_px
+        boxes = [
+            GroundedObject(box["label"], tuple(np.divide(box["xyxy"], side).tolist()), 1.0)
+            for box in self.options["boxes"]
+        ]
+        given = self.pipeline.generate(self.parts, seed=int(self.options["seed"]), boxes=boxes)
+        return {
+            "image": np.asarray(given.image),
+            "tokens": np.array(result.text.token_ids, np.int64),
+            "labels": np.array([found.label for found in result.layout.objects], np.str_),
+            "boxes": np.array([found.box for found in result.layout.objects], np.float64).reshape(-1, 4) * side,
+        }
 
     def run_ms(self) -> float:
         start_s = time.perf_counter()

@@ -33,9 +33,12 @@ def write_work(folder: Path, bundle: Bundle, amounts: Amounts) -> dict[str, Any]
     """Write all inputs; returns their description for the report."""
     item = bench_item(Suite.STORIES, setting_of(Suite.STORIES, "5+4"), amounts.story)
     texts, images = _write_story(folder, item)
+    golden = request_golden(bundle)
     options = {
-        "seed": amounts.seed, "words": amounts.words, "dialogues": amounts.dialogues,
-        "dialogue_words": request_golden(bundle).words,
+        "seed": amounts.seed, "words": amounts.words, "dialogues": amounts.dialogues, "dialogue_words": golden.words,
+        "boxes": [
+            {"label": label, "xyxy": edges} for label, edges in zip(golden.labels, golden.boxes.tolist(), strict=True)
+        ],
     }  # fmt: skip
     (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
     count = amounts.prompt_tokens + amounts.next_tokens

@@ -1,10 +1,11 @@
-"""Reading JSON, writing files so that a reader never sees half of one, and putting files into other folders."""
+"""Reading JSON, writing files so that a reader never sees half of one, other folders, and the place for caches."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from mgcc_runtime.errors import InputError, OutputError
 
 WEIGHTS_SUFFIX = ".onnx.data"  # of the file that holds the weights of the graph beside it
 MAX_JSON_BYTES = 64 * 2**20  # far above any manifest or story; stops a wrong file from filling the memory
+
+
+def cache_folder() -> Path:
+    """Where caches of this program lie: $MGCC_CACHE, or the system's place for them."""
+    if own := os.environ.get("MGCC_CACHE"):
+        return Path(own)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mgcc" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mgcc"
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -14,7 +14,7 @@ from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.chat import Chat, Overflow
 from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
-from mgcc_runtime.engines import EngineOptions
+from mgcc_runtime.engines import Compiled, EngineOptions
 from mgcc_runtime.errors import ClosedError, OptionError
 from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
@@ -68,7 +68,7 @@ class Pipeline:
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 0, check: Check = Check.HASHES) -> Pipeline:
         """Open the bundle at `path`. `threads` of one stage, 0 for one each core. BundleError or EngineError."""
-        return cls(Bundle.open(path, check), EngineOptions(threads))
+        return cls(Bundle.open(path, check), EngineOptions(threads, Compiled.KEPT))
 
     def generate(
         self,

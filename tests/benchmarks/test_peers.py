@@ -172,10 +172,11 @@ def test_sides_that_differ_are_not_timed(tiny_bundle: Path) -> None:
     logits = rng.normal(size=(4, 50)).astype(np.float32)
     assert "cosine" in refused("llm_decode_vs_llamacpp", {"logits": logits}, {"logits": logits[::-1].copy()})
     image, tokens = np.zeros((8, 8, 3), np.uint8), np.arange(10)
-    other = {"image": image + np.uint8(30), "tokens": tokens}
-    assert "psnr_db" in refused("turn_vs_reference", {"image": image, "tokens": tokens}, other)
-    shorter = {"image": image, "tokens": tokens[:5]}
-    assert "token_match" in refused("turn_vs_reference", {"image": image, "tokens": tokens}, shorter)
+    turn = {"image": image, "tokens": tokens, "labels": np.array(["fox"]), "boxes": np.array([[1.0, 2.0, 5.0, 6.0]])}
+    assert "psnr_db" in refused("turn_vs_reference", turn, turn | {"image": image + np.uint8(30)})
+    assert "token_match" in refused("turn_vs_reference", turn, turn | {"tokens": tokens[:5]})
+    assert "edge_px" in refused("turn_vs_reference", turn, turn | {"boxes": turn["boxes"] + 3})
+    assert "edge_px" in refused("turn_vs_reference", turn, turn | {"labels": np.array(["cat"])})
 
 
 def test_llama_without_our_tokens_and_with_rounding_is_accepted(tiny_bundle: Path) -> None:

@@ -6,6 +6,7 @@ what it returns, so that checks of shapes, types and values are the same for eve
 
 from __future__ import annotations
 
+import enum
 import importlib
 import re
 from collections.abc import Collection, Mapping
@@ -92,11 +93,19 @@ class Outputs:
         return self.arrays[name]
 
 
+class Compiled(enum.Enum):
+    """What becomes of graphs that an engine compiles for this machine. Those of a GPU are always kept."""
+
+    FORGOTTEN = "forgotten"  # for what is opened once, to be measured or compared
+    KEPT = "kept"  # in the folder for caches, so that the next start reads them
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """Options that every engine understands."""
 
     threads: int = 0  # of one stage; 0: one for each core
+    compiled: Compiled = Compiled.FORGOTTEN
 
 
 class EngineSession(Protocol):

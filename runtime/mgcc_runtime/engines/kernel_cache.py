@@ -7,28 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from mgcc_runtime.engines.cuda import Device
 from mgcc_runtime.engines.engine_record import EngineRecord
 from mgcc_runtime.errors import OutputError
-from mgcc_runtime.files import write_atomically
+from mgcc_runtime.files import cache_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 #: Above this, reading the cache may cost more than it saves (TensorRT-RTX 1.0's release notes).
 _MOST_BYTES = 100 * 2**20
-
-
-def cache_folder() -> Path:
-    """Where caches of this program lie: $MGCC_CACHE, or the system's place for them."""
-    if own := os.environ.get("MGCC_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mgcc" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mgcc"
 
 
 class KernelCache:

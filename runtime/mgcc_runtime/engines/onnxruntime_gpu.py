@@ -21,9 +21,9 @@ from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.engines import onnxruntime as cpu
-from mgcc_runtime.engines.kernel_cache import cache_folder
 from mgcc_runtime.engines.onnxruntime import CPU
 from mgcc_runtime.errors import MgccError
+from mgcc_runtime.files import cache_folder
 
 _LOG = logging.getLogger(__name__)
 TENSORRT, TENSORRT_RTX = "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"
