@@ -14,7 +14,7 @@ from mgcc_runtime.bench_parts import Say, Summary, Workload, draw, measure_dialo
 from mgcc_runtime.bench_table import loads_of
 from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
 from mgcc_runtime.cold_start import PHASES, start_cold
-from mgcc_runtime.engines import EngineOptions
+from mgcc_runtime.engines import Compiled, EngineOptions
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden
 from mgcc_runtime.load import LoadMeter, busy_sentence
@@ -114,7 +114,7 @@ def bench(
         starts = min(runs, MOST_COLD_STARTS)
         timings["cold_start"] = _metered(lambda: _measure_cold(bundle, workload, threads, starts, progress))
     start_s = time.perf_counter()
-    with Pipeline(bundle, EngineOptions(threads)) as pipeline:
+    with Pipeline(bundle, EngineOptions(threads, Compiled.KEPT)) as pipeline:
         load_ms = (spent_s + time.perf_counter() - start_s) * 1e3
         found["request"] = _describe_request(pipeline, workload)
         if Measure.LATENCY in plan.measures:
