@@ -196,8 +196,8 @@ def _choose_stage(
         # words are no picture, so what decodes them is not judged
         judged = None if judge is None or name == DECODE else lambda i: judge.share(spec, candidates[i])
         measured = measure(
-            spec, candidates, some, least_db=options.budget.floor_db(judged=judged is not None), rounds=options.rounds,
-            threads=options.threads,
+            spec, candidates, some, least_db=options.budget.floor_db(name, judged=judged is not None),
+            rounds=options.rounds, threads=options.threads,
         )  # fmt: skip
         choice = choose(name, measured, options.budget, judged, lower=options.asked != "auto")
         place = next(i for i, m in enumerate(choice.measurements) if m is choice.chosen)

@@ -92,6 +92,13 @@ def test_the_budget_refuses_with_the_reason(candidates):
     assert "at least 70 is asked for" in refused[Engine.OPENVINO, StagePrecision.INT8]
 
 
+def test_what_boxes_are_read_from_is_held_to_more():
+    budget = Budget()
+    assert budget.floor_db("vision_encoder", judged=True) == budget.floor_db("vision_encoder", judged=False) == 38
+    assert (budget.floor_db("unet", judged=True), budget.floor_db("unet", judged=False)) == (20, 25)
+    assert Budget(least_db=15).floor_db("vision_encoder", judged=True) == 15
+
+
 def test_what_changes_the_pictures_is_refused_and_the_next_is_judged(measurements):
     def entry(i: int, precision: StagePrecision, total_ms: float) -> Measurement:
         return replace(measurements[i], precision=precision, total_ms=total_ms, signal_to_noise_db=40.0, refused="")
