@@ -93,7 +93,9 @@ class BoxHead(nn.Module):
         centres = (torch.arange(CENTRE_BINS) + 0.5) / CENTRE_BINS
         self.register_buffer("bin_centres", centres, persistent=False)
         apart = CENTRE_BINS * (centres.unsqueeze(1) - centres)
-        self.register_buffer("smoothing", (-0.5 * (apart / _SMOOTH_BINS).square()).softmax(dim=0), persistent=False)
+        # in float64: in float32 the last bit was another by the number of threads, and so was the exported graph
+        weights = (-0.5 * (apart.double() / _SMOOTH_BINS).square()).softmax(dim=0)
+        self.register_buffer("smoothing", weights.float(), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., width) -> boxes cxcywh (..., 4) in [0, 1] and bin logits (..., 2, CENTRE_BINS)."""
