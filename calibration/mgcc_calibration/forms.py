@@ -51,7 +51,7 @@ class Candidate:
 
 
 class Engines(enum.StrEnum):
-    """What a device will have installed. OpenVINO's packages take as much room as all others together."""
+    """What a device will have installed. OpenVINO's packages take nearly as much room as all others together."""
 
     ALL = "all"
     ONNXRUNTIME = "onnxruntime"

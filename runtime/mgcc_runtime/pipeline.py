@@ -67,7 +67,10 @@ class Pipeline:
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 0, check: Check = Check.HASHES) -> Pipeline:
-        """Open the bundle at `path`. `threads` of one stage, 0 for one each core. BundleError or EngineError."""
+        """Open the bundle at `path`. `threads` of one stage, 0 for one each core. BundleError or EngineError.
+
+        What an engine compiles for this machine is kept in $MGCC_CACHE, or the system's folder for caches.
+        """
         return cls(Bundle.open(path, check), EngineOptions(threads, Compiled.KEPT))
 
     def generate(

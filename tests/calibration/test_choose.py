@@ -15,7 +15,7 @@ from mgcc_calibration.candidates import (
     make_candidates,
     write_dynamic,
 )
-from mgcc_calibration.choose import Budget, Measurement, choose, measure, workload
+from mgcc_calibration.choose import Budget, Measurement, _times, choose, measure, workload
 from mgcc_calibration.errors import BudgetError
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.llm_candidates import decoding, reading
@@ -201,3 +201,21 @@ def test_the_language_model_is_timed_as_a_turn_uses_it(bundle, data):
     assert set(cases) == {"prefill", "image_tokens", "decode"}
     assert cases["decode"].calls > cases["prefill"].calls == 1
     assert cases["decode"].feeds["inputs_embeds"].shape[1] == 1
+
+
+def test_what_a_turn_calls_often_is_timed_in_a_row(bundle, data):
+    """Called once a round, weights would be found put out of the processor's cache by the other candidates'."""
+    cases = workload(stage(bundle.manifest.dimensions, "llm"), lambda: data.samples("llm"))
+    called = []
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self, feeds):
+            called.append((self.name, next(case.name for case in cases if case.feeds is feeds)))
+
+    found = _times([Named("a"), Named("b")], cases, rounds=2)
+    once = [case.name for case in cases for _ in range(4 if case.name == "decode" else 1)]
+    assert called == [(name, case) for _ in range(3) for name in "ab" for case in once]
+    assert {case: len(times) for case, times in found[0].items()} == {"prefill": 2, "image_tokens": 2, "decode": 8}
