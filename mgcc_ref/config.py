@@ -164,6 +164,15 @@ class SamplerConfig:
     def distilled(self) -> bool:
         return self.default_guidance is None
 
+    @property
+    def order(self) -> int:
+        """How many predictions of the network a step of the scheduler looks at, its own included."""
+        return _SOLVER_ORDERS[self.scheduler]
+
+
+#: First order; DPM-Solver++(2M); PLMS.
+_SOLVER_ORDERS = {"DDIMScheduler": 1, "DPMSolverMultistepScheduler": 2, "PNDMScheduler": 4}
+
 
 def student_sampler(teacher: SamplerConfig) -> SamplerConfig:
     """Four of the teacher's noise levels, by DDIM (each step depends on the one before alone), guidance folded in."""

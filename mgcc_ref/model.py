@@ -15,6 +15,7 @@ from mgcc_ref.config import Grounding, Profile, get_profile
 from mgcc_ref.grounder import LayoutHead
 from mgcc_ref.llm import CausalLm, ImageTokens
 from mgcc_ref.refiner import Refiner
+from mgcc_ref.solver import Solver
 from mgcc_ref.tokens import caption_tokenizer, encode_captions, word_tokenizer
 from mgcc_ref.unet import GroundedUNet, PlainUNet, StudentUNet
 from mgcc_ref.vae import VaeDecoder, build_autoencoder
@@ -52,6 +53,7 @@ class MgccModel(nn.Module):
         labels = torch.zeros(len(profile.labels), width)
         self.grounder = LayoutHead(profile.grounder, features, hidden, profile.max_objects, labels)
         self.unet = GroundedUNet(profile.unet, width, clip_config.text_positions, width)
+        self.solver = Solver()
         self.autoencoder = build_autoencoder(profile.vae, profile.unet.latent_channels)
         self.vae_decoder = VaeDecoder(self.autoencoder, profile.vae)
 
@@ -137,6 +139,7 @@ class MgccModel(nn.Module):
             gated=self.gated,
             phrase_encoder=not p.labels,
             distilled=p.sampler.distilled,
+            solver_order=p.sampler.order,
         )
 
     def settle(self) -> None:

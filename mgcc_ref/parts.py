@@ -41,6 +41,7 @@ STAGE_PARTS: dict[str, frozenset[str]] = {
     "grounder": frozenset({"grounder"}),
     "unet": frozenset({"clip", "unet"}),
     "unet_plain": frozenset({"clip", "unet"}),
+    "solver": frozenset(),  # no weights
     "vae_decoder": frozenset({"vae"}),
     "phrase_encoder": frozenset({"clip"}),
 }

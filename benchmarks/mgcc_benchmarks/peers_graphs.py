@@ -84,14 +84,17 @@ def write_gligen(folder: Path) -> None:
     unet, profile = model.profile.unet, model.profile
     schedule = compile_schedule(profile.sampler, unet.prediction, STEPS)
     told = {
-        "dimensions": asdict(model.dimensions), "schedule": schedule.to_json(), "guidance": GUIDANCE,
-        "gate_fraction": unet.gate_fraction,
+        "dimensions": asdict(model.dimensions), "schedule": schedule.to_json(profile.sampler.order),
+        "guidance": GUIDANCE, "gate_fraction": unet.gate_fraction,
     }  # fmt: skip
     named = {**inputs, "latents": inputs["noise"], "timestep": torch.tensor([417.0]), "guidance": torch.tensor([2.0])}
     with _replacing(folder) as new:
         for name in ("unet", "unet_plain"):
             spec = stage(model.dimensions, name)
             export_plain(model.stage(name), spec, [named[t.name] for t in spec.inputs], new / f"{name}.onnx")
+        spec = stage(model.dimensions, "solver")
+        example = [*(inputs["noise"] for _ in spec.inputs[:-1]), torch.ones(len(spec.inputs) - 1)]
+        export_plain(model.stage("solver"), spec, example, new / "solver.onnx")
         np.savez(new / "inputs.npz", allow_pickle=False, **{name: value.numpy() for name, value in inputs.items()})
         (new / "gligen.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 

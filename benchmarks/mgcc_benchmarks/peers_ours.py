@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from mgcc_benchmarks.peers_llm import CachedLlm, DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 from mgcc_runtime.bench_parts import turn_texts
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import DECODE, Dimensions, present_names, stage
-from mgcc_runtime.denoise import Latents, Schedule, ScheduleTable, denoise
-from mgcc_runtime.engines import EngineOptions, Session, open_session
+from mgcc_runtime.contract import DECODE, Dimensions, present_names, solver_terms, stage
+from mgcc_runtime.denoise import Schedule, ScheduleTable, denoise
+from mgcc_runtime.engines import EngineOptions, Feed, Session, open_session
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.machine import installed_version
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.prompt import PromptBuilder
 from mgcc_runtime.results import Result
+from mgcc_runtime.stages import Floats
 from mgcc_runtime.story import read_story
 from mgcc_runtime.version import VERSION
 
@@ -160,31 +162,40 @@ class OurGligen:
         dimensions, options = Dimensions.from_json(told["dimensions"]), EngineOptions(spec.threads)
         self.sessions = {
             name: open_session("onnxruntime", folder / f"{name}.onnx", stage(dimensions, name), options)
-            for name in ("unet", "unet_plain")
+            for name in ("unet", "unet_plain", "solver")
         }
-        rows = tuple(np.array(row, np.float64) for row in told["schedule"]["matrix"])
-        self.table = ScheduleTable(tuple(told["schedule"]["timesteps"]), told["schedule"]["init_scale"], rows)
+        found = told["schedule"]
+        coefficients = np.array(found["coefficients"], np.float32)
+        self.table = ScheduleTable(tuple(found["timesteps"]), found["init_scale"], coefficients)
+        self.terms = [name for names in solver_terms(dimensions.solver_order) for name in names]
         self.gated = int(told["gate_fraction"] * self.table.evaluations)
         with np.load(folder / "inputs.npz", allow_pickle=False) as file:
             self.inputs = {key: file[key] for key in file.files}
         self.guidance = np.array([told["guidance"]], np.float32)
         self.versions = our_versions("onnxruntime")
 
-    def _predict(self, i: int, x: Latents, timestep: float) -> Latents:
-        feeds = {
+    def _predict(self, i: int, x: Feed, timestep: float) -> Feed:
+        feeds: dict[str, Feed] = {
             "latents": x, "timestep": np.array([timestep], np.float32), "guidance": self.guidance,
             "conditioning": self.inputs["conditioning"],
         }  # fmt: skip
         if i >= self.gated:
-            return self.sessions["unet_plain"].run(feeds)["prediction"]
+            return self.sessions["unet_plain"].run(feeds, keep=("prediction",)).kept["prediction"]
         where = {name: self.inputs[name] for name in ("boxes", "box_mask", "phrase_embeddings")}
-        return self.sessions["unet"].run({**feeds, **where})["prediction"]
+        return self.sessions["unet"].run({**feeds, **where}, keep=("prediction",)).kept["prediction"]
+
+    def _advance(self, coefficients: Floats, latents: Sequence[Feed], predictions: Sequence[Feed]) -> Feed:
+        feeds = dict(zip(self.terms, (*latents, *predictions), strict=True)) | {"coefficients": coefficients}
+        return self.sessions["solver"].run(feeds, keep=("next_latents",)).kept["next_latents"]
+
+    def _steps(self) -> Iterator[Feed]:
+        return denoise(self.table, self.inputs["noise"], self._predict, self._advance)
 
     def outputs(self) -> Outputs:
-        *_, last = denoise(self.table, self.inputs["noise"], self._predict)
-        return {"latents": last}
+        *_, last = self._steps()
+        return {"latents": last if isinstance(last, np.ndarray) else last.numpy()}
 
     def run_ms(self) -> float:
         """Milliseconds a step, from the end of the second to the end of the last: the other side tells no more."""
-        _, *ends_s = [time.perf_counter() for _ in denoise(self.table, self.inputs["noise"], self._predict)]
+        _, *ends_s = [time.perf_counter() for _ in self._steps()]
         return (ends_s[-1] - ends_s[0]) * 1e3 / (len(ends_s) - 1)

@@ -25,7 +25,7 @@ from mgcc_calibration.requests import storyworld_requests
 from mgcc_calibration.sensitivity import OTHER_STORIES, draw, mean_psnr_db
 from mgcc_calibration.stage_store import StageStore, stage_key
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import DECODE, StageSpec, stages
+from mgcc_runtime.contract import DECODE, WITHOUT_WEIGHTS, StageSpec, stages
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.machine import describe_machine, installed_version
 from mgcc_runtime.manifest import decoding_graph
@@ -144,7 +144,9 @@ def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> lis
     every = {spec.name: spec for spec in stages(bundle.manifest.dimensions)}
     if unknown := [name for name in options.stages if name not in every]:
         raise MethodError(f"the bundle has no stage {', '.join(unknown)}; choose from {', '.join(every)}")
-    chosen = [spec for name, spec in every.items() if not options.stages or name in options.stages]
+    if nothing := [name for name in options.stages if name in WITHOUT_WEIGHTS]:
+        raise MethodError(f"stage {', '.join(nothing)} has no weights to lower and stays in fp32; leave it out")
+    chosen = [every[name] for name in every if name in (options.stages or {*every} - WITHOUT_WEIGHTS)]
     digests = graph_digests(bundle)
     for spec in chosen:
         precision = bundle.manifest.precision.get(spec.name)

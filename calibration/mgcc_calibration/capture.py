@@ -23,7 +23,7 @@ from mgcc_calibration.errors import DataError
 from mgcc_calibration.graph import graph_digests
 from mgcc_calibration.requests import RequestSource, fitting_parts
 from mgcc_runtime.bundle import Bundle, sha256_of
-from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.contract import WITHOUT_WEIGHTS, StageSpec
 from mgcc_runtime.engines import EngineOptions, Feed, Outputs, Session
 from mgcc_runtime.files import write_atomically
 from mgcc_runtime.pipeline import Pipeline
@@ -77,7 +77,7 @@ class _Recorder:
         self.entries.setdefault(spec.name, []).append(SampleEntry(name, size, digest, self.request, call))
 
     def _wanted(self, stage: str, feeds: Mapping[str, Feed]) -> bool:
-        if self.options.stages and stage not in self.options.stages:
+        if stage in WITHOUT_WEIGHTS or (self.options.stages and stage not in self.options.stages):
             return False
         if stage != "llm" or feeds["inputs_embeds"].shape[1] > 1:
             return True

@@ -150,9 +150,9 @@ def schedule_json(profile: Profile) -> dict[str, object]:
     """schedule.json: the solver's coefficients for every number of steps that the UNet was trained for."""
     sampler, prediction = profile.sampler, profile.unet.prediction
     steps = (sampler.default_steps,) if sampler.distilled else range(1, MAX_STEPS + 1)
-    tables = {str(n): compile_schedule(sampler, prediction, n).to_json() for n in steps}
+    tables = {str(n): compile_schedule(sampler, prediction, n).to_json(sampler.order) for n in steps}
     return {
-        "schema": 1,
+        "schema": 2,
         "prediction": prediction,
         "scheduler": sampler.scheduler,
         "default_steps": sampler.default_steps,

@@ -42,6 +42,7 @@ _STREAMED_ENGINE_SECONDS_PER_MILLION = 0.02
 #: Measured on two cores: what a stage costs whatever its size, and what tracing, checking and comparing its
 #: parameters cost on top.
 _SECONDS_PER_STAGE = 7.0
+_WITHOUT_WEIGHTS_SECONDS = 1.5  # export, comparison, engine
 _SECONDS_PER_MILLION_PARAMETERS = 0.6
 _START_SECONDS = 15.0
 #: The story's stages have up to 135 M parameters. Those beyond so many cost less, to export and to lower. Measured: the
@@ -177,6 +178,8 @@ def _engine_seconds(millions: float, *, streamed: bool) -> float:
 
 def _stage_seconds(millions: float, recipe: Recipe, parts: int) -> float:
     """Seconds for one stage. `parts`: of a streamed language model, 0 for any other stage."""
+    if not millions:
+        return _WITHOUT_WEIGHTS_SECONDS
     lowered = recipe.precision is not Precision.FP32 or recipe.form is Form.ENGINE
     if parts:
         seconds = parts * _PART_SECONDS + millions * _STREAMED_SECONDS_PER_MILLION

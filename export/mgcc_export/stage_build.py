@@ -43,6 +43,7 @@ from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_export.to_onnx import export_stage
 from mgcc_export.validate import run_reference, validate_stage
 from mgcc_ref.config import Profile
+from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.engines import engine_record
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.files import link_or_copy
@@ -141,7 +142,10 @@ class StageBuilder:
         )
 
     def _lower(self, stage: Stage, base: BuiltStage, folder: Path, name: str) -> BuiltStage:
-        doing = f"lowering to {self.recipe.precision} and comparing with PyTorch"
+        wanted = self._wanted(stage)
+        doing = (
+            "comparing with PyTorch" if wanted is Precision.FP32 else f"lowering to {wanted} and comparing with PyTorch"
+        )
         started = self._started(stage, doing, name, "validate_s")
         graph = folder / f"{stage.name}.onnx"
         lowered, report, weights, checked = self._lowest_that_builds(stage, base.folder / graph.name, graph, name)
@@ -163,6 +167,9 @@ class StageBuilder:
             lowered=report,
         )
 
+    def _wanted(self, stage: Stage) -> Precision:
+        return Precision.FP32 if stage.name in WITHOUT_WEIGHTS else self.recipe.precision
+
     def _lowest_that_builds(
         self, stage: Stage, source: Path, graph: Path, name: str
     ) -> tuple[Lowered, LowReport, int, float]:
@@ -171,7 +178,8 @@ class StageBuilder:
         With its report, the bytes of its weights and when its values were found right. TensorRT-RTX 1.7 fails inside of
         its compiler on the tiny profile's grounder with 8-bit weights, and takes it in fp16.
         """
-        cases, wanted, refused = self._reference(stage), self.recipe.precision, list[str]()
+        cases, refused = self._reference(stage), list[str]()
+        wanted = self._wanted(stage)
         while True:
             lowered = self._lowered(stage, source, graph, cases, wanted)
             report, checked = _report(lowered), time.monotonic()

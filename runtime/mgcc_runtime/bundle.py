@@ -123,8 +123,10 @@ def read_manifest(root: Path) -> Manifest:
         raise BundleError(f"manifest {path} has schema {schema!r}, expected {SCHEMA}; {REBUILD}")
     if schema > SCHEMA:
         raise BundleError(
-            f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads up to {SCHEMA}; upgrade mgcc-edge"
+            f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads {SCHEMA}; upgrade mgcc-edge"
         )
+    if schema < SCHEMA:
+        raise BundleError(f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads {SCHEMA}; {REBUILD}")
     try:
         return Manifest.from_json(values)
     except KeyError as error:

@@ -19,6 +19,12 @@ PAST_LENGTH = "past_length"
 #: The language model's second graph, of the same tensors, for calls with one new position; a bundle may have one.
 DECODE = "llm_decode"
 
+#: Stages without weights, which nothing would be saved of: in fp32 at every precision.
+WITHOUT_WEIGHTS = frozenset({"solver"})
+
+#: How many iterates a step of the solver looks at: the latents, and those before.
+SOLVER_LATENTS = 2
+
 
 class DType(str, enum.Enum):
     """Element type of a tensor at a stage's boundary."""
@@ -84,6 +90,7 @@ class Dimensions:
     gated: bool  # GLIGEN gates: adds unet_plain
     phrase_encoder: bool
     distilled: bool  # a few-step UNet with guidance in its weights: no guidance input, one branch
+    solver_order: int  # how many predictions a step of the solver looks at
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -124,7 +131,7 @@ def stages(d: Dimensions) -> tuple[StageSpec, ...]:
     found = [_vision_encoder(d), _llm(d), _refiner(d), _grounder(d), _unet(d, grounded=True)]
     if d.gated:
         found.append(_unet(d, grounded=False))
-    found.append(_vae_decoder(d))
+    found += [_solver(d), _vae_decoder(d)]
     if d.phrase_encoder:
         found.append(_phrase_encoder(d))
     return tuple(found)
@@ -208,6 +215,29 @@ def _unet(d: Dimensions, *, grounded: bool) -> StageSpec:
     name = "unet" if grounded else "unet_plain"
     steady = tuple(t.name for t in inputs[2:])
     return StageSpec(name, tuple(inputs), outputs, "one denoising step" + ("" if grounded else ", gates off"), steady)
+
+
+def solver_terms(order: int) -> tuple[list[str], list[str]]:
+    """Names of the solver's inputs that are latents, and of those that are predictions, newest first."""
+    return [f"latents.{i}" for i in range(SOLVER_LATENTS)], [f"prediction.{i}" for i in range(order)]
+
+
+def _solver(d: Dimensions) -> StageSpec:
+    latents = (1, d.latent_channels, d.latent_px, d.latent_px)
+    iterates, predictions = solver_terms(d.solver_order)
+    return StageSpec(
+        "solver",
+        (
+            *(_float(n, latents, "x_t, newest first") for n in iterates),
+            *(_float(n, latents, "the UNet's, newest first") for n in predictions),
+            _float("coefficients", (SOLVER_LATENTS + d.solver_order,), "of these, from schedule.json"),
+        ),
+        (
+            _float("next_latents", latents, "x_t of the next step"),
+            TensorSpec("finite", DType.BOOL, (1,), "true if all of them are finite numbers"),
+        ),
+        "one step of a linear multistep method",
+    )
 
 
 def _vae_decoder(d: Dimensions) -> StageSpec:

@@ -1,36 +1,43 @@
 """Denoising by a compiled schedule: a table of coefficients stands for the whole scheduler.
 
-A linear multistep solver's i-th iterate is a fixed combination of the first noise and the predictions so far:
-x_{i+1} = M[i][0] * x_T + sum over j <= i of M[i][1 + j] * prediction_j
+A linear multistep solver's step is a fixed combination of the last few iterates and predictions, and a stage of its
+own: where the UNet runs on a GPU, latents stay there from the first step to the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mgcc_runtime.contract import SOLVER_LATENTS
+from mgcc_runtime.engines import Feed
 from mgcc_runtime.errors import BundleError, OptionError
 from mgcc_runtime.files import read_json
 
 Latents = NDArray[np.float32]
 
+#: Makes a step of the solver: its coefficients (n,), latents and predictions, newest first, to the next latents.
+Advance: TypeAlias = Callable[[NDArray[np.float32], Sequence[Feed], Sequence[Feed]], Feed]
+
 
 @dataclass(frozen=True)
 class ScheduleTable:
-    """One number of steps: E evaluations of the network; row i of `matrix` has i + 2 coefficients."""
+    """One number of steps: E evaluations of the network, and the solver's step after each."""
 
     timesteps: tuple[float, ...]
     init_scale: float
-    matrix: tuple[NDArray[np.float64], ...]
+    coefficients: NDArray[np.float32]  # (E, SOLVER_LATENTS + order): of latents, then of predictions, newest first
 
     def __post_init__(self) -> None:
-        if not self.timesteps or [len(row) for row in self.matrix] != [i + 2 for i in range(len(self.timesteps))]:
-            raise ValueError(f"{len(self.timesteps)} timesteps with rows of {[len(row) for row in self.matrix]} values")
+        shape = self.coefficients.shape
+        if not self.timesteps or len(shape) != 2 or shape[0] != len(self.timesteps) or shape[1] <= SOLVER_LATENTS:
+            raise ValueError(f"{len(self.timesteps)} timesteps with coefficients of shape {shape}")
 
     @property
     def evaluations(self) -> int:
@@ -78,8 +85,8 @@ class Schedule:
 
 
 def _table(values: dict[str, Any]) -> ScheduleTable:
-    rows = tuple(np.array(row, np.float64) for row in values["matrix"])
-    return ScheduleTable(tuple(map(float, values["timesteps"])), float(values["init_scale"]), rows)
+    coefficients = np.array(values["coefficients"], np.float32)
+    return ScheduleTable(tuple(map(float, values["timesteps"])), float(values["init_scale"]), coefficients)
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> Latents:
@@ -88,17 +95,20 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> Latents:
 
 
 def denoise(
-    table: ScheduleTable, noise: Latents, predict: Callable[[int, Latents, float], Latents]
-) -> Iterator[Latents]:
-    """Yield the latents after each evaluation; the last ones are x_0.
+    table: ScheduleTable, noise: Latents, predict: Callable[[int, Feed, float], Feed], advance: Advance
+) -> Iterator[Feed]:
+    """Yield the latents after each evaluation, wherever `advance` leaves them; the last ones are x_0.
 
     `noise` is unit noise; `predict(i, x, timestep)` is the network's prediction, of the shape of `noise`.
     """
-    x = np.float32(table.init_scale) * noise
-    history = np.empty((table.evaluations + 1, noise.size), np.float64)
-    history[0] = x.ravel()
-    for i, (timestep, row) in enumerate(zip(table.timesteps, table.matrix, strict=True)):
-        history[i + 1] = predict(i, x, timestep).ravel()
-        # float64, since the coefficients of late steps are large and of alternating signs
-        x = (row @ history[: i + 2]).astype(np.float32).reshape(noise.shape)
+    x: Feed = np.float32(table.init_scale) * noise
+    # what was before the first step counts nothing: its coefficients are zero, and any finite tensor stands for it
+    latents: deque[Feed] = deque([x] * SOLVER_LATENTS, SOLVER_LATENTS)
+    order = table.coefficients.shape[1] - SOLVER_LATENTS
+    predictions: deque[Feed] = deque(maxlen=order)
+    for i, (timestep, row) in enumerate(zip(table.timesteps, table.coefficients, strict=True)):
+        prediction = predict(i, x, timestep)
+        predictions.extendleft([prediction] * (1 if predictions else order))
+        x = advance(row, tuple(latents), tuple(predictions))
+        latents.appendleft(x)
         yield x

@@ -8,7 +8,7 @@ from typing import Any
 
 from mgcc_runtime.contract import DECODE, BoxEdges, Dimensions, DType, PromptTemplate, TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

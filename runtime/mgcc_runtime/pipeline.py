@@ -14,7 +14,7 @@ from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.chat import Chat, Overflow
 from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
-from mgcc_runtime.engines import Compiled, EngineOptions
+from mgcc_runtime.engines import Compiled, EngineOptions, Feed
 from mgcc_runtime.errors import ClosedError, OptionError
 from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
@@ -173,8 +173,8 @@ class Pipeline:
 
         # noise to latents
         steps = self.schedule.table(request.steps).evaluations
-        latents = initial_noise(request.seed, self._latent_shape)
-        for step, x in enumerate(self._denoise(request, latents, conditioning, layout, watch), 1):
+        noise = initial_noise(request.seed, self._latent_shape)
+        for step, x in enumerate(self._denoise(request, noise, conditioning, layout, watch), 1):
             latents = x
             yield StepPreview(step, steps, self._preview(request, step, latents, watch))
 
@@ -184,7 +184,7 @@ class Pipeline:
         timings = watch.timings()
         yield ImageReady(Result(image, written.text, layout.items, timings, request.seed, written.tokens))
 
-    def _preview(self, request: Request, step: int, latents: Latents, watch: Stopwatch) -> Image.Image | None:
+    def _preview(self, request: Request, step: int, latents: Feed, watch: Stopwatch) -> Image.Image | None:
         if not request.preview_every or step % request.preview_every:
             return None
         with watch.measure("preview"):
@@ -229,18 +229,22 @@ class Pipeline:
 
     def _denoise(
         self, request: Request, noise: Latents, conditioning: Floats, layout: Layout, watch: Stopwatch
-    ) -> Iterator[Latents]:
+    ) -> Iterator[Feed]:
         table = self.schedule.table(request.steps)
         gated = self.bundle.manifest.dimensions.gated
         grounded_until = self.schedule.gated_evaluations(table) if gated else table.evaluations
 
-        def predict(i: int, x: Latents, timestep: float) -> Latents:
+        def predict(i: int, x: Feed, timestep: float) -> Feed:
             with watch.measure("unet"):
                 return self.stages.predict(
                     x, timestep, request.guidance, conditioning, layout if i < grounded_until else None
                 )
 
-        return denoise(table, noise, predict)
+        def advance(coefficients: Floats, latents: Sequence[Feed], predictions: Sequence[Feed]) -> Feed:
+            with watch.measure("solver"):
+                return self.stages.advance(coefficients, latents, predictions)
+
+        return denoise(table, noise, predict, advance)
 
     @property
     def _latent_shape(self) -> tuple[int, int, int, int]:

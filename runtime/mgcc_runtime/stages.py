@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import DECODE, present_names, stages
-from mgcc_runtime.denoise import Latents
-from mgcc_runtime.engines import Array, EngineOptions, Feed, Session, open_session
+from mgcc_runtime.contract import DECODE, present_names, solver_terms, stages
+from mgcc_runtime.engines import Array, EngineOptions, Feed, KeptTensor, Session, open_session
+from mgcc_runtime.engines.checks import check_finite
+from mgcc_runtime.errors import StageValueError
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.layout import Layout
 
 Floats = NDArray[np.float32]
+
+_PREDICTION = ("prediction",)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Stages:
         self.dimensions = d = bundle.manifest.dimensions
         self.sessions: dict[str, Session] = {}
         self._present = present_names(d.layers)
+        self._solver_terms = [name for names in solver_terms(d.solver_order) for name in names]
         try:
             for spec in stages(d):
                 entry = bundle.manifest.stages[spec.name]
@@ -75,13 +79,14 @@ class Stages:
         return self.sessions["grounder"].run(_context(context_features)).arrays
 
     def predict(
-        self, latents: Latents, timestep: float, guidance: float | None, conditioning: Floats, layout: Layout | None
-    ) -> Latents:
-        """One evaluation of the UNet; no layout: the UNet without grounding, which only gated bundles have.
+        self, latents: Feed, timestep: float, guidance: float | None, conditioning: Floats, layout: Layout | None
+    ) -> KeptTensor:
+        """One evaluation of the UNet, left in its engine; no layout: the UNet without grounding, which only gated
+        bundles have.
 
         `guidance` is None for a distilled UNet, which has it in its weights.
         """
-        feeds = {
+        feeds: dict[str, Feed] = {
             "latents": latents,
             "timestep": np.array([timestep], np.float32),
             "conditioning": conditioning,
@@ -89,15 +94,28 @@ class Stages:
         if guidance is not None:
             feeds["guidance"] = np.array([guidance], np.float32)
         if layout is None:
-            return self.sessions["unet_plain"].run(feeds)["prediction"]
+            return self.sessions["unet_plain"].run(feeds, keep=_PREDICTION).kept["prediction"]
         feeds |= {
             "boxes": layout.boxes,
             "box_mask": layout.box_mask,
             "phrase_embeddings": layout.phrase_embeddings,
         }
-        return self.sessions["unet"].run(feeds)["prediction"]
+        return self.sessions["unet"].run(feeds, keep=_PREDICTION).kept["prediction"]
 
-    def decode(self, latents: Latents) -> Floats:
+    def advance(self, coefficients: Floats, latents: Sequence[Feed], predictions: Sequence[Feed]) -> KeptTensor:
+        """One step of the solver, left in its engine; StageValueError if the UNet gave NaN or infinity."""
+        feeds = dict(zip(self._solver_terms, (*latents, *predictions), strict=True))
+        outputs = self.sessions["solver"].run({**feeds, "coefficients": coefficients}, keep=("next_latents",))
+        if not outputs["finite"][0]:
+            newest = predictions[0]
+            array = newest if isinstance(newest, np.ndarray) else newest.numpy()
+            check_finite("unet or unet_plain" if self.dimensions.gated else "unet", "prediction", array)
+            raise StageValueError(
+                "stage solver gave NaN or infinity of finite predictions, expected finite latents; run `mgcc verify`"
+            )
+        return outputs.kept["next_latents"]
+
+    def decode(self, latents: Feed) -> Floats:
         """x_0 -> (1, 3, H, W) in about [-1, 1]."""
         return self.sessions["vae_decoder"].run({"latents": latents})["image"]
 

@@ -230,7 +230,7 @@ def test_a_result_names_the_weights_it_is_of(tiny_bundle: Path, tmp_path: Path) 
     assert main(["--bundle", str(tiny_bundle), "--items", "1", "--words", "0", "--out", str(out)]) == 0
     found = json.loads(out.read_text())["scored"]
     assert (found["profile"], found["target"], found["weights"]) == ("tiny", "cpu", "random")
-    assert set(found["stages"]) == {"vision_encoder", "llm", "refiner", "grounder", "unet", "vae_decoder"}
+    assert set(found["stages"]) == {"vision_encoder", "llm", "refiner", "grounder", "unet", "solver", "vae_decoder"}
     for stage in found["stages"].values():
         assert stage["precision"] == "fp32" and stage["sha256"] == sha256_of(tiny_bundle / stage["file"])
     assert {"embed_tokens.npy", "schedule.json"} <= found["files"].keys()

@@ -28,7 +28,7 @@ from mgcc_calibration.report import report_paths
 from mgcc_calibration.requests import storyworld_requests
 from mgcc_runtime import contract
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import DECODE
+from mgcc_runtime.contract import DECODE, WITHOUT_WEIGHTS
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 from mgcc_runtime.verify import verify
 
@@ -62,7 +62,7 @@ def test_the_report_says_what_was_measured_and_chosen(auto, bundle):
     as_json, as_text = report_paths(auto)
     values, text = json.loads(as_json.read_text()), as_text.read_text()
     made = Bundle.open(auto).manifest
-    assert set(values["stages"]) == {*made.stages, DECODE}
+    assert set(values["stages"]) == {*made.stages, DECODE} - WITHOUT_WEIGHTS
     graphs = made.graphs()
     for name, stage in values["stages"].items():
         graph = graphs.get(name, graphs["llm"])  # the language model's both uses may have chosen the same
@@ -151,6 +151,7 @@ def test_what_is_refused(bundle, data, auto, tmp_path, capsys):
     build = ["build", "--bundle", bundle.root, "--data", data.root, "--out"]
     assert "is not empty" in refused(*build, auto, "--stages", "refiner", *QUICK)
     assert "no stage nonsense" in refused(*build, tmp_path / "a", "--stages", "nonsense")
+    assert "stage solver has no weights to lower" in refused(*build, tmp_path / "a", "--stages", "unet,solver")
     assert "no calibration data" in refused(
         "build", "--bundle", bundle.root, "--data", tmp_path, "--out", tmp_path / "a"
     )

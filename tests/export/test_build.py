@@ -20,7 +20,7 @@ from mgcc_export.stage_cache import StageCache
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import MgccModel
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import stages
+from mgcc_runtime.contract import SOLVER_LATENTS, stages
 from mgcc_runtime.errors import BundleError
 from mgcc_runtime.verify import verify
 
@@ -91,9 +91,10 @@ def test_the_runtime_verifies_the_bundle_and_the_whole_request(tiny_build: Built
 def test_schedule_has_a_table_for_every_number_of_steps(profile: str) -> None:
     tables = schedule_json(get_profile(profile))["tables"]
     assert list(tables) == [str(n) for n in range(1, 51)]
+    terms = SOLVER_LATENTS + get_profile(profile).sampler.order
     for table in tables.values():
-        assert [len(row) for row in table["matrix"]] == [i + 2 for i in range(len(table["timesteps"]))]
-        assert np.isfinite(np.concatenate(table["matrix"])).all()
+        assert [len(row) for row in table["coefficients"]] == [terms] * len(table["timesteps"])
+        assert np.isfinite(table["coefficients"]).all()
 
 
 def test_the_report_has_every_stage_within_tolerance(tiny_build: Built, tiny: MgccModel) -> None:
@@ -109,7 +110,7 @@ def test_the_report_has_every_stage_within_tolerance(tiny_build: Built, tiny: Mg
 def test_a_second_build_exports_nothing(tiny_build: Built) -> None:
     steps = _steps_of(tiny_build[1])
     assert not [step for step in steps if step[1] == "exporting"]
-    assert len([step for step in steps if step[1] == "kept from an earlier build"]) == 6
+    assert len([step for step in steps if step[1] == "kept from an earlier build"]) == 7
     Bundle.open(tiny_build[1].out)
 
 
@@ -132,7 +133,7 @@ def test_some_stages_make_a_bundle_that_says_what_is_missing(tiny_build: Built, 
     options = dataclasses.replace(tiny_build[1], out=tmp_path / "some", stages=("unet", "vae_decoder"))
     report = build(options, lambda stage, step: None)
     assert [s.stage for s in report.stages] == ["unet", "vae_decoder"]
-    with pytest.raises(BundleError, match="has no stage grounder, llm, refiner, vision_encoder"):
+    with pytest.raises(BundleError, match="has no stage grounder, llm, refiner, solver, vision_encoder"):
         Bundle.open(tmp_path / "some")
 
 

@@ -54,7 +54,9 @@ def test_auto_by_the_command_line(capsys: pytest.CaptureFixture[str], tiny_build
         assert (graph.engine, graph.precision) == (chosen["engine"], chosen["precision"])
         assert any(line.startswith(f"{name} ") and chosen["precision"] in line for line in printed)
     assert set(values["stages"]) == {*names, DECODE}
-    assert set(manifest.precision) - names == {"unet"} and manifest.precision["unet"] == "fp32"
+    assert {name: manifest.precision[name] for name in manifest.precision if name not in names} == {
+        "unet": "fp32", "solver": "fp32",
+    }  # fmt: skip
     assert values["bundle"] == str(out) and values["exported"]["precision"] == "fp32"
     assert values["image_psnr_db"] > 5
     text = report.with_suffix(".md").read_text()

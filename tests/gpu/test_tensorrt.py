@@ -48,7 +48,7 @@ def reference(name: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "vae_decoder"])
+@pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "solver", "vae_decoder"])
 def test_values(open_stage, name):
     session, feeds = open_stage(name), example_inputs(spec_of(name).inputs)
     found = session.run(feeds)

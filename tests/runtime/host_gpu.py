@@ -91,6 +91,11 @@ class HostDriver:
         self._check(source, size)
         ctypes.memmove(target, source, size)
 
+    def _cuMemcpyDtoDAsync_v2(self, target: int, source: int, size: int, stream: int) -> None:  # noqa: N802
+        self._check(source, size)
+        self._check(target, size)
+        ctypes.memmove(target, source, size)
+
     def _check(self, address: int, size: int) -> None:
         inside = any(start <= address and address + size <= start + len(b) for start, b in self.blocks.items())
         assert inside, f"{size} bytes at {address:#x} are outside of the GPU's memory"

@@ -71,8 +71,16 @@ def test_missing_file(own_bundle):
 
 
 def test_newer_schema(own_bundle):
-    edit_manifest(own_bundle, lambda m: m.update(schema=2))
-    with pytest.raises(BundleError, match=r"schema 2, this runtime \(.*\) reads up to 1; upgrade mgcc-edge"):
+    edit_manifest(own_bundle, lambda m: m.update(schema=3))
+    with pytest.raises(BundleError, match=r"schema 3, this runtime \(.*\) reads 2; upgrade mgcc-edge"):
+        Bundle.open(own_bundle)
+
+
+def test_older_schema(own_bundle):
+    edit_manifest(own_bundle, lambda m: m.update(schema=1))
+    with pytest.raises(
+        BundleError, match=r"schema 1, this runtime \(.*\) reads 2; rebuild it with .*build_engines\.py"
+    ):
         Bundle.open(own_bundle)
 
 

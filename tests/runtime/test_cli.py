@@ -151,14 +151,14 @@ def test_info(run, bundle_path):
 def test_verify(run, bundle_path, own_bundle):
     code, text, _ = run("verify", "--bundle", bundle_path)
     assert code == 0
-    assert text.splitlines()[-1] == "8 passed, 0 failed"
+    assert text.splitlines()[-1] == "9 passed, 0 failed"
     out = own_bundle.parent / "sent" / "verify.json"
     assert run("verify", "--bundle", bundle_path, "--out", out)[0] == 0
     assert json.loads(out.read_text())["machine"]["cores"] >= 1
     assert run("verify", "--bundle", bundle_path, "--out", out.with_suffix(".txt"))[0] == 2
     found = json.loads(run("verify", "--bundle", bundle_path, "--json")[1])
     assert found["passed"]
-    assert len(found["checks"]) == 8
+    assert len(found["checks"]) == 9
     (own_bundle / "golden" / "unet.npz").unlink()
     code, text, _ = run("verify", "--bundle", reseal(own_bundle))
     assert code == 1

@@ -17,31 +17,40 @@ def schedule(tmp_path):
     return Schedule.load(path)
 
 
+def advance(coefficients, latents, predictions):
+    """The solver's step on the host."""
+    terms = [*latents, *predictions]
+    assert len(terms) == len(coefficients)
+    return sum(c * x for c, x in zip(coefficients, terms, strict=True))
+
+
 def test_table_is_euler(schedule):
     def network(x, t):
         return np.sin(x) + np.float32(t / 1000)
 
     x = noise = initial_noise(0, (1, 2, 4, 4))
     table = schedule.table(4)
-    found = list(denoise(table, noise, lambda i, x, t: network(x, t)))
+    found = list(denoise(table, noise, lambda i, x, t: network(x, t), advance))
     for i, t in enumerate(table.timesteps):
         x = x - network(x, t) / 4
         np.testing.assert_allclose(found[i], x, atol=1e-6)
     assert found[-1].dtype == np.float32
 
 
-def test_multistep_uses_all_predictions():
-    rows = (np.array([0.5, 2.0]), np.array([0.25, 3.0, -1.0]))
-    noise = np.ones((1, 1, 1, 1), np.float32)
+def test_multistep_looks_back():
+    """x_3 of x_2, x_1, p_2 and p_1; what was before the first step counts nothing, whatever stands for it."""
+    rows = np.array([[0.5, 0, 2, 0], [0.25, 1, 3, -1], [2, -1, 1, 4]], np.float32)
     seen = []
 
     def predict(i, x, t):
         seen.append((i, float(x[0, 0, 0, 0]), t))
         return np.full_like(x, i + 1)
 
-    *_, last = denoise(ScheduleTable((9.0, 4.0), 2.0, rows), noise, predict)
-    assert seen == [(0, 2.0, 9.0), (1, 3.0, 4.0)]  # x_T = 2; x_1 = 0.5 * 2 + 2 * 1
-    assert float(last[0, 0, 0, 0]) == 0.25 * 2 + 3 * 1 - 1 * 2
+    noise = np.ones((1, 1, 1, 1), np.float32)
+    *_, last = denoise(ScheduleTable((9.0, 4.0, 1.0), 2.0, rows), noise, predict, advance)
+    # from 2 on: half of it and twice the first prediction; then 3 / 4 + 2 + 3 * 2 - 1
+    assert seen == [(0, 2.0, 9.0), (1, 3.0, 4.0), (2, 7.75, 1.0)]
+    assert float(last[0, 0, 0, 0]) == 2 * 7.75 - 3 + 1 * 3 + 4 * 2
 
 
 def test_noise_is_the_agreed_one():
@@ -60,7 +69,7 @@ def test_gates_are_on_for_the_first_part(schedule):
 
 def test_table_of_wrong_form(tmp_path):
     values = make_schedule()
-    values["tables"]["2"]["matrix"][1].pop()
+    values["tables"]["2"]["coefficients"].pop()
     (tmp_path / "s.json").write_text(json.dumps(values))
     with pytest.raises(BundleError, match="is not of the expected form"):
         Schedule.load(tmp_path / "s.json")

@@ -81,7 +81,7 @@ def write_stage(folder, name, engine, model, *, real):
     return (build_plan if real else write_plan)(folder, name, engine, model)
 
 
-@pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "vae_decoder"])
+@pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "solver", "vae_decoder"])
 def test_every_stage_agrees_with_onnx_reference(open_stage, name):
     session = open_stage(name)
     feeds = example_inputs(session.spec.inputs)
@@ -143,6 +143,46 @@ def test_a_stage_of_fixed_shape_gives_the_same_many_times(open_stage):
         feeds = example_inputs(session.spec.inputs)
         feeds["latents"] = np.random.default_rng(seed).normal(0, 1, feeds["latents"].shape).astype(np.float32)
         assert relative_l2(session.run(feeds)["prediction"], reference.run(None, feeds)[0]) <= open_stage.limit
+
+
+def test_kept_latents_go_on_like_copied_ones(open_stage):
+    """A whole denoising loop in the engine's memory; what was kept in it before is still there afterwards."""
+    unet, solver = open_stage("unet"), open_stage("solver")
+    given = example_inputs(unet.spec.inputs)
+    coefficients = np.array([0.9, -0.2, 0.4, 0.1], np.float32)
+
+    def step(host, latents, predictions):
+        feeds = given | {"latents": latents[0], "timestep": np.array([900 / len(predictions)], np.float32)}
+        prediction = unet.run(feeds, keep=["prediction"]).kept["prediction"]
+        predictions = [host(prediction), *predictions][:2]
+        terms = {f"latents.{i}": x for i, x in enumerate(latents)}
+        terms |= {f"prediction.{i}": predictions[min(i, len(predictions) - 1)] for i in range(2)}
+        found = solver.run({**terms, "coefficients": coefficients}, keep=["next_latents"])
+        assert found["finite"].tolist() == [True]
+        return [host(found.kept["next_latents"]), latents[0]], predictions
+
+    def loop(host):
+        latents, predictions = [given["latents"]] * 2, [given["latents"]]
+        iterates = []
+        for _ in range(5):
+            latents, predictions = step(host, latents, predictions)
+            iterates.append(latents[0])
+        return iterates
+
+    kept, copied = loop(lambda tensor: tensor), loop(lambda tensor: tensor.numpy())
+    assert all(isinstance(x, KeptTensor) and x.dtype == np.float32 for x in kept)
+    for ours, theirs in zip(kept, copied, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
+    assert relative_l2(copied[-1], copied[0]) > 0.1  # it went somewhere
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_solver_says_when_latents_are_not_finite(open_stage, bad):
+    session = open_stage("solver")
+    feeds = example_inputs(session.spec.inputs)
+    assert session.run(feeds, keep=["next_latents"])["finite"].tolist() == [True]
+    feeds["prediction.0"][0, 1, 2, 3] = bad
+    assert session.run(feeds, keep=["next_latents"])["finite"].tolist() == [False]
 
 
 def test_stages_take_turns(open_stage):

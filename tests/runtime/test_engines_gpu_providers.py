@@ -186,6 +186,20 @@ def test_a_kept_cache_is_bound_to_its_memory(tmp_path):
         feeds = {"inputs_embeds": feeds["inputs_embeds"][:, :1], **{past: ours.kept[p] for past, p in names}}
 
 
+def test_a_tensor_of_other_memory_is_copied_for_a_session_without_it(tmp_path):
+    """Latents that a UNet on the GPU left there, for a solver that had to go to the CPU; never the other way."""
+    onnx.save(make_stage(FIXED, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    plain = ort.InferenceSession(str(tmp_path / "vae_decoder.onnx"), providers=[CPU])
+    bound, free = OrtSession(plain, FIXED, "cpu"), OrtSession(plain, FIXED)
+    (latents,) = example_inputs(FIXED.inputs).values()
+    away = OrtTensor(ort.OrtValue.ortvalue_from_numpy(latents), "cpu")
+    here = OrtTensor(away.value)
+    assert free._value("latents", away) is not away.value
+    for session, tensor in ((bound, away), (bound, here), (free, here)):
+        assert session._value("latents", tensor) is tensor.value
+    np.testing.assert_array_equal(free.run({"latents": away}, ())["image"], bound.run({"latents": away}, ())["image"])
+
+
 @pytest.fixture
 def plugin(monkeypatch, tmp_path):
     """A package like TensorRT-RTX's, which cannot be loaded without a driver: its device is ONNX Runtime's own CPU."""

@@ -28,7 +28,7 @@ def test_result(pipe):
     assert result.text_tokens
     assert result.boxes[0].label in pipe.labels.names
     stages = {"vision_encoder", "llm_prefill", "llm_decode", "llm_image_tokens", "refiner", "grounder", "unet"}
-    assert stages | {"prompt", "vae_decoder", "total"} == set(result.timings)
+    assert stages | {"prompt", "solver", "vae_decoder", "total"} == set(result.timings)
     assert sum(ms for name, ms in result.timings.items() if name != "total") <= result.timings["total"]
 
 
@@ -160,6 +160,16 @@ def test_nan_is_named_and_the_pipeline_goes_on(own_bundle):
             pipeline.generate(PARTS, guidance=50.0)
         assert caught.value.exit_code == 1
         assert pixels(pipeline.generate(PARTS)) == sound
+
+
+def test_latents_too_large_are_not_the_unets_fault(pipe):
+    """Each prediction is finite, their sum is not."""
+    shape = (1, DIMENSIONS.latent_channels, DIMENSIONS.latent_px, DIMENSIONS.latent_px)
+    x, huge = np.zeros(shape, np.float32), np.full(shape, 3e38, np.float32)
+    coefficients = np.array([1, 0, 1, 0], np.float32)
+    np.testing.assert_array_equal(pipe.stages.advance(coefficients, [x, x], [x + 1, x]).numpy(), x + 1)
+    with pytest.raises(StageValueError, match="stage solver gave NaN or infinity of finite predictions"):
+        pipe.stages.advance(coefficients * 2, [x, x], [huge, x])
 
 
 def test_closed_pipeline(bundle_path):

@@ -29,7 +29,7 @@ def test_sound_bundle(bundle_path):
     findings = list(verify(bundle_path))
     assert [f.name for f in findings] == [
         "files", "stage vision_encoder", "stage llm", "stage refiner", "stage grounder", "stage unet",
-        "stage vae_decoder", "request",
+        "stage solver", "stage vae_decoder", "request",
     ]  # fmt: skip
     assert all(f.passed for f in findings)
 

@@ -17,12 +17,22 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mgcc_runtime import bundle as b
-from mgcc_runtime.contract import Dimensions, DType, PromptTemplate, StageSpec, past_names, present_names, stages
+from mgcc_runtime.contract import (
+    Dimensions,
+    DType,
+    PromptTemplate,
+    StageSpec,
+    past_names,
+    present_names,
+    solver_terms,
+    stages,
+)
 
 DIMENSIONS = Dimensions(
     images=2, vision_px=8, visual_tokens=4, image_tokens=8, hidden=16, features=16, layers=2, kv_heads=2, head_dim=8,
     vocabulary=268, context=160, conditioning_tokens=6, conditioning=12, objects=3, phrase=10, latent_channels=2,
     latent_px=4, image_px=32, gated=False, distilled=False, phrase_encoder=False,
+    solver_order=2,
 )  # fmt: skip
 TEMPLATE = PromptTemplate(
     opening="<|start|>", user_open="<|start|>u ", user_close="<|end|>", assistant_open="<|start|>a ",
@@ -128,6 +138,16 @@ def unet(g: Graph, d: Dimensions, *, grounded: bool = True) -> None:
     g.op("Reshape", x, g.ints(1, d.latent_channels, d.latent_px, d.latent_px), out="prediction")
 
 
+def solver(g: Graph, d: Dimensions) -> None:
+    names = [name for names in solver_terms(d.solver_order) for name in names]
+    split = [f"coefficient.{i}" for i in range(len(names))]
+    g.nodes.append(helper.make_node("Split", ["coefficients"], split, axis=0, num_outputs=len(names)))
+    terms = [g.op("Mul", name, factor) for name, factor in zip(names, split, strict=True)]
+    g.op("Sum", *terms, out="next_latents")
+    size = g.op("Reshape", g.op("ReduceL1", "next_latents", keepdims=0), g.ints(1))
+    g.op("Less", size, g.const(1e38), out="finite")
+
+
 def vae_decoder(g: Graph, d: Dimensions) -> None:
     scale = d.image_px // d.latent_px
     kernel = g.const(g.rng.normal(0, 0.5, (d.latent_channels, 3, scale, scale)))
@@ -139,7 +159,7 @@ def phrase_encoder(g: Graph, d: Dimensions) -> None:
     g.op("ReduceMean", g.op("Gather", table, "input_ids"), g.ints(1), out="phrase_embedding", keepdims=0)
 
 
-_MAKERS = {f.__name__: f for f in (vision_encoder, llm, refiner, grounder, unet, vae_decoder, phrase_encoder)}
+_MAKERS = {f.__name__: f for f in (vision_encoder, llm, refiner, grounder, unet, solver, vae_decoder, phrase_encoder)}
 _MAKERS["unet_plain"] = lambda g, d: unet(g, d, grounded=False)
 
 
@@ -172,17 +192,17 @@ def make_tokenizer() -> Tokenizer:
 
 
 def make_schedule() -> dict[str, Any]:
-    """Euler steps of dx = -prediction: a matrix with a row of equal weights for each evaluation."""
+    """Euler steps of dx = -prediction."""
     tables = {
         str(n): {
             "timesteps": [1000 * (1 - i / n) for i in range(n)],
             "init_scale": 1.0,
-            "matrix": [[1.0, *[-1 / n] * (i + 1)] for i in range(n)],
+            "coefficients": [[1.0, 0.0, -1 / n, 0.0]] * n,
         }
         for n in STEPS
     }
     return {
-        "schema": 1, "prediction": "epsilon", "scheduler": "Euler", "default_steps": 4, "gate_fraction": 0.3,
+        "schema": 2, "prediction": "epsilon", "scheduler": "Euler", "default_steps": 4, "gate_fraction": 0.3,
         "tables": tables,
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.report_text import report_markdown
 from mgcc_export.targets import Precision, Target, choose_recipe, tolerance_of
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import stages
+from mgcc_runtime.contract import WITHOUT_WEIGHTS, stages
 from mgcc_runtime.engines.engine_record import read_record
 
 pytestmark = pytest.mark.slow
@@ -58,7 +58,8 @@ def test_the_graphs_that_engines_were_built_from_keep_to_the_tolerance(reports: 
         tolerance = tolerance_of(stage.stage, Precision(stage.precision))
         assert stage.worst.relative_l2 <= tolerance.relative_l2, name
         assert min(p.cosine for p in stage.parity) >= tolerance.cosine, name
-        assert stage.precision == precision or "not lower" in stage.note, name
+        asked = Precision.FP32 if name in WITHOUT_WEIGHTS else precision
+        assert stage.precision == asked or "not lower" in stage.note, name
     assert "What could not be checked here" in report_markdown(reports[precision])
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.contract import StageSpec
-from mgcc_runtime.engines.checks import bind_axes, check_tensors
-from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemoryError, StageValueError
+from mgcc_runtime.engines.checks import bind_axes, check_finite, check_tensors
+from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemoryError
 
 Array: TypeAlias = NDArray[Any]
 
@@ -151,7 +151,7 @@ class Session:
             raise translate(error, self.spec.name, "run") from error
         check_tensors(self.spec.name, "output", self.spec.outputs, {**outputs.arrays, **outputs.kept}, lengths)
         for name, array in outputs.arrays.items():
-            _check_finite(self.spec.name, name, array)
+            check_finite(self.spec.name, name, array)
         return outputs
 
     def close(self) -> None:
@@ -190,12 +190,3 @@ def translate(error: Exception, stage: str, action: str) -> EngineError:
             f"stage {stage} ran out of memory ({text}); free memory, or use a bundle of lower precision"
         )
     return EngineError(f"stage {stage} cannot {action}: {text}; run `mgcc verify` to see whether the bundle is sound")
-
-
-def _check_finite(stage: str, name: str, array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise StageValueError(
-            f"stage {stage} gave {bad} values of NaN or infinity of {array.size} in its output {name}, expected finite "
-            "numbers; run `mgcc verify`, and rebuild this stage at a higher precision if it fails"
-        )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgcc_runtime.contract import DType, StageSpec, TensorSpec
-from mgcc_runtime.errors import ContractError
+from mgcc_runtime.errors import ContractError, StageValueError
 
 _NUMPY = {
     DType.FLOAT32: np.dtype(np.float32),
@@ -76,4 +77,14 @@ def check_tensor(
             f"{kind} {spec.name} of stage {stage} is {dtype} {tuple(shape)}, expected {spec.dtype.value} "
             f"({', '.join(map(str, spec.shape))}){f' with {known}' if known else ''}; "
             "pass a tensor of that form, or rebuild the bundle if it came from one of its stages"
+        )
+
+
+def check_finite(stage: str, name: str, array: NDArray[Any]) -> None:
+    """StageValueError if an output holds anything else than finite numbers."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise StageValueError(
+            f"stage {stage} gave {bad} values of NaN or infinity of {array.size} in its output {name}, expected finite "
+            "numbers; run `mgcc verify`, and rebuild this stage at a higher precision if it fails"
         )

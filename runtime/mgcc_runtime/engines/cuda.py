@@ -38,6 +38,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemFree_v2": (_Address,),
     "cuMemcpyHtoDAsync_v2": (_Address, _Pointer, _Size, _Pointer),
     "cuMemcpyDtoHAsync_v2": (_Pointer, _Address, _Size, _Pointer),
+    "cuMemcpyDtoDAsync_v2": (_Address, _Address, _Size, _Pointer),
     "cuStreamCreate": (_Out(_Pointer), ctypes.c_uint),
     "cuStreamSynchronize": (_Pointer,),
     "cuStreamDestroy_v2": (_Pointer,),
@@ -182,6 +183,11 @@ class Stream:
         """Queue a copy of `size` bytes to the host address `target`."""
         if size:
             self._api.call("cuMemcpyDtoHAsync_v2", target, address, size, self.handle)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Queue a copy of `size` bytes within the GPU's memory."""
+        if size:
+            self._api.call("cuMemcpyDtoDAsync_v2", target, source, size, self.handle)
 
     def synchronize(self) -> None:
         """Wait until all queued work is done."""

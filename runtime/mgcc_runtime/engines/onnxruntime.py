@@ -29,12 +29,15 @@ _FATAL = 4  # errors reach the user as exceptions; the engine's own log would pr
 
 
 class OrtTensor:
-    """A tensor in ONNX Runtime's memory; shape and type are read on demand, since each read crosses into C++."""
+    """A tensor in ONNX Runtime's memory; shape and type are read on demand, since each read crosses into C++.
 
-    __slots__ = ("value",)
+    `kept_in`: as `OrtSession`'s that it comes from.
+    """
 
-    def __init__(self, value: ort.OrtValue) -> None:
-        self.value = value
+    __slots__ = ("kept_in", "value")
+
+    def __init__(self, value: ort.OrtValue, kept_in: str | None = None) -> None:
+        self.value, self.kept_in = value, kept_in
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,13 +64,13 @@ class OrtSession:
         self._half = {n.name for n in (*session.get_inputs(), *session.get_outputs()) if n.type == _HALF}
 
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str]) -> Outputs:
-        values = {name: _ort_value(feed, half=name in self._half) for name, feed in feeds.items()}
+        values = {name: self._value(name, feed) for name, feed in feeds.items()}
         if self._kept_in is None:
             results = self._session.run_with_ort_values(self._outputs, values)
         else:
             results = self._run_bound(values, keep, self._kept_in)
         found = dict(zip(self._outputs, results, strict=True))
-        kept = {name: OrtTensor(found[name]) for name in keep}
+        kept = {name: OrtTensor(found[name], self._kept_in) for name in keep}
         return Outputs({name: self._array(name, value) for name, value in found.items() if name not in kept}, kept)
 
     def _run_bound(self, values: Mapping[str, ort.OrtValue], keep: Collection[str], memory: str) -> list[ort.OrtValue]:
@@ -80,6 +83,14 @@ class OrtSession:
         self._session.run_with_iobinding(binding)
         found: list[ort.OrtValue] = binding.get_outputs()
         return found
+
+    def _value(self, name: str, feed: Feed) -> ort.OrtValue:
+        """The feed as this session takes it: a tensor of a GPU's memory is of no use to one that has no GPU."""
+        if isinstance(feed, OrtTensor) and feed.kept_in in (None, self._kept_in):
+            return feed.value
+        array = feed if isinstance(feed, np.ndarray) else feed.numpy()
+        kind = np.float16 if name in self._half else None
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, kind))
 
     def _array(self, name: str, value: ort.OrtValue) -> Array:
         array: Array = value.numpy()
@@ -100,13 +111,6 @@ class OrtSession:
 
     def close(self) -> None:
         del self._session
-
-
-def _ort_value(feed: Feed, *, half: bool) -> ort.OrtValue:
-    if isinstance(feed, OrtTensor):
-        return feed.value
-    array = feed if isinstance(feed, np.ndarray) else feed.numpy()
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float16 if half else None))
 
 
 @dataclass(frozen=True)

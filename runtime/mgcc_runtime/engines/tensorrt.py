@@ -1,8 +1,9 @@
 """TensorRT and TensorRT-RTX: the same calls, but for a few that only one of them has.
 
-The cache stays on the GPU between calls, in the engine's own type; all stages share one activation buffer; stages of
-fixed shape (the denoising step, the decoder of latents) are replayed as CUDA graphs. So are the language model's decode
-steps, of which each length has a graph of its own, where a length comes back: `decode_steps.py`.
+Cache and latents stay on the GPU between calls, in the engine's own type; all stages share one activation buffer;
+stages of fixed shape (the denoising step, the solver's, the decoder of latents) are replayed as CUDA graphs. So are the
+language model's decode steps, of which each length has a graph of its own, where a length comes back:
+`decode_steps.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class TensorRtSession:
         self._inputs = [binding(record, spec, t.name) for t in spec.inputs]
         self._outputs = [binding(record, spec, t.name) for t in spec.outputs]
         self._fixed = not any(isinstance(n, str) for t in (*spec.inputs, *spec.outputs) for n in t.shape)
-        self._buffers: dict[str, Buffer] = {}  # of the session: feeds from the host, outputs to it
+        self._buffers: dict[str, Buffer] = {}  # of the session: what comes from elsewhere and goes there
+        self._steady: dict[str, Array] = {}  # what lies in the buffers of steady inputs
         self._graph: Graph | None = None
         self._graph_memory = 0  # address of the activation buffer that the graph was captured with
         self._runs = 0
@@ -67,7 +69,9 @@ class TensorRtSession:
             context = self._contexts[self._profile_for(feeds)]
             alive = [self._bind_input(context, binding, feeds[binding.name]) for binding in self._inputs]
             kept = self._bind_outputs(context, keep)
-            self._execute(context, graph=self._fixed and not keep)
+            self._execute(context)
+            if self._fixed:
+                self._move_out(kept)
             arrays = {b.name: self._fetch(context, b) for b in self._outputs if b.name not in kept}
             self._memory.stream.synchronize()
             del alive  # host arrays have to live until the copies are done
@@ -86,15 +90,34 @@ class TensorRtSession:
         return found
 
     def _bind_input(self, context: Any, binding: Binding, feed: Feed) -> Array | None:
-        """Tell the context where the input lies; returns the host array that is being copied, if it is one."""
+        """Tell the context where the input lies; returns the host array that is being copied, if it is one.
+
+        A stage of fixed shape reads from buffers of its own alone, whose addresses its CUDA graph has taken over.
+        """
         if isinstance(feed, DeviceTensor) and feed.stored == binding.stored:
-            self._place(context, binding.name, feed.address, feed.shape)
+            address = feed.address
+            if self._fixed:
+                size = byte_size(feed.shape, feed.stored)
+                address = self._buffer(binding.name, size).address
+                self._steady.pop(binding.name, None)
+                self._memory.stream.copy(address, feed.address, size)
+            self._place(context, binding.name, address, feed.shape)
             return None
         array = np.ascontiguousarray(feed if isinstance(feed, np.ndarray) else feed.numpy(), binding.stored)
         buffer = self._buffer(binding.name, array.nbytes)
-        self._memory.stream.upload(buffer.address, array.ctypes.data, array.nbytes)
+        if not self._lies_there(binding.name, array):
+            self._memory.stream.upload(buffer.address, array.ctypes.data, array.nbytes)
+            if self._fixed and binding.name in self._spec.steady:
+                self._steady[binding.name] = array.copy()
         self._place(context, binding.name, buffer.address, array.shape)
         return array
+
+    def _lies_there(self, name: str, array: Array) -> bool:
+        """Whether the buffer of a steady input holds these values: compared, so that nobody has to say when a request
+        begins.
+        """
+        known = self._steady.get(name)
+        return known is not None and np.array_equal(known, array)
 
     def _place(self, context: Any, name: str, address: int, shape: tuple[int, ...]) -> None:
         if not context.set_input_shape(name, shape) or not context.set_tensor_address(name, address):
@@ -104,7 +127,10 @@ class TensorRtSession:
             )
 
     def _bind_outputs(self, context: Any, keep: Collection[str]) -> dict[str, DeviceTensor]:
-        """Give every output a place: those in `keep` in one new slab, the others in the session's buffers."""
+        """Give every output a place: those in `keep` in one new slab, the others in the session's buffers.
+
+        A stage of fixed shape writes into its buffers in any case, and what is kept is moved out of them later.
+        """
         shapes = {b.name: tuple(context.get_tensor_shape(b.name)) for b in self._outputs}
         sizes = {b.name: byte_size(shapes[b.name], b.stored) for b in self._outputs}
         plan = SlabPlan.of({b.name: sizes[b.name] for b in self._outputs if b.name in keep})
@@ -115,10 +141,17 @@ class TensorRtSession:
                 assert slab is not None
                 tensor = DeviceTensor(self._memory, slab, plan.offsets[b.name], shapes[b.name], b.stored, b.dtype)
                 kept[b.name], address = tensor, tensor.address
-            else:
+            if b.name not in keep or self._fixed:
                 address = self._buffer(b.name, sizes[b.name]).address
             context.set_tensor_address(b.name, address)
         return kept
+
+    def _move_out(self, kept: Mapping[str, DeviceTensor]) -> None:
+        """Queue the copies of outputs from the buffers, which the next run writes over, to where they are kept."""
+        for name, tensor in kept.items():
+            self._memory.stream.copy(
+                tensor.address, self._buffers[name].address, byte_size(tensor.shape, tensor.stored)
+            )
 
     def _buffer(self, name: str, size: int) -> Buffer:
         """The session's buffer for a tensor; it only grows, so a stage of fixed shape keeps its addresses."""
@@ -127,18 +160,21 @@ class TensorRtSession:
             held = self._buffers[name] = Buffer(size)
         return held
 
-    def _execute(self, context: Any, *, graph: bool) -> None:
-        """Queue the engine's work. A graph is captured in the second run: the first one may still set things up."""
+    def _execute(self, context: Any) -> None:
+        """Queue the engine's work, of a stage of fixed shape as a graph.
+
+        It is captured in the second run: the first one may still set things up.
+        """
         size = int(self._engine.device_memory_size_v2)
         scratch = self._memory.reserve(size)
         context.set_device_memory(scratch.address, scratch.size)
         if self._graph is not None and self._graph_memory != scratch.address:
             self._graph.close()  # another stage made the shared buffer grow
             self._graph = None
-        if graph and self._graph is None and self._runs:
+        if self._fixed and self._graph is None and self._runs:
             self._graph = self._recorder.record(context)
             self._graph_memory = scratch.address
-        if graph and self._graph is not None:
+        if self._graph is not None:
             self._graph.launch()
         else:
             enqueue(context, self._memory.stream.handle, self._spec.name)
