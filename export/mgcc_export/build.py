@@ -182,7 +182,10 @@ def _manifest(
         layout=LayoutRules(PRESENCE_THRESHOLD, profile.max_overlap, profile.box_edges),
         default_steps=profile.sampler.default_steps,
         default_guidance=profile.sampler.default_guidance,
-        stages={s.name: StageEntry(f"{s.name}.{suffix}", recipe.engine, s.spec.inputs, s.spec.outputs) for s in chosen},
+        stages={
+            s.name: StageEntry(f"{s.name}.{suffix}", recipe.engine_of(s.name), s.spec.inputs, s.spec.outputs)
+            for s in chosen
+        },
         files=dict(writer.files),
         built_with=versions(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -197,7 +200,7 @@ def _stage_report(stage: Stage, built: BuiltStage, recipe: Recipe, *, cached: bo
     compared = cases_note(stage, [p.lengths for p in built.parity])
     return StageReport(
         stage=stage.name,
-        engine=recipe.engine,
+        engine=recipe.engine_of(stage.name),
         precision=_precision(built).value,
         nodes=built.nodes,
         weight_bytes=built.weight_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 
 
@@ -36,7 +37,7 @@ class Recipe:
 
     target: Target
     precision: Precision
-    engine: str  # as the runtime calls it
+    engine: str  # as the runtime calls it; `engine_of` says which stages have another
     form: Form = Form.ONNX
     note: str = ""
 
@@ -44,6 +45,10 @@ class Recipe:
     def calibrated(self) -> bool:
         """Whether the calibration makes the stages, with engine and precision chosen by measurement on this machine."""
         return self.target is Target.CPU and self.precision not in (Precision.FP32, Precision.FP16)
+
+    def engine_of(self, stage: str) -> str:
+        """The engine of a stage. On the CPU numpy does what has no weights in less time than any other is called in."""
+        return "host" if stage in WITHOUT_WEIGHTS and self.target is Target.CPU else self.engine
 
     @property
     def library(self) -> str:

@@ -191,6 +191,6 @@ def test_schedule_of_another_form(own_bundle):
 
 def test_unknown_engine(own_bundle):
     edit_manifest(own_bundle, lambda m: m["stages"]["unet"].update(engine="abacus"))
-    with pytest.raises(EngineError, match="stage unet needs the engine 'abacus', this runtime has onnxruntime"):
+    with pytest.raises(EngineError, match="stage unet needs the engine 'abacus', this runtime has host, onnxruntime"):
         Pipeline.load(own_bundle)
     assert read_manifest(own_bundle).stages["unet"].engine == "abacus"

@@ -15,7 +15,7 @@ import pytest
 
 from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.engines import EngineOptions, KeptTensor, open_session
-from mgcc_runtime.errors import ClosedError, ContractError, StageValueError
+from mgcc_runtime.errors import ClosedError, ContractError, EngineError, StageValueError
 from tests.runtime.engine_makers import build_plan, spec_of, write_half_onnx, write_onnx, write_plan
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, Graph, assemble, cache_names, make_stage
@@ -183,6 +183,38 @@ def test_the_solver_says_when_latents_are_not_finite(open_stage, bad):
     assert session.run(feeds, keep=["next_latents"])["finite"].tolist() == [True]
     feeds["prediction.0"][0, 1, 2, 3] = bad
     assert session.run(feeds, keep=["next_latents"])["finite"].tolist() == [False]
+
+
+def test_the_hosts_solver_agrees_with_onnx_reference(tmp_path):
+    spec = spec_of("solver")
+    session = open_session("host", tmp_path / "solver.onnx", spec, EngineOptions())
+    feeds = example_inputs(spec.inputs)
+    first = feeds["latents.0"].copy()
+    latents, finite = onnx.reference.ReferenceEvaluator(make_stage(spec, DIMENSIONS)).run(None, feeds)
+    found = session.run(feeds, keep=["next_latents"])
+    assert relative_l2(found.kept["next_latents"].numpy(), latents) <= LIMITS["onnxruntime"]
+    assert found["finite"].tolist() == finite.tolist() == [True]
+    # what it is given stays as it is, and what it gave, whatever becomes of a copy
+    kept = found.kept["next_latents"]
+    kept.numpy()[:] = 0
+    again = session.run(feeds | {"latents.0": kept})["next_latents"]
+    assert relative_l2(again, latents) > 0.01
+    assert relative_l2(kept.numpy(), latents) <= LIMITS["onnxruntime"]
+    np.testing.assert_array_equal(feeds["latents.0"], first)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_the_hosts_solver_says_when_latents_are_not_finite(tmp_path, recwarn, bad):
+    session = open_session("host", tmp_path / "solver.onnx", spec_of("solver"), EngineOptions())
+    feeds = example_inputs(session.spec.inputs)
+    feeds["prediction.0"][0, 1, 2, 3], feeds["coefficients"][2] = bad, 2.0
+    assert session.run(feeds, keep=["next_latents"])["finite"].tolist() == [False]
+    assert not recwarn.list
+
+
+def test_the_host_plays_no_other_stage(tmp_path):
+    with pytest.raises(EngineError, match=r"stage unet of .* is no stage for the engine host, which has solver alone"):
+        open_session("host", tmp_path / "unet.onnx", spec_of("unet"), EngineOptions())
 
 
 def test_stages_take_turns(open_stage):

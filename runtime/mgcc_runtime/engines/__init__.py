@@ -46,6 +46,7 @@ class _Engine:
 
 
 _ENGINES = {
+    "host": _Engine("host", "numpy", "cpu"),
     "onnxruntime": _Engine("onnxruntime", "onnxruntime", "cpu"),
     "openvino": _Engine("openvino", "openvino", "openvino"),
     "openvino_bf16": _Engine("openvino_bf16", "openvino", "openvino"),

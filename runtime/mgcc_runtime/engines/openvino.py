@@ -15,6 +15,7 @@ import openvino as ov
 
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, Compiled, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines.host import HostTensor, readable
 from mgcc_runtime.engines.openvino_steady import SteadyHalf, split
 from mgcc_runtime.errors import ContractError
 from mgcc_runtime.files import cache_folder
@@ -27,30 +28,6 @@ class Arithmetic(enum.Enum):
 
     FP32 = "f32"
     BF16 = "bf16"
-
-
-class HostTensor:
-    """A tensor in the host's memory, where all of this engine's are."""
-
-    __slots__ = ("_array",)
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._array.dtype
-
-    def numpy(self) -> Array:
-        return self._array.copy()
-
-    def shared(self) -> Array:
-        """The memory itself, for reading alone."""
-        return self._array
 
 
 class OpenVinoSession:
@@ -85,9 +62,7 @@ class OpenVinoSession:
 
 
 def _array(feed: Feed) -> Array:
-    if isinstance(feed, HostTensor):
-        return feed.shared()
-    return np.ascontiguousarray(feed if isinstance(feed, np.ndarray) else feed.numpy())
+    return np.ascontiguousarray(readable(feed))
 
 
 def _kept_graphs() -> Path | None:
