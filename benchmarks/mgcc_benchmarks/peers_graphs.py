@@ -93,7 +93,8 @@ def write_gligen(folder: Path) -> None:
             spec = stage(model.dimensions, name)
             export_plain(model.stage(name), spec, [named[t.name] for t in spec.inputs], new / f"{name}.onnx")
         spec = stage(model.dimensions, "solver")
-        example = [*(inputs["noise"] for _ in spec.inputs[:-1]), torch.ones(len(spec.inputs) - 1)]
+        # a tensor each: inputs traced with one and the same would become one in the graph
+        example = [*(inputs["noise"].clone() for _ in spec.inputs[:-1]), torch.ones(len(spec.inputs) - 1)]
         export_plain(model.stage("solver"), spec, example, new / "solver.onnx")
         np.savez(new / "inputs.npz", allow_pickle=False, **{name: value.numpy() for name, value in inputs.items()})
         (new / "gligen.json").write_text(json.dumps(told) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from mgcc_runtime.bench_parts import turn_texts
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import DECODE, Dimensions, present_names, solver_terms, stage
 from mgcc_runtime.denoise import Schedule, ScheduleTable, denoise
-from mgcc_runtime.engines import EngineOptions, Feed, Session, open_session
+from mgcc_runtime.engines import EngineOptions, Feed, Session, host_array, open_session
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.machine import installed_version
 from mgcc_runtime.pipeline import Pipeline
@@ -193,7 +193,7 @@ class OurGligen:
 
     def outputs(self) -> Outputs:
         *_, last = self._steps()
-        return {"latents": last if isinstance(last, np.ndarray) else last.numpy()}
+        return {"latents": host_array(last)}
 
     def run_ms(self) -> float:
         """Milliseconds a step, from the end of the second to the end of the last: the other side tells no more."""

@@ -24,7 +24,7 @@ from mgcc_calibration.graph import graph_digests
 from mgcc_calibration.requests import RequestSource, fitting_parts
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.contract import WITHOUT_WEIGHTS, StageSpec
-from mgcc_runtime.engines import EngineOptions, Feed, Outputs, Session
+from mgcc_runtime.engines import EngineOptions, Feed, Outputs, Session, host_array
 from mgcc_runtime.files import write_atomically
 from mgcc_runtime.pipeline import Pipeline
 
@@ -68,7 +68,7 @@ class _Recorder:
         self._calls[spec.name] += 1
         if not self._wanted(spec.name, feeds):
             return
-        arrays = {t.name: _array(feeds[t.name]) for t in spec.inputs}
+        arrays = {t.name: host_array(feeds[t.name]) for t in spec.inputs}
         name = f"{spec.name}/{self.request:04d}-{call:04d}.npz"
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
@@ -137,7 +137,3 @@ def capture(
     )
     write_atomically(out / MANIFEST, (json.dumps(manifest.to_json(), indent=1) + "\n").encode())
     return CalibrationData(out, manifest)
-
-
-def _array(feed: Feed) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    return feed if isinstance(feed, np.ndarray) else feed.numpy()

@@ -43,6 +43,6 @@ class LowReport:
         parts = list(self.remarks)
         if self.reasons:
             parts.append("not lower: " + "; ".join(self.reasons))
-        if self.kept:
+        if self.kept and self.precision != "fp32":
             parts.append(f"{len(self.kept)} nodes in fp32 by scan (largest {self.largest:.3g})")
         return "; ".join(parts)

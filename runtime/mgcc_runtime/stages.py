@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import DECODE, present_names, solver_terms, stages
-from mgcc_runtime.engines import Array, EngineOptions, Feed, KeptTensor, Session, open_session
+from mgcc_runtime.engines import Array, EngineOptions, Feed, KeptTensor, Session, host_array, open_session
 from mgcc_runtime.engines.checks import check_finite
 from mgcc_runtime.errors import StageValueError
 from mgcc_runtime.kv_cache import KvCache
@@ -107,9 +107,8 @@ class Stages:
         feeds = dict(zip(self._solver_terms, (*latents, *predictions), strict=True))
         outputs = self.sessions["solver"].run({**feeds, "coefficients": coefficients}, keep=("next_latents",))
         if not outputs["finite"][0]:
-            newest = predictions[0]
-            array = newest if isinstance(newest, np.ndarray) else newest.numpy()
-            check_finite("unet or unet_plain" if self.dimensions.gated else "unet", "prediction", array)
+            unet = "unet or unet_plain" if self.dimensions.gated else "unet"
+            check_finite(unet, "prediction", host_array(predictions[0]))
             raise StageValueError(
                 "stage solver gave NaN or infinity of finite predictions, expected finite latents; run `mgcc verify`"
             )

@@ -18,7 +18,7 @@ from mgcc_export.report import BuildReport
 from mgcc_export.targets import Precision, Recipe, Target, choose_recipe
 from mgcc_export.tensorrt_build import EngineJob
 from mgcc_ref import config
-from mgcc_ref.config import Grounding, get_profile
+from mgcc_ref.config import Grounding, SamplerConfig, get_profile
 from mgcc_runtime.bundle import Bundle, read_manifest
 from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import stages
@@ -32,11 +32,12 @@ FP32 = choose_recipe(Target.CPU, Precision.FP32)
 
 @pytest.fixture(scope="module")
 def gated() -> Iterator[None]:
-    """The profile `tiny` with GLIGEN's gates in place of the layout map."""
+    """The profile `tiny` with GLIGEN's gates in place of the layout map, and PLMS, which looks at four predictions."""
     tiny = get_profile("tiny")
     unet = replace(tiny.unet, grounding=Grounding.GLIGEN, prediction="epsilon")
+    sampler = SamplerConfig("PNDMScheduler", "scaled_linear", 0.00085, 0.012, 8, 2.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config._PROFILES, NAME, replace(tiny, name=NAME, unet=unet))
+        patch.setitem(config._PROFILES, NAME, replace(tiny, name=NAME, unet=unet, sampler=sampler))
         yield
 
 

@@ -83,6 +83,11 @@ class KeptTensor(Protocol):
 Feed: TypeAlias = "Array | KeptTensor"
 
 
+def host_array(feed: Feed) -> Array:
+    """Values in the host's memory, for reading alone: an array is given back as it is."""
+    return feed if isinstance(feed, np.ndarray) else feed.numpy()
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a stage gave: arrays of the host, and those the caller asked to keep in the engine."""

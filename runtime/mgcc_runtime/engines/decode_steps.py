@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mgcc_runtime.contract import StageSpec
-from mgcc_runtime.engines import Array, Feed, Outputs
+from mgcc_runtime.engines import Array, Feed, Outputs, host_array
 from mgcc_runtime.engines.bindings import binding, profile_for, shape_at
 from mgcc_runtime.engines.cache_ring import CacheRing, Lease
 from mgcc_runtime.engines.capture import Recorder, enqueue
@@ -146,7 +146,7 @@ class DecodeSteps:
 
     def _upload(self, name: str, feed: Feed) -> Array:
         """Queue the copy of an input to its buffer; returns the host array that is being copied."""
-        array = np.ascontiguousarray(feed if isinstance(feed, np.ndarray) else feed.numpy(), self._of[name].stored)
+        array = np.ascontiguousarray(host_array(feed), self._of[name].stored)
         self._memory.stream.upload(self._buffers[name].address, array.ctypes.data, array.nbytes)
         return array
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mgcc_runtime.contract import StageSpec
-from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs, host_array
 from mgcc_runtime.errors import EngineError
 
 STAGE = "solver"
@@ -45,9 +45,7 @@ class HostTensor:
 
 def readable(feed: Feed) -> Array:
     """Values for reading alone, without a copy where they are in the host's memory."""
-    if isinstance(feed, HostTensor):
-        return feed.shared()
-    return feed if isinstance(feed, np.ndarray) else feed.numpy()
+    return feed.shared() if isinstance(feed, HostTensor) else host_array(feed)
 
 
 class HostSession:

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from mgcc_runtime.contract import PAST_LENGTH, DType, StageSpec, TensorSpec
-from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs, host_array
 from mgcc_runtime.errors import ContractError
 
 _ORT_TYPES = {DType.FLOAT32: "tensor(float)", DType.INT64: "tensor(int64)", DType.BOOL: "tensor(bool)"}
@@ -88,9 +88,8 @@ class OrtSession:
         """The feed as this session takes it: a tensor of a GPU's memory is of no use to one that has no GPU."""
         if isinstance(feed, OrtTensor) and feed.kept_in in (None, self._kept_in):
             return feed.value
-        array = feed if isinstance(feed, np.ndarray) else feed.numpy()
         kind = np.float16 if name in self._half else None
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, kind))
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(host_array(feed), kind))
 
     def _array(self, name: str, value: ort.OrtValue) -> Array:
         array: Array = value.numpy()

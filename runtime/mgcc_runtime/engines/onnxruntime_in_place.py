@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from mgcc_runtime.contract import PAST_LENGTH, StageSpec
-from mgcc_runtime.engines import Feed, Outputs
+from mgcc_runtime.engines import Feed, Outputs, host_array
 from mgcc_runtime.engines.onnxruntime import OrtSession
 from mgcc_runtime.engines.shared_cache import SharedTensor, View, extended
 from mgcc_runtime.errors import ContractError
@@ -59,9 +59,8 @@ class InPlaceSession(OrtSession):
         pieces = -(-embeddings.shape[1] // PIECE)
         if pieces <= 1:
             return dict(zip(self._plain_outputs, self._run_on(view, before, feeds), strict=True))
-        array = embeddings if isinstance(embeddings, np.ndarray) else embeddings.numpy()
         runs = []
-        for piece in np.array_split(array, pieces, axis=1):
+        for piece in np.array_split(host_array(embeddings), pieces, axis=1):
             runs.append(self._run_on(view, before, {**feeds, "inputs_embeds": piece}))
             before += piece.shape[1]
         found = dict(zip(self._plain_outputs, zip(*runs, strict=True), strict=True))
@@ -77,8 +76,7 @@ class InPlaceSession(OrtSession):
         if binding is None:
             binding = bindings[self] = self._bound(view)
         for name, feed in feeds.items():
-            array = feed if isinstance(feed, np.ndarray) else feed.numpy()
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+            binding.bind_cpu_input(name, np.ascontiguousarray(host_array(feed)))
         binding.bind_cpu_input(PAST_LENGTH, np.array([before], np.int64))
         for name in self._plain_outputs:
             binding.bind_output(name, "cpu")  # again each time, or the last call's memory would be written over

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mgcc_runtime.contract import StageSpec
-from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs
+from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs, host_array
 from mgcc_runtime.engines.bindings import Binding, binding, profile_for
 from mgcc_runtime.engines.capture import Recorder, enqueue
 from mgcc_runtime.engines.cuda import Buffer, Graph
@@ -103,7 +103,7 @@ class TensorRtSession:
                 self._memory.stream.copy(address, feed.address, size)
             self._place(context, binding.name, address, feed.shape)
             return None
-        array = np.ascontiguousarray(feed if isinstance(feed, np.ndarray) else feed.numpy(), binding.stored)
+        array = np.ascontiguousarray(host_array(feed), binding.stored)
         buffer = self._buffer(binding.name, array.nbytes)
         if not self._lies_there(binding.name, array):
             self._memory.stream.upload(buffer.address, array.ctypes.data, array.nbytes)
