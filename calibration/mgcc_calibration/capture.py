@@ -102,12 +102,16 @@ class _Tap:
 def capture(
     bundle: Bundle, source: RequestSource, options: CaptureOptions, out: Path, progress: Progress = lambda *_: None
 ) -> CalibrationData:
-    """Run every request and write its stages' inputs to the new folder `out`; DataError if that holds anything.
+    """Run every request and write its stages' inputs to the new folder `out`.
 
+    DataError if that holds anything, or for a stage that the bundle lacks or that there is nothing to lower of.
     The same bundle, requests and options give the same samples, byte for byte, on the same machine.
     """
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty, expected a new folder; give another one or remove it")
+    captured = [name for name in bundle.manifest.stages if name not in WITHOUT_WEIGHTS]
+    if unknown := [name for name in options.stages if name not in captured]:
+        raise DataError(f"the bundle has no stage {', '.join(unknown)} to calibrate; choose from {', '.join(captured)}")
     started = time.monotonic()
     steps = bundle.manifest.default_steps if options.steps is None else options.steps
     recorder = _Recorder(out, options)

@@ -50,7 +50,7 @@ class _Lowerer(StageBuilder):
 
     def lower(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
         """`target` as a bundle gets it, from the fp32 graph `source`."""
-        return self._lowered(stage, source, target, cases, self.recipe.precision)
+        return self._lowered(stage, source, target, cases, self.wanted(stage))
 
     def write_asked(self, stage: Stage, source: Path, target: Path, lowered: Lowered, half: Sequence[str]) -> None:
         """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
@@ -84,10 +84,10 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     (folder / _LOADER_NAME).write_text(_LOADER, encoding="utf-8")  # first: the mark that the folder is ours
     for path in built.folder.glob(f"{name}.onnx*"):
         link_or_copy(path, folder / path.name)
-    progress(name, f"lowering to {options.recipe.precision}")
     cases = reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one))
     source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
     lowerer = _Lowerer(profile, options.recipe, maker, cache, progress, options.captured)
+    progress(name, f"lowering to {lowerer.wanted(stage)}")
     lowered = lowerer.lower(stage, source, target, cases)
     if lowered.golden:  # 8-bit activations are right on what the stage is really given, and were judged on that
         cases = [lowered.golden]

@@ -142,7 +142,7 @@ class StageBuilder:
         )
 
     def _lower(self, stage: Stage, base: BuiltStage, folder: Path, name: str) -> BuiltStage:
-        wanted = self._wanted(stage)
+        wanted = self.wanted(stage)
         doing = (
             "comparing with PyTorch" if wanted is Precision.FP32 else f"lowering to {wanted} and comparing with PyTorch"
         )
@@ -167,7 +167,8 @@ class StageBuilder:
             lowered=report,
         )
 
-    def _wanted(self, stage: Stage) -> Precision:
+    def wanted(self, stage: Stage) -> Precision:
+        """The precision that is asked for in this stage."""
         return Precision.FP32 if stage.name in WITHOUT_WEIGHTS else self.recipe.precision
 
     def _lowest_that_builds(
@@ -179,7 +180,7 @@ class StageBuilder:
         its compiler on the tiny profile's grounder with 8-bit weights, and takes it in fp16.
         """
         cases, refused = self._reference(stage), list[str]()
-        wanted = self._wanted(stage)
+        wanted = self.wanted(stage)
         while True:
             lowered = self._lowered(stage, source, graph, cases, wanted)
             report, checked = _report(lowered), time.monotonic()

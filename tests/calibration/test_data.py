@@ -47,6 +47,14 @@ def test_the_same_seed_gives_the_same_bytes(bundle, source, data, tmp_path):
     assert other.manifest.stages["unet"] != data.manifest.stages["unet"]
 
 
+@pytest.mark.parametrize("stage", ["nonsense", "solver"])
+def test_a_stage_that_is_not_there_or_has_no_weights_is_refused(bundle, source, tmp_path, stage):
+    options = CaptureOptions(stages=("unet", stage))
+    with pytest.raises(DataError, match=rf"has no stage {stage} to calibrate; choose from vision_encoder, llm,"):
+        capture(bundle, source, options, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_the_users_own(bundle, tmp_path):
     Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / "ball.png")
     story = {"parts": [{"text": "A ball."}, {"image": "ball.png"}, {"text": "Another."}]}
