@@ -53,7 +53,7 @@ def export_plain(module: nn.Module, spec: StageSpec, example: Sequence[Tensor], 
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             _Positional(module).eval(),
-            tuple(example),
+            tuple(tensor.clone() for tensor in example),  # inputs traced with one and the same would become one
             path,
             dynamo=True,
             input_names=[t.name for t in spec.inputs],
@@ -93,8 +93,7 @@ def write_gligen(folder: Path) -> None:
             spec = stage(model.dimensions, name)
             export_plain(model.stage(name), spec, [named[t.name] for t in spec.inputs], new / f"{name}.onnx")
         spec = stage(model.dimensions, "solver")
-        # a tensor each: inputs traced with one and the same would become one in the graph
-        example = [*(inputs["noise"].clone() for _ in spec.inputs[:-1]), torch.ones(len(spec.inputs) - 1)]
+        example = [*(inputs["noise"] for _ in spec.inputs[:-1]), torch.ones(len(spec.inputs) - 1)]
         export_plain(model.stage("solver"), spec, example, new / "solver.onnx")
         np.savez(new / "inputs.npz", allow_pickle=False, **{name: value.numpy() for name, value in inputs.items()})
         (new / "gligen.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
@@ -104,7 +103,7 @@ def _llm_example(model: MgccModel) -> list[Tensor]:
     d, embeddings = model.dimensions, model.embed_tokens
     ids = torch.arange(_TRACED["S"]) % d.vocabulary
     past = torch.zeros((1, d.kv_heads, _TRACED["P"], d.head_dim))
-    return [embeddings[ids].unsqueeze(0), *(past.clone() for _ in past_names(d.layers))]
+    return [embeddings[ids].unsqueeze(0), *(past for _ in past_names(d.layers))]
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from mgcc_benchmarks.peers_llm import CachedLlm, DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
 from mgcc_runtime.bench_parts import turn_texts
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import DECODE, Dimensions, present_names, solver_terms, stage
-from mgcc_runtime.denoise import Schedule, ScheduleTable, denoise
+from mgcc_runtime.contract import DECODE, Dimensions, present_names, stage
+from mgcc_runtime.denoise import Schedule, ScheduleTable, denoise, solver_feeds
 from mgcc_runtime.engines import EngineOptions, Feed, Session, host_array, open_session
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.machine import installed_version
@@ -164,10 +164,7 @@ class OurGligen:
             name: open_session("onnxruntime", folder / f"{name}.onnx", stage(dimensions, name), options)
             for name in ("unet", "unet_plain", "solver")
         }
-        found = told["schedule"]
-        coefficients = np.array(found["coefficients"], np.float32)
-        self.table = ScheduleTable(tuple(found["timesteps"]), found["init_scale"], coefficients)
-        self.terms = [name for names in solver_terms(dimensions.solver_order) for name in names]
+        self.table = ScheduleTable.from_json(told["schedule"])
         self.gated = int(told["gate_fraction"] * self.table.evaluations)
         with np.load(folder / "inputs.npz", allow_pickle=False) as file:
             self.inputs = {key: file[key] for key in file.files}
@@ -185,8 +182,9 @@ class OurGligen:
         return self.sessions["unet"].run({**feeds, **where}, keep=("prediction",)).kept["prediction"]
 
     def _advance(self, coefficients: Floats, latents: Sequence[Feed], predictions: Sequence[Feed]) -> Feed:
-        feeds = dict(zip(self.terms, (*latents, *predictions), strict=True)) | {"coefficients": coefficients}
-        return self.sessions["solver"].run(feeds, keep=("next_latents",)).kept["next_latents"]
+        session = self.sessions["solver"]
+        feeds = solver_feeds(session.spec, coefficients, latents, predictions)
+        return session.run(feeds, keep=("next_latents",)).kept["next_latents"]
 
     def _steps(self) -> Iterator[Feed]:
         return denoise(self.table, self.inputs["noise"], self._predict, self._advance)

@@ -146,7 +146,8 @@ def _chosen(bundle: Bundle, data: CalibrationData, options: BuildOptions) -> lis
         raise MethodError(f"the bundle has no stage {', '.join(unknown)}; choose from {', '.join(every)}")
     if nothing := [name for name in options.stages if name in WITHOUT_WEIGHTS]:
         raise MethodError(f"stage {', '.join(nothing)} has no weights to lower and stays in fp32; leave it out")
-    chosen = [every[name] for name in every if name in (options.stages or {*every} - WITHOUT_WEIGHTS)]
+    wanted = options.stages or {*every} - WITHOUT_WEIGHTS
+    chosen = [spec for name, spec in every.items() if name in wanted]
     digests = graph_digests(bundle)
     for spec in chosen:
         precision = bundle.manifest.precision.get(spec.name)

@@ -121,12 +121,9 @@ def read_manifest(root: Path) -> Manifest:
     schema = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(schema, int) or schema < 1:
         raise BundleError(f"manifest {path} has schema {schema!r}, expected {SCHEMA}; {REBUILD}")
-    if schema > SCHEMA:
-        raise BundleError(
-            f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads {SCHEMA}; upgrade mgcc-edge"
-        )
-    if schema < SCHEMA:
-        raise BundleError(f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads {SCHEMA}; {REBUILD}")
+    if schema != SCHEMA:
+        way_out = "upgrade mgcc-edge" if schema > SCHEMA else REBUILD
+        raise BundleError(f"bundle {root} has schema {schema}, this runtime ({VERSION}) reads {SCHEMA}; {way_out}")
     try:
         return Manifest.from_json(values)
     except KeyError as error:

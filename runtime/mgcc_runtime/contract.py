@@ -217,19 +217,13 @@ def _unet(d: Dimensions, *, grounded: bool) -> StageSpec:
     return StageSpec(name, tuple(inputs), outputs, "one denoising step" + ("" if grounded else ", gates off"), steady)
 
 
-def solver_terms(order: int) -> tuple[list[str], list[str]]:
-    """Names of the solver's inputs that are latents, and of those that are predictions, newest first."""
-    return [f"latents.{i}" for i in range(SOLVER_LATENTS)], [f"prediction.{i}" for i in range(order)]
-
-
 def _solver(d: Dimensions) -> StageSpec:
     latents = (1, d.latent_channels, d.latent_px, d.latent_px)
-    iterates, predictions = solver_terms(d.solver_order)
     return StageSpec(
         "solver",
         (
-            *(_float(n, latents, "x_t, newest first") for n in iterates),
-            *(_float(n, latents, "the UNet's, newest first") for n in predictions),
+            *(_float(f"latents.{i}", latents, "x_t, newest first") for i in range(SOLVER_LATENTS)),
+            *(_float(f"prediction.{i}", latents, "the UNet's, newest first") for i in range(d.solver_order)),
             _float("coefficients", (SOLVER_LATENTS + d.solver_order,), "of these, from schedule.json"),
         ),
         (

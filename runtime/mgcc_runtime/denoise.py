@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_runtime.contract import SOLVER_LATENTS
+from mgcc_runtime.contract import SOLVER_LATENTS, StageSpec
 from mgcc_runtime.engines import Feed
 from mgcc_runtime.errors import BundleError, OptionError
 from mgcc_runtime.files import read_json
@@ -38,6 +38,12 @@ class ScheduleTable:
         shape = self.coefficients.shape
         if not self.timesteps or len(shape) != 2 or shape[0] != len(self.timesteps) or shape[1] <= SOLVER_LATENTS:
             raise ValueError(f"{len(self.timesteps)} timesteps with coefficients of shape {shape}")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ScheduleTable:
+        """A table of schedule.json; KeyError, TypeError or ValueError if it is not of that form."""
+        coefficients = np.array(values["coefficients"], np.float32)
+        return cls(tuple(map(float, values["timesteps"])), float(values["init_scale"]), coefficients)
 
     @property
     def evaluations(self) -> int:
@@ -62,7 +68,7 @@ class Schedule:
                 prediction=str(values["prediction"]),
                 default_steps=int(values["default_steps"]),
                 gate_fraction=float(values["gate_fraction"]),
-                tables={int(steps): _table(table) for steps, table in values["tables"].items()},
+                tables={int(steps): ScheduleTable.from_json(table) for steps, table in values["tables"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"schedule {path} is not of the expected form ({error!r}); rebuild the bundle") from None
@@ -84,9 +90,11 @@ class Schedule:
         return int(self.gate_fraction * table.evaluations)
 
 
-def _table(values: dict[str, Any]) -> ScheduleTable:
-    coefficients = np.array(values["coefficients"], np.float32)
-    return ScheduleTable(tuple(map(float, values["timesteps"])), float(values["init_scale"]), coefficients)
+def solver_feeds(
+    solver: StageSpec, coefficients: Latents, latents: Sequence[Feed], predictions: Sequence[Feed]
+) -> dict[str, Feed]:
+    """The inputs of the stage `solver` by name; latents and predictions newest first."""
+    return dict(zip((t.name for t in solver.inputs), (*latents, *predictions, coefficients), strict=True))
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> Latents:

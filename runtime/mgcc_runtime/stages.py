@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import DECODE, present_names, solver_terms, stages
+from mgcc_runtime.contract import DECODE, present_names, stages
+from mgcc_runtime.denoise import solver_feeds
 from mgcc_runtime.engines import Array, EngineOptions, Feed, KeptTensor, Session, host_array, open_session
 from mgcc_runtime.engines.checks import check_finite
 from mgcc_runtime.errors import StageValueError
@@ -37,7 +38,6 @@ class Stages:
         self.dimensions = d = bundle.manifest.dimensions
         self.sessions: dict[str, Session] = {}
         self._present = present_names(d.layers)
-        self._solver_terms = [name for names in solver_terms(d.solver_order) for name in names]
         try:
             for spec in stages(d):
                 entry = bundle.manifest.stages[spec.name]
@@ -104,8 +104,8 @@ class Stages:
 
     def advance(self, coefficients: Floats, latents: Sequence[Feed], predictions: Sequence[Feed]) -> KeptTensor:
         """One step of the solver, left in its engine; StageValueError if the UNet gave NaN or infinity."""
-        feeds = dict(zip(self._solver_terms, (*latents, *predictions), strict=True))
-        outputs = self.sessions["solver"].run({**feeds, "coefficients": coefficients}, keep=("next_latents",))
+        session = self.sessions["solver"]
+        outputs = session.run(solver_feeds(session.spec, coefficients, latents, predictions), keep=("next_latents",))
         if not outputs["finite"][0]:
             unet = "unet or unet_plain" if self.dimensions.gated else "unet"
             check_finite(unet, "prediction", host_array(predictions[0]))

@@ -18,7 +18,7 @@ from mgcc_benchmarks.peers_cli import main
 from mgcc_benchmarks.peers_client import PeerError, Worker
 from mgcc_benchmarks.peers_compare import Compared
 from mgcc_benchmarks.peers_gligen import gligen_inputs, gligen_model
-from mgcc_benchmarks.peers_graphs import _check_weights
+from mgcc_benchmarks.peers_graphs import _check_weights, export_plain
 from mgcc_benchmarks.peers_parity import BFLOAT16, FP32, check_parity, limits_of
 from mgcc_benchmarks.peers_place import Place
 from mgcc_benchmarks.peers_plan import COMPARISONS, NAMES, Comparison, Peer
@@ -30,6 +30,7 @@ from mgcc_ref.pipeline import Layout, ReferencePipeline
 from mgcc_ref.schedule import compile_schedule
 from mgcc_runtime.bundle import Bundle, Tolerance
 from mgcc_runtime.contract import stage
+from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.errors import EngineError
 
 SURFACE = (  # what programs may rely on
@@ -218,6 +219,23 @@ def test_graphs_of_other_weights_are_refused(place: Place) -> None:
     _check_weights(place.bundle, model.unet, spec, golden)
     with pytest.raises(PeerError, match="expected the same weights; build the bundle again"):
         _check_weights(place.bundle, load_model("tiny", "random", seed=5).unet, spec, golden)
+
+
+@torch.no_grad()
+def test_inputs_traced_with_one_tensor_stay_apart(tmp_path: Path) -> None:
+    """The exporter takes a tensor that comes twice for one input."""
+    model = load_model("tiny")
+    spec, solver = stage(model.dimensions, "solver"), model.stage("solver").eval()
+    shapes = {t.name: [int(n) for n in t.shape] for t in spec.inputs}
+    *terms, coefficients = shapes
+    same = torch.zeros(shapes[terms[0]])
+    example = [*(same for _ in terms), torch.ones(shapes[coefficients])]
+    export_plain(solver, spec, example, tmp_path / "solver.onnx")
+    feeds = {name: torch.randn(shape) for name, shape in shapes.items()}
+    session = open_session("onnxruntime", tmp_path / "solver.onnx", spec, EngineOptions(1))
+    found = session.run({name: value.numpy() for name, value in feeds.items()})["next_latents"]
+    session.close()
+    torch.testing.assert_close(torch.from_numpy(found), solver(*feeds.values())[0])
 
 
 @torch.no_grad()

@@ -19,9 +19,13 @@ from mgcc_export.targets import Precision, Recipe, Target, choose_recipe
 from mgcc_export.tensorrt_build import EngineJob
 from mgcc_ref import config
 from mgcc_ref.config import Grounding, SamplerConfig, get_profile
+from mgcc_ref.schedule import compile_schedule
+from mgcc_runtime import Pipeline
 from mgcc_runtime.bundle import Bundle, read_manifest
 from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import stages
+from mgcc_runtime.denoise import denoise
+from mgcc_runtime.engines import host_array
 from mgcc_runtime.errors import BundleError
 from mgcc_runtime.verify import verify
 
@@ -78,6 +82,24 @@ def test_a_bundle_with_gates_verifies_and_is_smaller(built: tuple[BuildReport, B
     assert sizes["unet"] + sizes["unet_plain"] == bundled_bytes(options.out)
     # all but biases and norms, of which a net this small has many, lie in the other's file
     assert cached_bytes(options, FP32) - bundled_bytes(options.out) > 0.9 * weights["unet_plain"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 50])
+def test_the_runtime_walks_the_references_trajectory(built: tuple[BuildReport, BuildOptions], steps: int) -> None:
+    """Four predictions back, by the bundle's own schedule and solver, from predictions that tell each other apart."""
+    profile = get_profile(NAME)
+    exact = compile_schedule(profile.sampler, profile.unet.prediction, steps)
+    with Pipeline.load(built[1].out, threads=1) as pipeline:
+        d, table = pipeline.bundle.manifest.dimensions, pipeline.schedule.table(steps)
+        rng = np.random.default_rng(steps)
+        shape = (table.evaluations + 1, 1, d.latent_channels, d.latent_px, d.latent_px)
+        noise, *predictions = rng.standard_normal(shape, dtype=np.float32)
+        found = [host_array(x) for x in denoise(table, noise, lambda i, x, t: predictions[i], pipeline.stages.advance)]
+    assert d.solver_order == 4 and len(found) == len(exact.matrix)
+    basis = np.stack([exact.init_scale * noise, *predictions]).astype(np.float64)
+    for x, row in zip(found, exact.matrix, strict=True):
+        assert relative_l2(x, np.tensordot(row, basis[: len(row)], axes=1)) < 5e-6
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from mgcc_export.fp16 import write_half
 from mgcc_export.tensorrt_build import EngineJob, profiles_of
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import StageSpec, past_names, present_names, stage
+from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.engines.engine_record import EngineRecord, ProfileRecord, TensorRecord, record_path
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage
 
@@ -58,6 +59,11 @@ def build_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | N
     profiles = profiles_of(spec_of(model.graph.name if model else name), DIMENSIONS.axes)
     run_engine_job(EngineJob(library, name, str(graph), str(plan), str(record_path(plan)), profiles, ""))
     return plan
+
+
+def open_it(path: Path, library: str, name: str = "vae_decoder") -> Session:
+    """The stage of this plan."""
+    return open_session(library, path, spec_of(name), EngineOptions())
 
 
 def spec_of(name: str) -> StageSpec:

@@ -8,27 +8,22 @@ import logging
 import re
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mgcc_runtime.contract import DType, stages
-from mgcc_runtime.engines import EngineOptions, cuda, open_session
+from mgcc_runtime.engines import cuda
 from mgcc_runtime.engines.device_memory import ALIGNMENT, NUMPY_TYPES, SlabPlan, slab_size
 from mgcc_runtime.engines.engine_record import ProfileRecord, read_record, record_path
 from mgcc_runtime.engines.tensorrt import specialisation
 from mgcc_runtime.errors import BundleError, ContractError, EngineError, StageMemoryError
 from tests.runtime import host_gpu
-from tests.runtime.engine_makers import VERSION, spec_of, write_plan
+from tests.runtime.engine_makers import VERSION, open_it, write_plan
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
-
-
-def open_it(path: Path, library: str, name: str = "vae_decoder"):
-    return open_session(library, path, spec_of(name), EngineOptions())
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -230,60 +225,6 @@ def test_the_cache_stays_on_the_gpu(host, tmp_path):
     del state
     session.close()
     assert not host.blocks
-
-
-def test_latents_stay_on_the_gpu(host, tmp_path):
-    """Of a denoising step only the timestep and the coefficients come from the host, and a single yes or no goes to it:
-    the rest is the same all through a request, and lies there already.
-    """
-    unet, solver = (open_it(write_plan(tmp_path, n, "tensorrt"), "tensorrt", n) for n in ("unet", "solver"))
-    given = example_inputs(unet.spec.inputs)
-    coefficients = np.array([0.9, -0.2, 0.4, 0.1], np.float32)
-    latents = before = prediction = given["latents"]
-    for step in range(6):
-        host.calls.clear()
-        earlier = prediction
-        feeds = given | {"latents": latents, "timestep": np.array([step], np.float32)}
-        prediction = unet.run(feeds, keep=["prediction"]).kept["prediction"]
-        terms = {"latents.0": latents, "latents.1": before, "prediction.0": prediction, "prediction.1": earlier}
-        found = solver.run({**terms, "coefficients": coefficients}, keep=["next_latents"])
-        latents, before = found.kept["next_latents"], latents
-        if step > 1:
-            assert host.calls.count("cuMemcpyHtoDAsync_v2") == 2
-            assert host.calls.count("cuMemcpyDtoHAsync_v2") == 1
-            assert host.calls.count("cuGraphLaunch") == 2
-    assert host.calls.count("cuMemAlloc_v2") == 0  # slabs are used again
-    del latents, before, earlier, prediction, found, terms, feeds
-    for session in (unet, solver):
-        session.close()
-    assert not host.blocks
-
-
-def test_another_requests_conditioning_is_copied(host, tmp_path):
-    session = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
-    feeds, other = example_inputs(session.spec.inputs), example_inputs(session.spec.inputs, seed=2)
-    expected = session.run(feeds)["prediction"]
-    changed = feeds | {"conditioning": other["conditioning"]}
-    assert not np.array_equal(session.run(changed)["prediction"], expected)
-    np.testing.assert_array_equal(session.run(feeds)["prediction"], expected)
-    feeds["conditioning"][0, 0, 0] += 1.0  # in the caller's own array
-    assert not np.array_equal(session.run(feeds)["prediction"], expected)
-    session.close()
-
-
-def test_a_copy_that_failed_is_made_again(host, tmp_path):
-    session = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
-    feeds, other = example_inputs(session.spec.inputs), example_inputs(session.spec.inputs, seed=2)
-    session.run(feeds)
-    host.fail["cuMemcpyHtoDAsync_v2"] = 700
-    with pytest.raises(EngineError):
-        session.run(other)
-    host.fail.clear()
-    expected = session.run(other)["prediction"]
-    session.close()
-    fresh = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
-    np.testing.assert_array_equal(fresh.run(other)["prediction"], expected)
-    fresh.close()
 
 
 def test_out_of_memory_is_a_sentence_and_the_session_lives_on(host, tmp_path):

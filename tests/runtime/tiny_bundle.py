@@ -24,7 +24,7 @@ from mgcc_runtime.contract import (
     StageSpec,
     past_names,
     present_names,
-    solver_terms,
+    stage,
     stages,
 )
 
@@ -140,7 +140,7 @@ def unet(g: Graph, d: Dimensions, *, grounded: bool = True) -> None:
 
 
 def solver(g: Graph, d: Dimensions) -> None:
-    names = [name for names in solver_terms(d.solver_order) for name in names]
+    *names, _ = (t.name for t in stage(d, "solver").inputs)
     split = [f"coefficient.{i}" for i in range(len(names))]
     g.nodes.append(helper.make_node("Split", ["coefficients"], split, axis=0, num_outputs=len(names)))
     terms = [g.op("Mul", name, factor) for name, factor in zip(names, split, strict=True)]

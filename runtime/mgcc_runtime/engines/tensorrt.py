@@ -137,12 +137,11 @@ class TensorRtSession:
         kept = {}
         slab = self._memory.slab(plan.size) if plan.offsets else None
         for b in self._outputs:
-            if b.name in keep:
-                assert slab is not None
-                tensor = DeviceTensor(self._memory, slab, plan.offsets[b.name], shapes[b.name], b.stored, b.dtype)
-                kept[b.name], address = tensor, tensor.address
-            if b.name not in keep or self._fixed:
-                address = self._buffer(b.name, sizes[b.name]).address
+            if slab is not None and b.name in keep:
+                offset = plan.offsets[b.name]
+                kept[b.name] = DeviceTensor(self._memory, slab, offset, shapes[b.name], b.stored, b.dtype)
+            in_slab = b.name in kept and not self._fixed
+            address = kept[b.name].address if in_slab else self._buffer(b.name, sizes[b.name]).address
             context.set_tensor_address(b.name, address)
         return kept
 
