@@ -49,6 +49,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/oldest_python.py
 
 format: setup
 	$(BIN)/ruff check --fix-only --quiet .

@@ -21,7 +21,7 @@ from mgcc_runtime.results import Event, ImageReady, Reply, ReplyReady, Result, S
 from mgcc_runtime.streams import Stream
 
 if TYPE_CHECKING:
-    from typing import Unpack  # Python 3.11; checkers alone read it
+    from typing import Unpack  # novm: Python 3.11; checkers alone read it
 
     from mgcc_runtime.pipeline import Context, Pipeline
 

@@ -257,7 +257,7 @@ def most_tokens(words: int) -> int:
     return 4 * words + 8 if words > 0 else 0
 
 
-class BoxEdges(enum.StrEnum):
+class BoxEdges(str, enum.Enum):
     """Where the edges of the grounder's boxes lie when they are drawn. A user's own boxes stay where they are."""
 
     FREE = "free"

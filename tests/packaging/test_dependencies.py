@@ -24,6 +24,7 @@ UNSEEN = {
     "hatchling": "the build backend",
     "mypy": "a tool",
     "ruff": "a tool",
+    "vermin": "a tool, in tools/oldest_python.py",
     "pytest-xdist": "a plugin",
     "polygraphy": "the tool that --debug-stage writes a command for",
     "tensorrt-rtx-cu13": "imported under the name that an engine's record holds",
