@@ -200,7 +200,11 @@ class HostEngine:
         settings.log_severity_level = 4
         self.session = ort.InferenceSession(plan, settings, providers=["CPUExecutionProvider"])
 
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
+
     def create_execution_context(self, strategy: Any) -> HostContext:
+        assert strategy is Allocation.USER_MANAGED
         return HostContext(self)
 
 

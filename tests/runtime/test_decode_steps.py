@@ -198,6 +198,7 @@ def test_a_context_is_left_alone_once_its_graph_is_captured(llm, monkeypatch):
     assert changed and len(own) == CAPTURED and not own & {*changed}
 
 
+@pytest.mark.parametrize("llm", ["tensorrt_rtx"], indirect=True)  # TensorRT has no such question
 def test_a_context_that_cannot_be_captured_is_asked_once(host, llm, monkeypatch):
     asked: list[int] = []
     monkeypatch.setattr(host_gpu.HostContext, "is_stream_capturable", lambda self, stream: bool(asked.append(stream)))

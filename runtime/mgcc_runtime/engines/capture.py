@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from mgcc_runtime.engines.cuda import Graph, Stream
+from mgcc_runtime.engines.tensorrt_features import Feature
 from mgcc_runtime.errors import EngineError
 
 _LOG = logging.getLogger(__name__)
@@ -28,8 +30,9 @@ class Recorder:
     data, which are in the engine.
     """
 
-    def __init__(self, stage: str, stream: Stream) -> None:
+    def __init__(self, stage: str, stream: Stream, offered: Collection[Feature]) -> None:
         self._stage, self._stream = stage, stream
+        self._asks = Feature.CAPTURE_QUESTION in offered  # else only the attempt shows it
         self.willing = True
 
     def record(self, context: Any) -> Graph | None:
@@ -37,8 +40,8 @@ class Recorder:
 
         Nothing of it has been queued then: the caller launches it plainly.
         """
-        if self.willing:
-            self.willing = _capturable(context, self._stream.handle)
+        if self.willing and self._asks:
+            self.willing = bool(context.is_stream_capturable(self._stream.handle))
         if not self.willing:
             return None
         try:
@@ -50,9 +53,3 @@ class Recorder:
                 self._stage, error,
             )  # fmt: skip
             return None
-
-
-def _capturable(context: Any, stream: int) -> bool:
-    """TensorRT-RTX answers; TensorRT has no such question, there only the attempt shows it."""
-    ask = getattr(context, "is_stream_capturable", None)
-    return ask is None or bool(ask(stream))

@@ -31,6 +31,7 @@ from mgcc_runtime.engines.cuda import Buffer, free_memory_bytes
 from mgcc_runtime.engines.device_memory import DeviceTensor, GpuMemory, byte_size
 from mgcc_runtime.engines.engine_record import EngineRecord
 from mgcc_runtime.engines.step_graphs import Places, StepGraphs
+from mgcc_runtime.engines.tensorrt_features import features_of
 from mgcc_runtime.errors import EngineError, StageMemoryError
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class DecodeSteps:
         if found is not None and record.profiles:
             self.capacity = record.profiles[found].shapes[self._past[0].name][2][self._past[0].shape.index("P")]
         self.graphs = StepGraphs()
-        self._recorder = Recorder(spec.name, memory.stream)
+        self._recorder = Recorder(spec.name, memory.stream, features_of(record))
         self._context: Any = None
         self._ring: CacheRing | None = None
         self._buffers: dict[str, Buffer] = {}

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_runtime.engines.engine_record import EngineRecord
+from mgcc_runtime.engines.tensorrt_features import TENSORRT, TENSORRT_RTX, Feature, features_of
 from mgcc_runtime.errors import BundleError
 
 #: The libraries that may load engines, by their module -> in words.
-LIBRARIES: Mapping[str, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+LIBRARIES: Mapping[str, str] = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
 #: What TensorRT-RTX finds wrong with an engine's header -> in words.
 _DIAGNOSES: Mapping[str, str] = {
     "VERSION_MISMATCH": "it is of another TensorRT-RTX version",
@@ -43,7 +44,7 @@ def check_library(path: Path, record: EngineRecord, version: str) -> None:
         )
     here = f"{platform.system().lower()}-{platform.machine().lower()}"
     # TensorRT-RTX documents its engines as portable between Windows and Linux on x86-64
-    portable = record.library == "tensorrt_rtx" and _processor(here) == _processor(record.platform)
+    portable = record.library == TENSORRT_RTX and _processor(here) == _processor(record.platform)
     if here != record.platform and not portable:
         raise BundleError(
             f"engine {path} was built for {record.platform}, this machine is {here}; rebuild it here with "
@@ -54,12 +55,12 @@ def check_library(path: Path, record: EngineRecord, version: str) -> None:
 def check_device(path: Path, record: EngineRecord, compute_capability: str, gpu: str) -> None:
     """BundleError unless the engine runs on a GPU of this compute capability."""
     ours, theirs = _numbers(compute_capability), _numbers(record.compute_capability)
-    if record.library == "tensorrt_rtx" and ours < theirs:
+    if record.library == TENSORRT_RTX and ours < theirs:
         raise BundleError(
             f"engine {path} runs on GPUs from compute capability {record.compute_capability} on, {gpu} has "
             f"{compute_capability}; use a newer GPU, or a bundle built with --target cpu"
         )
-    if record.library == "tensorrt" and ours != theirs:
+    if record.library == TENSORRT and ours != theirs:
         raise BundleError(
             f"engine {path} was built for a GPU of compute capability {record.compute_capability}, {gpu} has "
             f"{compute_capability}; rebuild it on this device with `{record.rebuild}`"
@@ -67,9 +68,9 @@ def check_device(path: Path, record: EngineRecord, compute_capability: str, gpu:
 
 
 def check_header(path: Path, record: EngineRecord, trt: Any, runtime: Any, plan: bytes) -> None:
-    """TensorRT-RTX's own opinion on the first bytes of the engine; BundleError if it is invalid."""
-    if not hasattr(runtime, "get_engine_validity"):
-        return  # TensorRT has no such question
+    """The library's own opinion on the first bytes of the engine, where it has one; BundleError if it is invalid."""
+    if Feature.HEADER_CHECK not in features_of(record):
+        return
     validity, diagnostics = runtime.get_engine_validity(plan[: runtime.engine_header_size])
     if validity != trt.EngineValidity.INVALID:
         return

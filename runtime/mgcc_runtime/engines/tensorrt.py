@@ -28,6 +28,7 @@ from mgcc_runtime.engines.device_memory import NUMPY_TYPES, DeviceTensor, GpuMem
 from mgcc_runtime.engines.engine_record import EngineRecord, read_record
 from mgcc_runtime.engines.engine_validity import LIBRARIES, check_device, check_header, check_library, check_maker
 from mgcc_runtime.engines.kernel_cache import KernelCache
+from mgcc_runtime.engines.tensorrt_features import TENSORRT, Feature, features_of
 from mgcc_runtime.errors import BundleError, ContractError, EngineError, StageMemoryError
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class TensorRtSession:
         self._kernels, self._steps = kernels, steps
         self._memory = gpu_memory()
         self._memory.enter()
-        self._recorder = Recorder(spec.name, self._memory.stream)
+        self._recorder = Recorder(spec.name, self._memory.stream, features_of(record))
         self._inputs = [binding(record, spec, t.name) for t in spec.inputs]
         self._outputs = [binding(record, spec, t.name) for t in spec.outputs]
         self._fixed = not any(isinstance(n, str) for t in (*spec.inputs, *spec.outputs) for n in t.shape)
@@ -207,7 +208,7 @@ class TensorRtSession:
             self._memory.leave()
 
 
-def open_session(path: Path, spec: StageSpec, options: EngineOptions, library: str = "tensorrt") -> TensorRtSession:
+def open_session(path: Path, spec: StageSpec, options: EngineOptions, library: str = TENSORRT) -> TensorRtSession:
     """Hold the engine's record against this machine, then load it; BundleError says what does not fit.
 
     `library` is the module that the manifest's engine stands for, tensorrt or tensorrt_rtx, and the only one that is
@@ -241,7 +242,8 @@ def _load(trt: Any, path: Path, record: EngineRecord) -> Any:
 def _make_session(trt: Any, engine: Any, record: EngineRecord, spec: StageSpec) -> TensorRtSession:
     """The engine with a context for each of its profiles; called under the GPU's lock, with its device in use."""
     memory = gpu_memory()
-    kernels = KernelCache.open(record, memory.device) if hasattr(engine, "create_runtime_config") else None
+    compiles = Feature.DEVICE_COMPILER in features_of(record)
+    kernels = KernelCache.open(record, memory.device) if compiles else None
 
     def make_context(number: int) -> Any:
         context = _plain_context(trt, engine) if kernels is None else _rtx_context(trt, engine, kernels, spec)
