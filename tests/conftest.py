@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.cpu_time import CpuTimes
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set-up fetched everything; a test that needs a hub is wrong
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-times", metavar="FILE", help="write the CPU seconds of each test to FILE, the dearest first")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(CpuTimes(config), "cpu-times")
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU; skips, visibly, where there is none")
     config.addinivalue_line("markers", "slow: takes more than about ten seconds; runs by default")
 

@@ -1,0 +1,53 @@
+"""How much CPU time each test takes, its child processes included: unlike wall time it holds on a busy machine.
+
+`pytest --cpu-times FILE` writes a line a test (seconds, name), the dearest first. The sum is shown in any case, since
+`make test` has a budget (CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_PROPERTY = "cpu_s"
+
+
+def _now_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class CpuTimes:
+    """Attached by each process of pytest; only the one that prints collects, from the reports it is sent."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._file: str | None = config.getoption("--cpu-times")
+        self._spent_s: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._started_s = _now_s()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        report = yield
+        now = _now_s()
+        report.user_properties.append((_PROPERTY, now - self._started_s))
+        self._started_s = now
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        spent_s = sum(float(str(value)) for name, value in report.user_properties if name == _PROPERTY)
+        self._spent_s[report.nodeid] = self._spent_s.get(report.nodeid, 0.0) + spent_s
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._spent_s:
+            return
+        terminalreporter.write_line(f"CPU time of all tests: {sum(self._spent_s.values()) / 60:.1f} min")
+        if self._file:
+            rows = sorted(self._spent_s.items(), key=lambda row: -row[1])
+            Path(self._file).write_text("".join(f"{spent:9.2f} {name}\n" for name, spent in rows), encoding="utf-8")
