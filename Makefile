@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-all check format clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -42,8 +42,15 @@ demo: setup
 	$(BIN)/python examples/demo/run_demo.py --bundle $(BUNDLE) --out out/demo
 
 # One thread a worker: two OpenMP pools on two cores spin for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What a change breaks first, in at most 20 CPU minutes: the run says what it took, and fails above that.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" --cpu-budget-min 20 $(PYTEST_ARGS)
+
+# All of it: `make test`, and what takes long and breaks seldom (the marker `slow`).
+test-all: setup
+	$(PYTEST) $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

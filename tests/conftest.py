@@ -17,13 +17,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set-up fetched everything; a tes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cpu-times", metavar="FILE", help="write the CPU seconds of each test to FILE, the dearest first")
+    parser.addoption("--cpu-times", metavar="FILE", help="write the CPU seconds of each test, the dearest first")
+    parser.addoption("--cpu-budget-min", metavar="N", type=float, help="fail if all tests took more CPU minutes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(CpuTimes(config), "cpu-times")
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU; skips, visibly, where there is none")
-    config.addinivalue_line("markers", "slow: takes more than about ten seconds; runs by default")
+    config.addinivalue_line("markers", "slow: takes long and breaks seldom: in `make test-all` alone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
 """How much CPU time each test takes, its child processes included: unlike wall time it holds on a busy machine.
 
-`pytest --cpu-times FILE` writes a line a test (seconds, name), the dearest first. The sum is shown in any case, since
-`make test` has a budget (CONTRIBUTING.md).
+`--cpu-times FILE` writes a line for each test (seconds, name), the dearest first. `--cpu-budget-min N` fails a run
+whose tests took more than N CPU minutes in all, which is how `make test` holds its own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class CpuTimes:
 
     def __init__(self, config: pytest.Config) -> None:
         self._file: str | None = config.getoption("--cpu-times")
+        self._budget_min: float | None = config.getoption("--cpu-budget-min")
         self._spent_s: dict[str, float] = {}
 
     @pytest.hookimpl(wrapper=True)
@@ -44,10 +45,24 @@ class CpuTimes:
         spent_s = sum(float(str(value)) for name, value in report.user_properties if name == _PROPERTY)
         self._spent_s[report.nodeid] = self._spent_s.get(report.nodeid, 0.0) + spent_s
 
+    @property
+    def _spent_min(self) -> float:
+        return sum(self._spent_s.values()) / 60
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._budget_min is not None and self._spent_min > self._budget_min and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self._spent_s:
             return
-        terminalreporter.write_line(f"CPU time of all tests: {sum(self._spent_s.values()) / 60:.1f} min")
+        terminalreporter.write_line(f"CPU time of all tests: {self._spent_min:.1f} min")
+        if self._budget_min is not None and self._spent_min > self._budget_min:
+            terminalreporter.write_line(
+                f"that is more than the {self._budget_min:g} min allowed: mark what is slow and seldom breaks with "
+                "`slow`, or make it cheaper (--cpu-times FILE lists the tests by their cost)",
+                red=True,
+            )
         if self._file:
             rows = sorted(self._spent_s.items(), key=lambda row: -row[1])
             Path(self._file).write_text("".join(f"{spent:9.2f} {name}\n" for name, spent in rows), encoding="utf-8")
