@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mgcc_calibration.data import Feeds
@@ -13,7 +14,7 @@ from mgcc_calibration.graph import Array, Graph
 from mgcc_calibration.layers import Kind, find_layers
 from mgcc_calibration.llm_candidates import FusedLlm, reading
 from mgcc_calibration.observe import Samples
-from mgcc_calibration.plan import Placement, Plan, make_plan
+from mgcc_calibration.plan import Placement, Plan, WeightCodes, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.sensitivity import (
     keep_worst,
@@ -47,6 +48,12 @@ FORMS: tuple[tuple[Engine, StagePrecision], ...] = (
     (Engine.OPENVINO_BF16, StagePrecision.INT8),
 )
 
+#: Of graphs with Q/DQ pairs: where these stand, and how large a weight's code may get.
+_STATIC: dict[Engine, tuple[Placement, WeightCodes]] = {
+    Engine.ONNXRUNTIME: (Placement.INPUTS_OUTPUTS, WeightCodes.FULL),
+    Engine.OPENVINO: (Placement.INPUTS, WeightCodes.REDUCED),
+    Engine.OPENVINO_BF16: (Placement.INPUTS, WeightCodes.REDUCED),
+}
 
 _DEFAULTS = CandidateOptions()
 
@@ -152,18 +159,22 @@ class _Maker:
         return [{name: arrays[name] for name in main_outputs(self.spec)} for arrays in found]
 
     def _static(self, engine: Engine) -> Candidate:
-        placement = Placement.INPUTS_OUTPUTS if engine is Engine.ONNXRUNTIME else Placement.INPUTS
-        plan = self._found_plan()
+        placement, codes = _STATIC[engine]
+        plan = replace(self._found_plan(), codes=codes)
         path = self.folder / f"{engine}-int8" / f"{self.spec.name}.onnx"
         write_qdq(plan, placement).save(path)
         settings = self.options.plan
-        note = f"ranges by {settings.method}, smoothing {settings.smoothing}, Q/DQ at {placement}"
+        note = f"ranges by {settings.method}, smoothing {settings.smoothing}, Q/DQ at {placement}, codes to {codes:d}"
         return Candidate(engine, StagePrecision.INT8, path, plan.kept, len(plan.layers), note)
 
     def _found_plan(self) -> Plan:
-        """The plan, with the most sensitive layers given back until the output is near enough."""
+        """The plan, with the most sensitive layers given back until the output is near enough.
+
+        With the least codes of all engines that compete: one plan does for them all.
+        """
         if self._plan is None:
-            plan = make_plan(Graph.load(self.source), self.samples, self.options.plan)
+            codes = min(codes for engine, (_, codes) in _STATIC.items() if self.options.engines.has(engine))
+            plan = replace(make_plan(Graph.load(self.source), self.samples, self.options.plan), codes=codes)
             quality = output_quality(plan, self.spec, self.samples, self.options.compared)
             if quality(write_qdq(plan)) < self.options.least_db:
                 _LOG.info("stage %s is below %g dB in int8: looking for the layers to spare", self.spec.name,

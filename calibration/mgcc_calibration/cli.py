@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     scores = _command(commands, "report", _report, "enter StoryBench's scores into a bundle's report")
     scores.add_argument("--before", type=Path, required=True, metavar="FILE.json", help="of the fp32 bundle")
     scores.add_argument("--after", type=Path, required=True, metavar="FILE.json", help="of this bundle")
+    text_of = "whether 8-bit products are exact on this CPU, and how fast they are"
+    products = commands.add_parser("products", help=text_of, description=text_of)
+    products.add_argument("--rounds", type=int, default=20, metavar="N", help="calls, of which the quickest counts")
+    products.add_argument("--out", type=Path, metavar="FILE.json", help="also write the figures there")
+    products.set_defaults(command=_products)
     return parser
 
 
@@ -247,6 +252,25 @@ def _report(options: argparse.Namespace) -> int:
     from mgcc_calibration.report import add_storybench
 
     print(*add_storybench(options.bundle, options.before, options.after), sep="\n")
+    return EXIT_DONE
+
+
+def _products(options: argparse.Namespace) -> int:
+    from mgcc_calibration.product_speed import measure_products
+    from mgcc_runtime.cpu_features import sums_bytes_in_16_bits
+    from mgcc_runtime.load import LoadMeter
+    from mgcc_runtime.machine import describe_machine
+
+    if options.out:
+        check_output(options.out, ".json")
+    load, found = LoadMeter(), []
+    for product in measure_products(max(options.rounds, 1)):
+        found.append(product)
+        print(product, flush=True)
+    if options.out:
+        values = {"machine": describe_machine(), "sums_bytes_in_16_bits": sums_bytes_in_16_bits(),
+                  "others_cores": load.others_cores(), "products": [asdict(product) for product in found]}  # fmt: skip
+        write_atomically(options.out, (json.dumps(values, indent=1) + "\n").encode())
     return EXIT_DONE
 
 

@@ -24,6 +24,7 @@ from mgcc_calibration.fuse_norms import fuse_norms, last_position_first
 from mgcc_calibration.graph import Array, Graph
 from mgcc_calibration.merge_linear import is_linear, linear_width, merge_linear
 from mgcc_runtime.contract import PAST_LENGTH, past_names, present_names
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 
 DOMAIN = "com.microsoft"
 
@@ -126,7 +127,7 @@ def _rotary_tables(graph: Graph, attention: _Attention, context: int) -> tuple[A
     for value in part.model.graph.input:
         sizes = [d.dim_value or (context if d.dim_param == "S" else 0) for d in value.type.tensor_type.shape.dim]
         feeds[value.name] = np.zeros(sizes, np.float32)
-    session = ort.InferenceSession(part.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(part.model.SerializeToString(), cpu_settings(), providers=["CPUExecutionProvider"])
     needed = {i.name for i in session.get_inputs()}
     cos, sin = session.run(None, {name: array for name, array in feeds.items() if name in needed})
     half = cos.shape[-1] // 2

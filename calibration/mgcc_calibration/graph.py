@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, numpy_helper
 
 from mgcc_runtime.bundle import Bundle, sha256_of
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 
 Array = NDArray[Any]
 
@@ -25,7 +26,6 @@ _PROTOBUF_BYTES = 1_500_000_000
 #: copies first. The story's language model (140 MB in dynamic int8) opened in 0.3 s instead of 1.1, with 40 MB less.
 EXTERNAL_DATA_BYTES = 64_000_000
 _EXTERNAL_TENSOR_BYTES = 1024  # of one weight; smaller ones stay in the graph
-_FATAL = 4  # errors come as exceptions; the engine's own log would print them a second time
 
 
 @dataclass
@@ -115,9 +115,7 @@ class Graph:
             model.CopyFrom(self.model)
             known = set(self.outputs)
             model.graph.output.extend(ValueInfoProto(name=name) for name in extra if name not in known)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = _FATAL
-        settings.intra_op_num_threads = threads
+        settings = cpu_settings(threads)
         if model.ByteSize() < _PROTOBUF_BYTES:
             return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
         with tempfile.TemporaryDirectory(prefix="mgcc-calibration-") as folder:

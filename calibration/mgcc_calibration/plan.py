@@ -24,6 +24,18 @@ class Smoothing(enum.StrEnum):
     SEARCH = "search"  # alpha by the layers' error, and only where it helps
 
 
+class WeightCodes(enum.IntEnum):
+    """The largest code of an int8 weight.
+
+    CPUs without VNNI sum two products of unsigned activations by signed weights in 16 bits: with weights of 64 at most
+    that cannot saturate (2 x 255 x 64 = 32,640). OpenVINO multiplies so there, and loses up to 30 dB of a layer's
+    signal with larger ones; ONNX Runtime is told not to (`cpu_settings`), and TensorRT sums in 32 bits.
+    """
+
+    FULL = 127
+    REDUCED = 64  # 3 dB more of the weights' own rounding noise; exact on every CPU
+
+
 class Placement(enum.StrEnum):
     """Where Q/DQ pairs stand besides the weights."""
 
@@ -59,6 +71,7 @@ class Plan:
     kept: Mapping[str, str]  # layer -> reason
     smoothed: Mapping[str, Factors]
     graph: Graph = field(repr=False)  # in full precision, smoothed
+    codes: WeightCodes = WeightCodes.FULL
 
     def without(self, names: Collection[str], reason: str) -> Plan:
         """The plan with these layers kept in higher precision."""

@@ -82,11 +82,11 @@ class _Writer:
             values = self.graph.weight(layer.weight)
             kind = self.type_of(layer)
             # codes are made with the scale as it is stored, in fp16 where the layer is
-            scales = _stored(weight_scales(values, layer.output_axis, LEVELS), kind)
+            scales = _stored(weight_scales(values, layer.output_axis, self.plan.codes), kind)
             shape = [1] * values.ndim
             shape[layer.output_axis] = -1
             steps = values.astype(np.float32) / scales.astype(np.float32).reshape(shape)
-            codes = np.clip(np.round(steps), -LEVELS, LEVELS).astype(np.int8)
+            codes = np.clip(np.round(steps), -self.plan.codes, self.plan.codes).astype(np.int8)
             self.weights[layer.weight] = self._dequantised(layer.weight, codes, scales, layer.output_axis, kind)
         node.input[1] = self.weights[layer.weight]
 

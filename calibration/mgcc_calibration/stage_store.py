@@ -24,7 +24,7 @@ from mgcc_runtime.machine import describe_machine
 _ENTRY = "entry.json"
 _KEY_LENGTH = 20
 #: Of the machine, what a measured choice holds for; its load and memory change from call to call.
-_MACHINE = ("cpu", "cores", "system", "packages")
+_MACHINE = ("cpu", "cpu_features", "cores", "system", "packages")
 
 
 def stage_key(stage: str, source: Path, data: CalibrationData, settings: str) -> str:

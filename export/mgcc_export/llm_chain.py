@@ -40,6 +40,7 @@ from mgcc_export.validate import (
 )
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_runtime.contract import DType, StageSpec
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 
 #: Values are compared up to this many positions: every block's weights are read for each case, and a block at 512
 #: positions says nothing that it does not say at 64.
@@ -243,8 +244,7 @@ def _run_lowered(
     emulated = graph.with_name(f".{graph.stem}.emulated.onnx")
     try:
         write_emulated(graph, emulated)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
+        settings = cpu_settings()
         session = ort.InferenceSession(emulated, settings, providers=["CPUExecutionProvider"])
         found = []
         for case, flow in zip(cases, state.flows, strict=True):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mgcc_export.fp16 import FP16_MAX, precise_nodes
 from mgcc_export.graph_files import load_graph, save_graph
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 
 #: The inputs of a scan are a sample: what comes within this factor of the range counts as beyond it. SmolLM2's
 #: residual stream reaches 24,926 at its first position from the twelfth block on, so it stays in fp32 from there.
@@ -116,8 +117,7 @@ def _observe(
         path = Path(folder) / "scan.onnx"
         save_graph(model, path)
         del model
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
+        settings = cpu_settings()
         # the default order leaves the extremes to the end, and with them every activation in memory (25 times as much)
         settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         # a scan takes a few runs: weights stay as they are in the file, and are not laid out anew beside it

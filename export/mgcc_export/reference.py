@@ -23,6 +23,7 @@ from mgcc_export.validate import (
     run_reference,
 )  # fmt: skip
 from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 from mgcc_runtime.manifest import Tolerance
 
 Array = NDArray[Any]
@@ -69,8 +70,7 @@ def compare_graph(
     check_names(graph, spec)
     check_axes(graph, spec)
     check_declared_shapes(graph, spec, half)
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3  # it remarks on every Cast
+    settings = cpu_settings()
     session = ort.InferenceSession(runnable, settings, providers=["CPUExecutionProvider"])
     found: list[TensorParity] = []
     for case in cases:

@@ -18,6 +18,7 @@ from mgcc_export.targets import TOLERANCES, Precision
 from mgcc_export.to_onnx import Positional
 from mgcc_runtime.bundle import Tolerance
 from mgcc_runtime.contract import DType, StageSpec, TensorSpec
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 
 FP32_TOLERANCE = TOLERANCES[Precision.FP32]
 #: Nothing of a stage's is so small that this matters, all outputs being of order 1: where a context shows nothing, all
@@ -60,7 +61,7 @@ def validate_stage(
     check_names(graph, spec)
     check_axes(graph, spec)
     check_declared_shapes(graph, spec)
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(path, cpu_settings(), providers=["CPUExecutionProvider"])
     found: list[TensorParity] = []
     for lengths in cases:
         inputs = list(make_inputs(lengths))

@@ -25,6 +25,7 @@ from mgcc_export.reference import ReferenceCase
 from mgcc_export.weight_only import Bits, Candidate, find_candidates
 from mgcc_runtime.closeness import cosine, relative_l2
 from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.engines.onnxruntime import cpu_settings
 from mgcc_runtime.manifest import Tolerance
 
 #: What is aimed at, as a share of the tolerance: the cases are a sample, and a GPU sums in another order.
@@ -219,8 +220,7 @@ class _Probe:
         plain, emulated = self._folder / "probe.onnx", self._folder / "emulated.onnx"
         save_graph(self._model, plain)
         write_emulated(plain, emulated)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
+        settings = cpu_settings()
         return ort.InferenceSession(emulated, settings, providers=["CPUExecutionProvider"])
 
 

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mgcc_runtime.cpu_features import cpu_features
+
 _PACKAGES = (
     "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "openvino", "onnxruntime-gpu", "tensorrt",
     "tensorrt_rtx_cu13_bindings",
@@ -32,6 +34,7 @@ def describe_machine() -> dict[str, Any]:
     """A description to stand beside measured numbers."""
     return {
         "cpu": _cpu_name(),
+        "cpu_features": list(cpu_features()),
         "cores": available_cores(),
         "memory_gb": _memory_gb(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

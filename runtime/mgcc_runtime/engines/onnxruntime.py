@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from mgcc_runtime.contract import PAST_LENGTH, DType, StageSpec, TensorSpec
+from mgcc_runtime.cpu_features import sums_bytes_in_16_bits
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs, host_array
 from mgcc_runtime.errors import ContractError
 
@@ -24,6 +25,8 @@ _NUMPY_TYPES = {_ORT_TYPES[t]: np.dtype(t.value) for t in DType}
 _CONTRACT_TYPES = {**_NUMPY_TYPES, _HALF: np.dtype(np.float32)}  # what a tensor in fp16 is to a caller
 CPU = "CPUExecutionProvider"
 _RECORD_NODES = "session.record_ep_graph_assignment_info"  # which provider got which nodes
+#: Lets it compute int8 weights as uint8 ones, which its kernels for such CPUs multiply exactly.
+_EXACT_BYTES = "session.x64quantprecision"
 _STOP_SPINNING = "session.force_spinning_stop"  # at the end of a run; within it threads wait for work by spinning
 _FATAL = 4  # errors reach the user as exceptions; the engine's own log would print them a second time
 
@@ -124,6 +127,21 @@ class Plugin:
 Provider: TypeAlias = "str | tuple[str, Mapping[str, str]]"
 
 
+def cpu_settings(threads: int = 0) -> ort.SessionOptions:
+    """Settings of every session that computes on the CPU: 8-bit products are exact whatever the CPU.
+
+    Where a CPU sums products of unsigned by signed bytes in 16 bits, ONNX Runtime is told to take unsigned weights,
+    which costs a third of the time and no accuracy (100 positions by 576 x 1,536: 1.03 and 1.32 ms; in fp32 2.24).
+    It would do so on CPUs with VNNI, too, which need no such thing. Weights within 64 steps of zero stay as they are.
+    """
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _FATAL
+    settings.intra_op_num_threads = threads
+    if sums_bytes_in_16_bits():
+        settings.add_session_config_entry(_EXACT_BYTES, "1")
+    return settings
+
+
 def open_session(
     path: Path,
     spec: StageSpec,
@@ -137,9 +155,7 @@ def open_session(
     Kept outputs stay in `gpu_memory` where a provider other than the CPU's could be started. `plugin`, a provider that
     is no part of ONNX Runtime, stands in place of `providers`; the CPU is always behind it.
     """
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _FATAL
-    settings.intra_op_num_threads = options.threads
+    settings = cpu_settings(options.threads)
     # a session's idle threads would spin on for a while and take a core from the next stage's: a turn of 415 ms took
     # 325 without that, on two cores; with no spinning at all, 479
     settings.add_session_config_entry(_STOP_SPINNING, "1")
