@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from mgcc_runtime.borrowed_images import open_image, take_over
 from mgcc_runtime.errors import ImageError
 from mgcc_runtime.files import write_atomically
 from mgcc_runtime.manifest import Vision
+from mgcc_runtime.pixels import settle_transparency, to_rgb
+
+_LOG = logging.getLogger(__name__)
 
 ImageSource: TypeAlias = "Image.Image | os.PathLike[str]"
 
@@ -24,11 +28,14 @@ MAX_ASPECT = 32  # the short side is scaled to the encoder's size, so a long str
 
 
 def load_image(source: ImageSource) -> Image.Image:
-    """An image as RGB: first frame, turned as its EXIF says, alpha over white. ImageError if it cannot be used."""
+    """An image as RGB: first frame, turned as its EXIF says, alpha over white. ImageError if it cannot be used.
+
+    The result shares nothing with `source`, which stays as it is: other threads may use it meanwhile.
+    """
     name = f"image of mode {source.mode}" if isinstance(source, Image.Image) else f"image {os.fspath(source)}"
     try:
         # Pillow reads an opened image's pixels only when they are wanted, so a given one may turn out broken, too
-        return _to_rgb(source, name) if isinstance(source, Image.Image) else _load_file(Path(source), name)
+        return _load_given(source, name) if isinstance(source, Image.Image) else _load_file(Path(source), name)
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has far more than {MAX_PIXELS:,} pixels; scale it down first") from None
     except ImageError:
@@ -39,35 +46,40 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(f"{name} cannot be read ({text}); give a sound PNG, JPEG, WebP, GIF or BMP image") from None
 
 
+def _load_given(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image.size, name)
+    with take_over(image) as own:
+        return _load_own(own, name)
+
+
 def _load_file(path: Path, name: str) -> Image.Image:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise ImageError(f"{name} {kind}; give the path of a PNG, JPEG, WebP, GIF or BMP file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below is lower
-        with Image.open(path) as opened:
-            return _to_rgb(opened, name)
+    # by an open file: of a path Pillow may map the content, and the process ends if somebody then cuts the file short
+    with path.open("rb") as file, open_image(file) as own:
+        return _load_own(own, name)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    width, height = image.size
+def _load_own(own: Image.Image, name: str) -> Image.Image:
+    _check_size(own.size, name)  # also where another frame than the caller's is read
+    settle_transparency(own)
+    own.load()
+    try:
+        ImageOps.exif_transpose(own, in_place=True)
+    except Exception:  # noqa: BLE001 (what Pillow raises on damaged EXIF data, of PNG and WebP; those of JPEG it ignores)
+        _LOG.debug("%s has EXIF data that cannot be read", name)
+    return to_rgb(own, name)
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
     if not width or not height:
         raise ImageError(f"{name} is {width}x{height} pixels, expected at least 1x1; give another image")
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name} is {width}x{height} pixels, at most {MAX_PIXELS:,} are taken; scale it down first")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name} is {width}x{height} pixels, at most {MAX_ASPECT}:1 is taken; crop it first")
-    if getattr(image, "is_animated", False):
-        image.seek(0)
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ImageError(f"{name} has floating-point pixels, expected 8 or 16 bits; convert it to PNG first")
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them off at 255
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        colours = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-    return image.convert("RGB")
 
 
 def fit_square(image: Image.Image, size_px: int) -> Image.Image:
