@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mgcc_runtime.errors import ContextLimitError, InputError
+from mgcc_runtime.lifetime import working
 from mgcc_runtime.prompt import Draft, Part, Prompt
 from mgcc_runtime.request import Draw, Request, RequestOptions
 from mgcc_runtime.results import Event, ImageReady, Reply, ReplyReady, Result, Stopwatch
@@ -107,10 +108,10 @@ class Chat:
         raise an InputError where another turn was remembered since this call; that one stays.
         """
         watch = Stopwatch()
-        with watch.measure("prompt"):
+        with working(), watch.measure("prompt"):
             request = self._pipeline.request(**options)
             plan = self._plan(parts, request.words)
-        return Stream(self._run(plan, request, watch, draw))
+        return Stream(self._run(plan, request, watch, draw), self._pipeline.lifetime)
 
     def _plan(self, parts: Turn, words: int) -> _Plan:
         prompts, memory = self._pipeline.prompts, self._memory

@@ -15,10 +15,11 @@ from mgcc_runtime.chat import Chat, Overflow
 from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
 from mgcc_runtime.engines import Compiled, EngineOptions, Feed
-from mgcc_runtime.errors import ClosedError, OptionError
+from mgcc_runtime.errors import OptionError
 from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.layout import BoxMode, Labels, Layout, layout_from_grounder, parse_boxes
+from mgcc_runtime.lifetime import Lifetime, working
 from mgcc_runtime.phrases import PhraseBook
 from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
 from mgcc_runtime.request import Boxes, Draw, Request, box_mode
@@ -56,14 +57,15 @@ class Pipeline:
     several streams may run side by side. Use it as a context manager, or call `close`."""
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
-        self.bundle = bundle
-        self.schedule = Schedule.load(bundle.file("schedule.json"))
-        self.prompts = PromptBuilder(bundle)
-        self.labels = Labels(bundle)
-        self.stages = Stages(bundle, options)
-        encode = self.stages.encode_phrase if bundle.manifest.dimensions.phrase_encoder else None
-        self.phrases = PhraseBook(bundle, self.labels, encode)
-        self._closed = False
+        with working():
+            self.bundle = bundle
+            self.schedule = Schedule.load(bundle.file("schedule.json"))
+            self.prompts = PromptBuilder(bundle)
+            self.labels = Labels(bundle)
+            self.stages = Stages(bundle, options)
+            encode = self.stages.encode_phrase if bundle.manifest.dimensions.phrase_encoder else None
+            self.phrases = PhraseBook(bundle, self.labels, encode)
+        self.lifetime = Lifetime("the pipeline", self.stages.close)
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 0, check: Check = Check.HASHES) -> Pipeline:
@@ -111,21 +113,20 @@ class Pipeline:
         from another thread.
         """
         watch = Stopwatch()
-        with watch.measure("prompt"):
+        with working(), watch.measure("prompt"):
             request = self.request(
                 seed=seed, steps=steps, guidance=guidance, words=words, boxes=boxes, text=text,
                 preview_every=preview_every,
             )  # fmt: skip
             prompt = self.prompts.build(parts, request.words)
-        return Stream(self._run(prompt, request, watch))
+        return Stream(self._run(prompt, request, watch), self.lifetime)
 
     def request(
         self, *, seed: int = 0, steps: int | None = None, guidance: float | None = None, words: int = 0,
         boxes: Boxes = BoxMode.AUTO, text: TextOptions | None = None, preview_every: int = 0,
     ) -> Request:  # fmt: skip
         """The options of `stream`, checked, with the bundle's defaults; an InputError names what cannot be used."""
-        if self._closed:
-            raise ClosedError("the pipeline is closed; load it again")
+        self.lifetime.check()
         manifest = self.bundle.manifest
         if guidance is not None and manifest.dimensions.distilled:
             raise OptionError(f"guidance is {guidance}, but this bundle's UNet has it in its weights; leave it out")
@@ -252,9 +253,12 @@ class Pipeline:
         return (1, d.latent_channels, d.latent_px, d.latent_px)
 
     def close(self) -> None:
-        """Free the engines' memory; streams that still run then fail."""
-        self._closed = True
-        self.stages.close()
+        """Free the engines' memory; may be called from any thread, at any time and more than once.
+
+        It waits for the stages that run just then. Requests that are under way end with a ClosedError at their next
+        stage. In a forked child it does nothing: the parent has the engines.
+        """
+        self.lifetime.end()
 
     def __enter__(self) -> Pipeline:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,9 @@ class Stages:
             raise
 
     def close(self) -> None:
-        for session in self.sessions.values():
-            session.close()
+        with ExitStack() as closing:  # each of them, whatever another raises
+            for session in self.sessions.values():
+                closing.callback(session.close)
 
     def see(self, pixels: Floats) -> Floats:
         """pixel_values (B, 3, H_v, W_v), any B -> visual tokens (B, k, D)."""

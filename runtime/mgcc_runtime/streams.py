@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator
 
+from mgcc_runtime.lifetime import Lifetime, working
 from mgcc_runtime.results import Event
 
 
@@ -14,14 +15,15 @@ class Stream(Iterator[Event]):
     Nothing runs before the first event is asked for, and each is made while it is waited for.
     """
 
-    def __init__(self, events: Generator[Event, None, None]) -> None:
-        self._events = events
+    def __init__(self, events: Generator[Event, None, None], pipeline: Lifetime) -> None:
+        self._events, self._pipeline = events, pipeline
         self._cancelled = threading.Event()
         self._busy = threading.Lock()  # held while an event is made
 
     def __next__(self) -> Event:
         """The next event; raises what the request raises, StopIteration after its last event or after `close`."""
-        with self._busy:
+        self._pipeline.check_process()  # before a lock that a thread of the parent may have held
+        with working(), self._busy:
             if self._cancelled.is_set():
                 self._events.close()
                 raise StopIteration

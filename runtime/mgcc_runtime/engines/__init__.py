@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines.checks import bind_axes, check_finite, check_tensors
-from mgcc_runtime.errors import ClosedError, EngineError, MgccError, StageMemoryError
+from mgcc_runtime.errors import EngineError, MgccError, StageMemoryError
+from mgcc_runtime.lifetime import Lifetime, working
 
 Array: TypeAlias = NDArray[Any]
 
@@ -134,23 +135,24 @@ class EngineModule(Protocol):
 
 
 class Session:
-    """One opened stage. `run` may be called from several threads; `close` frees the engine's memory."""
+    """One opened stage. `run` and `close` may be called from any thread at any time."""
 
     def __init__(self, spec: StageSpec, engine: EngineSession) -> None:
         self.spec = spec
         self.providers = engine.providers  # what the stage really runs on; see `EngineSession`
-        self._engine: EngineSession | None = engine
+        self._engine = engine
+        self._lifetime = Lifetime(f"stage {spec.name}", engine.close)
 
     def run(self, feeds: Mapping[str, Feed], keep: Collection[str] = ()) -> Outputs:
         """Run the stage on tensors by name; outputs named in `keep` are not copied to the host nor value-checked.
 
-        Raises ContractError (names, types, shapes), StageValueError (NaN, infinity), StageMemoryError, EngineError.
+        Raises ContractError (names, types, shapes), StageValueError (NaN, infinity), StageMemoryError, EngineError,
+        ClosedError (also in a forked child).
         """
-        if self._engine is None:
-            raise ClosedError(f"stage {self.spec.name} is closed; load the pipeline again")
         lengths = bind_axes(self.spec, feeds)
         try:
-            outputs = self._engine.run(feeds, keep)
+            with self._lifetime:
+                outputs = self._engine.run(feeds, keep)
         except MgccError:
             raise
         except Exception as error:
@@ -161,9 +163,8 @@ class Session:
         return outputs
 
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        """Refuse further calls, wait for those that run in other threads, and free; more than once is no error."""
+        self._lifetime.end()
 
 
 def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions) -> Session:
@@ -175,8 +176,9 @@ def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions)
         )
     engine = _ENGINES[name]
     try:
-        module = cast(EngineModule, importlib.import_module(f"{__name__}.{engine.module}"))
-        return Session(spec, module.open_session(path, spec, options))
+        with working():
+            module = cast(EngineModule, importlib.import_module(f"{__name__}.{engine.module}"))
+            return Session(spec, module.open_session(path, spec, options))
     except MgccError:
         raise
     except ImportError as error:  # by the module itself, or by the library that it opens sessions with

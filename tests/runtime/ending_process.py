@@ -1,0 +1,65 @@
+"""A process that ends while threads draw; started by `test_lifetimes.py`: ending_process.py BUNDLE FOLDER.
+
+Daemon threads keep every engine busy, a forked child ends in the ordinary way, and requests are left half done. The
+process ends with 3.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from mgcc_runtime import Pipeline
+from mgcc_runtime.engines import EngineOptions, open_session
+from tests.runtime.engine_makers import spec_of, write_onnx
+from tests.runtime.golden_data import example_inputs
+
+OF_THE_CHILD, OF_THE_PROCESS = 5, 3
+
+
+def work_for(folder: Path, pipeline: Pipeline) -> list[Callable[[], object]]:
+    """What the threads do again and again: a stage on each engine, and requests."""
+    path, spec = write_onnx(folder, "unet"), spec_of("unet")
+    sessions = [open_session(engine, path, spec, EngineOptions(2)) for engine in ("onnxruntime", "openvino")]
+    feeds = example_inputs(spec.inputs)
+    stages: list[Callable[[], object]] = [lambda s=session: s.run(feeds) for session in sessions]  # type: ignore[misc]
+    return [*stages, lambda: pipeline.generate(["A cat."], words=4), lambda: pipeline.generate(["A cat."])]
+
+
+def keep_busy(work: Callable[[], object], started: threading.Barrier) -> None:
+    work()
+    started.wait(60)
+    while True:
+        work()
+
+
+def forked_child_ends() -> int:
+    """The exit code of a child that does nothing but end, through all of the interpreter's own end."""
+    if (child := os.fork()) == 0:
+        sys.exit(OF_THE_CHILD)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    pipeline = Pipeline.load(sys.argv[1], threads=1)
+    works = work_for(Path(sys.argv[2]), pipeline)
+    started = threading.Barrier(len(works) + 1)
+    for work in works:
+        threading.Thread(target=keep_busy, args=(work, started), daemon=True).start()
+    dialogue = pipeline.chat()
+    half_done = [pipeline.stream(["A cat."]), dialogue.stream("A cat.")]
+    for stream in half_done:
+        next(stream)
+    cycle: list[object] = list(half_done)
+    cycle.append(cycle)  # which only the collector ends
+    started.wait(60)
+    if (code := forked_child_ends()) != OF_THE_CHILD:
+        sys.exit(f"the forked child ended with {code}")
+    sys.exit(OF_THE_PROCESS)
+
+
+if __name__ == "__main__":
+    main()

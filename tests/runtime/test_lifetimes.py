@@ -1,0 +1,266 @@
+"""Close, fork and exit at any moment, on each engine: ClosedError or an end, never a hang or an abort."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgcc_runtime import ClosedError, MgccError, Pipeline, Stream
+from mgcc_runtime.engines import EngineOptions, Session, open_session
+from mgcc_runtime.lifetime import Lifetime
+from tests.runtime import ending_process
+from tests.runtime.engine_makers import spec_of, write_onnx
+from tests.runtime.golden_data import example_inputs
+from tests.runtime.in_place_llm import make_in_place
+
+PATIENCE_S = 60
+#: Engine and stage; the language model in place is ONNX Runtime's second form.
+STAGES = {
+    "onnxruntime": ("onnxruntime", "unet"),
+    "onnxruntime-in-place": ("onnxruntime", "llm"),
+    "openvino": ("openvino", "unet"),
+    "host": ("host", "solver"),
+}
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@pytest.fixture(params=STAGES)
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
+    engine, stage = STAGES[request.param]
+    model = make_in_place() if request.param == "onnxruntime-in-place" else None
+    opened = open_session(engine, write_onnx(tmp_path, stage, model), spec_of(stage), EngineOptions(threads=2))
+    yield opened
+    opened.close()
+
+
+def in_threads(work: Callable[[], object], count: int) -> tuple[list[threading.Thread], list[BaseException]]:
+    """Threads that repeat `work` until it raises; returns once each has worked, with a list of what they raise."""
+    raised: list[BaseException] = []
+    started = threading.Barrier(count + 1)
+
+    def repeat() -> None:
+        try:
+            work()
+            started.wait(PATIENCE_S)
+            while True:
+                work()
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+
+    threads = [threading.Thread(target=repeat, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    started.wait(PATIENCE_S)
+    return threads, raised
+
+
+def join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def in_child(check: Callable[[], None]) -> int:
+    """The exit code of a forked child that makes this check: 0 where it holds. Fails if the child hangs."""
+    if (child := os.fork()) == 0:
+        try:
+            check()
+        except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
+            os._exit(1)
+        os._exit(0)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline_s:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the forked child hangs")
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+def test_closed_while_others_run(session: Session) -> None:
+    feeds = example_inputs(session.spec.inputs)
+    threads, raised = in_threads(lambda: session.run(feeds), 3)
+    session.close()
+    join(threads)
+    assert [type(error) for error in raised] == [ClosedError] * 3, raised
+    session.close()
+
+
+def test_closed_by_several_at_once(session: Session) -> None:
+    feeds = example_inputs(session.spec.inputs)
+    threads, raised = in_threads(lambda: session.run(feeds), 2)
+    closers = [threading.Thread(target=session.close) for _ in range(3)]
+    for closer in closers:
+        closer.start()
+    join([*closers, *threads])
+    assert {type(error) for error in raised} == {ClosedError}
+
+
+def test_a_forked_child_is_refused_and_the_parent_goes_on(session: Session) -> None:
+    """Forked while other threads are in the engine, and hold whatever they hold."""
+    feeds = example_inputs(session.spec.inputs)
+    threads, raised = in_threads(lambda: session.run(feeds), 2)
+
+    def check() -> None:
+        with pytest.raises(ClosedError, match=r"opened by process \d+ and cannot be used in its forked child"):
+            session.run(feeds)
+        session.close()
+        with pytest.raises(ClosedError):
+            session.run(feeds)
+
+    assert in_child(check) == 0
+    assert not raised
+    session.run(feeds)
+    session.close()
+    join(threads)
+    assert {type(error) for error in raised} == {ClosedError}
+
+
+def test_a_pipeline_is_closed_while_others_draw(bundle_path: Path) -> None:
+    pipeline = Pipeline.load(bundle_path, threads=1)
+    dialogue = pipeline.chat()
+    threads, raised = in_threads(lambda: pipeline.generate(["A cat."], words=2), 2)
+    more, also_raised = in_threads(lambda: dialogue.send("It sits."), 1)
+    pipeline.close()
+    join([*threads, *more])
+    assert [type(error) for error in (*raised, *also_raised)] == [ClosedError] * 3, (raised, also_raised)
+
+
+def test_a_pipeline_in_a_forked_child(bundle_path: Path) -> None:
+    """It refuses whatever is begun or gone on with, closes quietly, and another one may be loaded there."""
+    pipeline = Pipeline.load(bundle_path, threads=2)
+    dialogue, half_done = pipeline.chat(), pipeline.stream(["A cat."])
+    dialogue.send("A cat.")
+    next(half_done)
+    expected = np.asarray(pipeline.generate(["A cat."]).image)
+    threads, raised = in_threads(lambda: pipeline.generate(["A cat."]), 2)
+
+    def check() -> None:
+        for begin in (
+            lambda: pipeline.generate(["A cat."]),
+            lambda: dialogue.send("It sits."),
+            lambda: next(half_done),
+        ):
+            with pytest.raises(ClosedError, match="forked child"):
+                begin()
+        half_done.close()
+        pipeline.close()
+        with Pipeline.load(bundle_path, threads=2) as own:
+            np.testing.assert_array_equal(np.asarray(own.generate(["A cat."]).image), expected)
+
+    assert in_child(check) == 0
+    assert not raised
+    *_, last = half_done
+    np.testing.assert_array_equal(np.asarray(last.result.image), expected)
+    pipeline.close()
+    join(threads)
+
+
+def test_a_process_ends_while_threads_draw(bundle_path: Path, tmp_path: Path) -> None:
+    """With its own exit code and without a word, though native code runs in daemon threads."""
+    command = [sys.executable, "-m", ending_process.__name__, str(bundle_path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (ending_process.OF_THE_PROCESS, "", "")
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_requests_dropped_half_done(bundle_path: Path, *, chat: bool) -> None:
+    """By the last reference to them, or in a cycle that the collector finds, in whatever thread it runs."""
+    pipeline = Pipeline.load(bundle_path, threads=1)
+    expected = np.asarray(pipeline.generate(["A cat."]).image)
+    threads, raised = in_threads(lambda: pipeline.generate(["A dog."], steps=1) and gc.collect(0), 1)
+    for _ in range(20):
+        stream = pipeline.chat().stream("A cat.") if chat else pipeline.stream(["A cat."])
+        next(stream)
+        cycle: list[object] = [stream]
+        cycle.append(cycle)
+        del stream, cycle
+    gc.collect()
+    np.testing.assert_array_equal(np.asarray(pipeline.generate(["A cat."]).image), expected)
+    assert not raised
+    pipeline.close()
+    join(threads)
+
+
+@pytest.mark.parametrize("interrupted_at", [0.0, 0.002, 0.005, 0.01, 0.02])
+def test_interrupted_requests_leave_the_pipeline_usable(bundle_path: Path, interrupted_at: float) -> None:
+    """Ctrl-C reaches the main thread wherever it is; afterwards it draws as before, and closing does not wait."""
+    with Pipeline.load(bundle_path, threads=1) as pipeline:
+        expected = np.asarray(pipeline.generate(["A cat."]).image)
+        for attempt in range(4):
+            delay_s = interrupted_at + attempt * 0.0007
+            timer = threading.Timer(delay_s, signal.raise_signal, (signal.SIGINT,))
+            with pytest.raises(KeyboardInterrupt):
+                draw_until_interrupted(pipeline, timer)
+        np.testing.assert_array_equal(np.asarray(pipeline.generate(["A cat."]).image), expected)
+        start_s = time.monotonic()
+    assert time.monotonic() - start_s < PATIENCE_S / 2
+
+
+def draw_until_interrupted(pipeline: Pipeline, timer: threading.Timer) -> None:
+    timer.start()
+    while True:
+        pipeline.generate(["A cat."], words=3)
+
+
+class Freed:
+    """Counts how often something is freed."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def free(self) -> None:
+        self.times += 1
+
+
+def test_the_last_call_frees_where_closing_could_not_wait() -> None:
+    """Closed from within a call, as a handler of signals may, and by one whose patience ends."""
+    freed, entered, leave = Freed(), threading.Event(), threading.Event()
+    lifetime = Lifetime("it", freed.free)
+
+    def call() -> None:
+        with lifetime:
+            entered.set()
+            assert leave.wait(PATIENCE_S)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert entered.wait(PATIENCE_S)
+    lifetime.end(patience_s=0.01)
+    assert freed.times == 0
+    leave.set()
+    join([thread])
+    assert freed.times == 1
+    lifetime.end()
+    assert freed.times == 1
+
+    other = Freed()
+    own = Lifetime("it", other.free)
+    with own:
+        own.end()
+        assert other.times == 0
+        with pytest.raises(ClosedError, match="it is closed; load the pipeline again"), own:
+            pass
+    assert other.times == 1
+
+
+def test_nothing_else_is_raised_by_a_closed_stream(bundle_path: Path) -> None:
+    pipeline = Pipeline.load(bundle_path, threads=1)
+    streams: list[Stream] = [pipeline.stream(["A cat."]) for _ in range(3)]
+    next(streams[0])
+    pipeline.close()
+    for stream in streams:
+        with pytest.raises(MgccError, match="is closed; load the pipeline again"):
+            next(stream)
+        stream.close()
