@@ -67,7 +67,7 @@ class _Writer:
         self.graph, self.plan = graph, plan
         self.nodes = {_name(node): node for node in graph.nodes}
         self.pairs: dict[str, str] = {}  # tensor -> its dequantised copy
-        self.weights: dict[str, str] = {}
+        self.copies: dict[str, int] = {}  # how many layers have a weight's codes
         self.new: dict[str, list[NodeProto]] = {}  # by the tensor behind whose producer they stand
         self.types = {layer.name: graph.weights[layer.weight].data_type for layer in plan.layers}
 
@@ -76,25 +76,26 @@ class _Writer:
         return self.types[layer.name]
 
     def quantise_weight(self, layer: Layer) -> None:
-        """int8 codes with one scale for each output channel."""
-        node = self.nodes[layer.name]
-        if layer.weight not in self.weights:
-            values = self.graph.weight(layer.weight)
-            kind = self.type_of(layer)
-            # codes are made with the scale as it is stored, in fp16 where the layer is
-            scales = _stored(weight_scales(values, layer.output_axis, self.plan.codes), kind)
-            shape = [1] * values.ndim
-            shape[layer.output_axis] = -1
-            steps = values.astype(np.float32) / scales.astype(np.float32).reshape(shape)
-            codes = np.clip(np.round(steps), -self.plan.codes, self.plan.codes).astype(np.int8)
-            self.weights[layer.weight] = self._dequantised(layer.weight, codes, scales, layer.output_axis, kind)
-        node.input[1] = self.weights[layer.weight]
+        """int8 codes with one scale for each output channel, of the layer alone: where two layers have one weight, such
+        as the rounds of the grounder, shared codes are what compilers fail on. ONNX Runtime 1.32 does as it makes them
+        unsigned, TensorRT-RTX 1.7 as it multiplies several of them at once.
+        """
+        values, kind = self.graph.weight(layer.weight), self.type_of(layer)
+        # codes are made with the scale as it is stored, in fp16 where the layer is
+        scales = _stored(weight_scales(values, layer.output_axis, self.plan.codes), kind)
+        shape = [1] * values.ndim
+        shape[layer.output_axis] = -1
+        steps = values.astype(np.float32) / scales.astype(np.float32).reshape(shape)
+        codes = np.clip(np.round(steps), -self.plan.codes, self.plan.codes).astype(np.int8)
+        copies = self.copies[layer.weight] = self.copies.get(layer.weight, 0) + 1
+        name = layer.weight if copies == 1 else f"{layer.weight}_{copies}"
+        self.nodes[layer.name].input[1] = self._dequantised(name, codes, scales, layer.output_axis, kind)
 
-    def _dequantised(self, weight: str, codes: Array, scales: Array, axis: int, kind: int) -> str:
-        names = [f"{weight}_int8", f"{weight}_scale", f"{weight}_zero"]
+    def _dequantised(self, name: str, codes: Array, scales: Array, axis: int, kind: int) -> str:
+        names = [f"{name}_int8", f"{name}_scale", f"{name}_zero"]
         self._constants(dict(zip(names, (codes, scales, np.zeros(scales.shape, np.int8)), strict=True)))
-        out = f"{weight}_dequantised"
-        node = helper.make_node("DequantizeLinear", names, [out], name=f"{weight}_dq", axis=axis)
+        out = f"{name}_dequantised"
+        node = helper.make_node("DequantizeLinear", names, [out], name=f"{name}_dq", axis=axis)
         self.new.setdefault("", []).append(node)
         self._declare(out, kind, codes.shape)
         return out

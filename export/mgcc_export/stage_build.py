@@ -176,8 +176,7 @@ class StageBuilder:
     ) -> tuple[Lowered, LowReport, int, float]:
         """The stage at the lowest precision whose values hold and whose engine the compiler takes.
 
-        With its report, the bytes of its weights and when its values were found right. TensorRT-RTX 1.7 fails inside of
-        its compiler on the tiny profile's grounder with 8-bit weights, and takes it in fp16.
+        With its report, the bytes of its weights and when its values were found right.
         """
         cases, refused = self._reference(stage), list[str]()
         wanted = self.wanted(stage)
@@ -241,8 +240,8 @@ class StageBuilder:
         return replace(report, engine=done, layers=layers, command=" ".join(command_of(job)))
 
     def _captured(self, stage: Stage) -> Iterator[Feeds]:
-        """Inputs that a calibration captured for this stage."""
-        if self.captured is None:
+        """Inputs that a calibration captured for this stage; it captures none of one without weights."""
+        if self.captured is None or stage.name in WITHOUT_WEIGHTS:
             return
         from mgcc_calibration.data import CalibrationData
 
@@ -254,7 +253,8 @@ class StageBuilder:
         Not so for the language model, whose decode steps wait for weights alone, nor on RTX, whose int8 kernels
         take weights alone.
         """
-        if self.recipe.target is not Target.JETSON or self.captured is None or stage.name == "llm":
+        spared = stage.name == "llm" or stage.name in WITHOUT_WEIGHTS
+        if self.recipe.target is not Target.JETSON or self.captured is None or spared:
             return ()
         from mgcc_calibration.data import CalibrationData
         from mgcc_calibration.transfer import static_quantisers

@@ -2,7 +2,8 @@
 
 Rounding to nearest, symmetric, no data needed. 8 bits: one scale for each output channel. 4 bits: one for each block
 of 128 or 64 inputs of a matrix, as TensorRT's kernels want them; what has no such block gets 8 bits. A weight that
-`weight_search.py` found to cost too much keeps the next width: 8 bits instead of 4, fp16 instead of 8.
+`weight_search.py` found to cost too much keeps the next width: 8 bits instead of 4, fp16 instead of 8. A weight that
+several nodes read stays in fp16, see `find_candidates`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript import version_converter
 
+from mgcc_calibration.transfer import HALF_OPSET
 from mgcc_export.graph_files import load_graph, save_graph
 
-OPSET = 21  # the first with 4-bit types and blocks in DequantizeLinear
 BLOCKS = (128, 64)  # the sizes that TensorRT has 4-bit kernels for, the smaller file first
 #: Below this a weight costs more as a node than it saves; below this many channels it is an edge of the network.
 LEAST_ELEMENTS, LEAST_CHANNELS = 1024, 16
@@ -39,6 +40,11 @@ class Bits(enum.IntEnum):
 
     EIGHT = 8
     FOUR = 4
+
+
+#: The first opset that has what a graph with such weights needs: scales in fp16; 4-bit types and blocks. Not one for
+#: both: TensorRT 10.3 documents opsets up to 20, and reads of 21 what 4 bits need.
+OPSETS = {Bits.EIGHT: HALF_OPSET, Bits.FOUR: 21}
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,10 @@ class Form:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A weight worth quantising, and the nodes that read it as their second input."""
+    """A weight worth quantising, and the node that reads it as its second input."""
 
     weight: ir.Value
-    readers: tuple[ir.Node, ...]
+    reader: ir.Node
 
     @property
     def name(self) -> str:
@@ -94,12 +100,17 @@ class Candidate:
 
     def form(self, bits: Bits) -> Form:
         """The narrowest form for `bits`."""
-        return _form(self.readers[0], self.weight, bits)
+        return _form(self.reader, self.weight, bits)
 
 
 def find_candidates(model: ir.Model, bits: Bits) -> list[Candidate]:
-    """Bring the fp16 graph into the form that `bits` need, and list its weights in the order of their first readers."""
-    version_converter.convert_version(model, OPSET)
+    """Bring the fp16 graph into the form that `bits` need, and list its weights in the order of their first readers.
+
+    Those with a single reader. The compiler of TensorRT-RTX 1.7 fails on matrices of 8 or 4 bits that it multiplies one
+    input with at once, as those of an attention's query, key and value, where each is read in two places (the rounds of
+    the grounder). As one fp16 matrix a weight takes no more than two copies of 8 bits, which it does compile.
+    """
+    version_converter.convert_version(model, OPSETS[bits])
     graph = model.graph
     if bits is Bits.FOUR:
         for node in [n for n in graph if n.op_type == "Gemm"]:
@@ -108,7 +119,7 @@ def find_candidates(model: ir.Model, bits: Bits) -> list[Candidate]:
     for node in graph:
         if (weight := _weight_of(node)) is not None:
             readers.setdefault(weight, []).append(node)
-    return [Candidate(weight, tuple(nodes)) for weight, nodes in readers.items()]
+    return [Candidate(weight, nodes[0]) for weight, nodes in readers.items() if len(nodes) == 1]
 
 
 def write_quantised(source: Path, target: Path, bits: Bits, wider: Collection[str] = ()) -> QuantisedGraph:
@@ -122,9 +133,7 @@ def write_quantised(source: Path, target: Path, bits: Bits, wider: Collection[st
             continue
         form = candidate.form(Bits.EIGHT if candidate.name in wider else bits)
         counts[form.bits] += 1
-        result = _dequantised(graph, candidate, form)
-        for node in candidate.readers:
-            node.replace_input_with(1, result)
+        candidate.reader.replace_input_with(1, _dequantised(graph, candidate, form))
     for name, weight in list(graph.initializers.items()):
         if not weight.uses() and not weight.is_graph_output():
             del graph.initializers[name]
@@ -158,7 +167,7 @@ def _form(node: ir.Node, weight: ir.Value, bits: Bits) -> Form:
 
 
 def _dequantised(graph: ir.Graph, candidate: Candidate, form: Form) -> ir.Value:
-    """Put a DequantizeLinear of the quantised weight before its first reader; returns its result."""
+    """Put a DequantizeLinear of the quantised weight before its reader; returns its result."""
     weight, name = candidate.weight, candidate.name
     shape = list(_shape(weight))
     if form.block:
@@ -178,13 +187,16 @@ def _dequantised(graph: ir.Graph, candidate: Candidate, form: Form) -> ir.Value:
         graph, f"{name}.scale", _HALF, scale_shape,
         lambda: scales.pop() if scales else form.quantise(candidate.values)[1],
     )  # fmt: skip
-    attributes = [ir.AttrInt64("axis", form.axis)]
+    inputs, attributes = [q, scale], [ir.AttrInt64("axis", form.axis)]
     if form.block:
         attributes.append(ir.AttrInt64("block_size", form.block))
-    dequantise = ir.Node("", "DequantizeLinear", [q, scale], attributes, num_outputs=1, name=f"dq.{name}")
+    else:
+        # ONNX Runtime 1.32 puts a scalar in the place of an absent one and then refuses it, below opset 21
+        inputs.append(_lazy(graph, f"{name}.zero", kind, scale_shape, lambda: np.zeros(scale_shape, np.int8)))
+    dequantise = ir.Node("", "DequantizeLinear", inputs, attributes, num_outputs=1, name=f"dq.{name}")
     result = dequantise.outputs[0]
     result.name, result.shape, result.type = f"{name}.dq", ir.Shape(shape), ir.TensorType(_HALF)
-    graph.insert_before(candidate.readers[0], dequantise)
+    graph.insert_before(candidate.reader, dequantise)
     return result
 
 
@@ -242,6 +254,8 @@ def _split_gemm(graph: ir.Graph, node: ir.Node) -> None:
     )
     if not plain or weight is None or not weight.is_initializer() or weight.const_value is None:
         return
+    if len(weight.uses()) > 1:
+        return  # which stays as it is
     if _integer(node, "transB"):
         tensor, shape = weight.const_value, list(_shape(weight))[::-1]
         kind = weight.dtype

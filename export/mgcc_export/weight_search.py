@@ -213,8 +213,7 @@ class _Probe:
             shape = ir.Shape(candidate.values.shape)
             fed = ir.Value(name=_fed(name), shape=shape, type=ir.TensorType(ir.DataType.FLOAT))
             graph.inputs.append(fed)
-            for node in candidate.readers:
-                node.replace_input_with(1, fed)
+            candidate.reader.replace_input_with(1, fed)
             if not candidate.weight.uses() and not candidate.weight.is_graph_output():
                 del graph.initializers[name]
         plain, emulated = self._folder / "probe.onnx", self._folder / "emulated.onnx"

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from mgcc_calibration.errors import CalibrationError, MethodError
@@ -17,6 +19,7 @@ from mgcc_calibration.plan import Placement, PlanOptions, Smoothing, make_plan
 from mgcc_calibration.qdq import write_qdq
 from mgcc_calibration.ranges import Method
 from mgcc_runtime.closeness import cosine, relative_l2
+from mgcc_runtime.engines.onnxruntime import _EXACT_BYTES
 
 from .small_stage import make_graph, make_model, run, samples
 
@@ -54,10 +57,36 @@ def test_rules_leave_the_ends_and_the_timestep_alone(graph):
     }
 
 
+def test_rules_leave_alone_what_reads_a_constant():
+    """As the first attention of learned queries does, whose norm is a constant too."""
+    graph = make_graph()
+    norm = helper.make_node("Neg", ["time_w"], ["negated"], name="norm_of_a_constant")
+    product = helper.make_node("MatMul", ["negated", "to_a_w"], ["folded"], name="of_a_constant")
+    nodes = list(graph.nodes)
+    graph.replace_nodes([norm, product, *nodes])
+    assert left_alone(graph, find_layers(graph))["of_a_constant"] == "it reads a constant"
+
+
 def test_residuals_are_found_past_the_bias_and_not_for_offsets(graph, plan):
     found = {(r.layer, r.node, r.operand) for r in find_residuals(graph, find_layers(graph))}
     assert ("conv2", "residual", "conv_in_out") in found and ("conv1", "add_time", "offset_out") in found
     assert [(r.layer, r.operand) for r in plan.residuals] == [("conv2", "conv_in_out")]
+
+
+def test_layers_that_share_a_weight_have_codes_of_their_own(tmp_path):
+    """ONNX Runtime, told to make weights unsigned as it is on CPUs without VNNI, refuses shared ones."""
+    graph = make_graph()
+    shared = next(n for n in graph.nodes if n.name == "to_a").input[1]
+    next(n for n in graph.nodes if n.name == "to_b").input[1] = shared
+    graph.refresh()
+    quantised = write_qdq(make_plan(graph, samples(), PLAIN))
+    weights = [n.input[0] for n in quantised.nodes if n.name.startswith(shared) and n.op_type == "DequantizeLinear"]
+    assert weights == [f"{shared}_int8", f"{shared}_2_int8"]
+    assert (quantised.weight(weights[0]) == quantised.weight(weights[1])).all()
+    assert 1e-4 < error_of(quantised, graph) < W8A8_RELATIVE_L2
+    settings = ort.SessionOptions()
+    settings.add_session_config_entry(_EXACT_BYTES, "1")
+    ort.InferenceSession(quantised.model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
 
 
 def test_qdq_graph_is_sound_near_and_really_quantised(graph, plan):

@@ -92,3 +92,18 @@ def types(path: Path) -> dict[str, int]:
 
 def noise(length: int = 5, scale: float = 1.0) -> np.ndarray:
     return np.random.default_rng(1).normal(0, scale, (1, length, WIDTH)).astype(np.float32)
+
+
+def shared_projections(path: Path) -> Path:
+    """Two rounds of the same three matrices, each three of one input: what a query, a key and a value are made with."""
+    rng = np.random.default_rng(0)
+    weights = {n: rng.normal(0, 0.1, (WIDTH, WIDTH)).astype(np.float32) for n in ("query", "key", "value", "own")}
+    nodes = []
+    for number, source in enumerate(("x", "round0")):
+        nodes += [helper.make_node("MatMul", [source, n], [f"{n}{number}"], f"{n}{number}") for n in list(weights)[:3]]
+        nodes += [
+            helper.make_node("Mul", [f"query{number}", f"key{number}"], [f"scores{number}"], f"scores{number}"),
+            helper.make_node("Add", [f"scores{number}", f"value{number}"], [f"round{number}"], f"round{number}"),
+        ]
+    nodes.append(helper.make_node("MatMul", ["round1", "own"], ["y"], "last"))
+    return save(path, nodes, weights)

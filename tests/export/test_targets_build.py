@@ -118,7 +118,7 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
 def test_every_stage_gets_an_engine(tiny_build: Built, tmp_path: Path, precision: Precision) -> None:
-    """Also one whose graph the compiler refuses: TensorRT-RTX 1.7 fails inside on the grounder with 8-bit weights."""
+    """Also the grounder, whose rounds share matrices, at the width that was asked for."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
     options = options_for(tiny_build, tmp_path / "bundle", Target.RTX, precision)
     report = build(options, silent)

@@ -11,22 +11,23 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mgcc_export import engine_process
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import ExportError
 from mgcc_export.fp16 import write_half
 from mgcc_export.tensorrt_build import EngineJob, build_engine, command_of, profiles_of
-from mgcc_export.weight_only import Bits, write_quantised
+from mgcc_export.weight_only import OPSETS, Bits, quantise_channels, write_quantised
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from tests.runtime.tiny_bundle import DIMENSIONS
 
 from .conftest import Toy
-from .lower_graphs import save
+from .lower_graphs import WIDTH, save, shared_projections
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
 
@@ -71,6 +72,33 @@ def test_weights_of_fewer_bits_make_smaller_engines(tmp_path: Path) -> None:
         sizes[graph.stem] = run_engine_job(job_of(graph, "pair")).bytes
     assert sizes["int8"] < 0.6 * sizes["fp16"]
     assert sizes["int4"] < 0.65 * sizes["int8"]
+
+
+def test_matrices_that_several_nodes_read_are_built(tmp_path: Path) -> None:
+    """With 8 bits in them the compiler fails where it multiplies three at once, which is what our writer spares."""
+    write_half(shared_projections(tmp_path / "full.onnx"), tmp_path / "half.onnx")
+    write_quantised(tmp_path / "half.onnx", tmp_path / "ours.onnx", Bits.EIGHT)
+    shapes = ({"x": ((1, 1, WIDTH), (1, 8, WIDTH), (1, 64, WIDTH))},)
+    assert run_engine_job(job_of(tmp_path / "ours.onnx", "rounds", shapes)).bytes > 10_000
+    with pytest.raises(ExportError, match="stage rounds: "):
+        run_engine_job(job_of(with_shared_codes(tmp_path / "half.onnx"), "rounds", shapes))
+
+
+def with_shared_codes(half: Path) -> Path:
+    """Every matrix in 8 bits, by one DequantizeLinear for all that read it."""
+    model = onnx.load(half)
+    for weight in [w for w in model.graph.initializer if len(w.dims) == 2]:
+        codes, scales = quantise_channels(numpy_helper.to_array(weight), 1)
+        names = [f"{weight.name}.{part}" for part in ("codes", "scales", "zeros")]
+        for name, values in zip(names, (codes, scales, np.zeros(scales.shape, np.int8)), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(values, name))
+        for node in model.graph.node:
+            for place in [i for i, name in enumerate(node.input) if name == weight.name]:
+                node.input[place] = f"{weight.name}.wide"
+        model.graph.node.insert(0, helper.make_node("DequantizeLinear", names, [f"{weight.name}.wide"], axis=1))
+    model.opset_import[0].version = OPSETS[Bits.EIGHT]
+    onnx.save(model, half.with_name("shared.onnx"))
+    return half.with_name("shared.onnx")
 
 
 def test_what_is_fp32_in_the_graph_is_fp32_in_the_engine(

@@ -13,7 +13,7 @@ from mgcc_export.fp16 import write_half
 from mgcc_export.weight_only import Bits, quantise_blocks, quantise_channels, write_quantised
 from mgcc_runtime.closeness import relative_l2
 
-from .lower_graphs import WIDTH, noise, operators, perceptron, run, save, types
+from .lower_graphs import WIDTH, noise, operators, perceptron, run, save, shared_projections, types
 
 #: Normal weights rounded to 255 and to 15 levels of their largest: about 0.7 % and 11 % a weight, less in a sum.
 LIMITS = {Bits.EIGHT: 0.02, Bits.FOUR: 0.15}
@@ -112,3 +112,18 @@ def test_small_weights_and_edges_are_left_alone(tmp_path: Path) -> None:
     write_half(tmp_path / "a.onnx", tmp_path / "half.onnx")
     found = write_quantised(tmp_path / "half.onnx", tmp_path / "q.onnx", Bits.EIGHT)
     assert (found.eight, found.left) == (1, 2)
+
+
+@pytest.mark.parametrize("bits", Bits)
+def test_a_weight_that_several_nodes_read_stays_in_fp16(tmp_path: Path, bits: Bits) -> None:
+    write_half(shared_projections(tmp_path / "a.onnx"), tmp_path / "half.onnx")
+    found = write_quantised(tmp_path / "half.onnx", tmp_path / "q.onnx", bits)
+    assert (found.eight + found.four, found.left) == (1, 3)
+    kinds = types(tmp_path / "q.onnx")
+    assert {kinds[f"{n}.half"] for n in ("query", "key", "value")} == {TensorProto.FLOAT16} and "own.half.q" in kinds
+
+
+def test_the_opset_is_the_first_that_has_what_the_width_needs(half: Path, tmp_path: Path) -> None:
+    for bits, opset in ((Bits.EIGHT, 19), (Bits.FOUR, 21)):
+        write_quantised(half, tmp_path / "q.onnx", bits)
+        assert [o.version for o in onnx.load(tmp_path / "q.onnx").opset_import if o.domain == ""] == [opset]
