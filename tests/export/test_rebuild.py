@@ -20,6 +20,7 @@ from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from tests.runtime.engine_makers import write_plan
+from tests.runtime.releases import TENSORRT_RTX
 
 RTX = choose_recipe(Target.RTX, Precision.FP16)
 
@@ -63,7 +64,7 @@ def test_the_command_asks_for_the_same_build(
 
 def test_each_bundle_gets_its_own_command_from_one_engine_in_the_cache(tmp_path: Path) -> None:
     def fill(folder: Path) -> BuiltStage:
-        write_plan(folder, "unet", "tensorrt_rtx", rebuild="")
+        write_plan(folder, "unet", TENSORRT_RTX[-1], rebuild="")
         for graph in folder.glob("*.onnx"):
             graph.unlink()
         return BuiltStage(folder, {}, 3, 5, 1.0, 2.0, [])

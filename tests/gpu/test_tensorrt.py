@@ -15,7 +15,8 @@ import pytest
 
 from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.engines import EngineOptions, Session, open_session
-from mgcc_runtime.engines.cuda import Device, free_memory_bytes
+from mgcc_runtime.engines.cuda import Device
+from mgcc_runtime.engines.cuda_memory import free_memory_bytes
 from tests.runtime.engine_makers import build_plan, spec_of
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names, make_stage
@@ -93,11 +94,11 @@ def test_memory_is_given_back(open_stage):
     session, feeds = open_stage("llm"), example_inputs(spec_of("llm").inputs)
     names = cache_names(DIMENSIONS)
     state = session.run(feeds, keep=[p for _, p in names])
-    free = free_memory_bytes()
+    free = free_memory_bytes(Device.named())
     for _ in range(50):
         step = {"inputs_embeds": feeds["inputs_embeds"][:, :1]}
         session.run(step | {past: state.kept[p] for past, p in names}, keep=[p for _, p in names])
-    assert free - free_memory_bytes() < 16 * 2**20
+    assert free - free_memory_bytes(Device.named()) < 16 * 2**20
 
 
 def test_kernels_are_kept(open_stage, tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import pytest
 
 from mgcc_runtime import Pipeline
 from tests.runtime.golden_data import add_golden
+from tests.runtime.host_tensorrt import host_gpu_with
+from tests.runtime.releases import RELEASES
 from tests.runtime.tiny_bundle import make_bundle
 
 
@@ -30,21 +31,14 @@ def pipe(bundle_path):
         yield pipeline
 
 
-@pytest.fixture
-def host(monkeypatch, tmp_path):
-    """A GPU on the host's memory, with both libraries."""
-    from mgcc_runtime.engines import cuda, tensorrt
-    from tests.runtime.engine_makers import VERSION
-    from tests.runtime.host_gpu import HostDriver, host_tensorrt
+@pytest.fixture(params=RELEASES, ids=str)
+def release(request):
+    """Each release of TensorRT and TensorRT-RTX that the project knows; a test may name fewer of them."""
+    return request.param
 
-    driver = HostDriver()
-    api = driver.driver()
-    monkeypatch.setattr(cuda, "driver", lambda: api)
-    monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
-    tensorrt.gpu_memory.cache_clear()
-    tensorrt._logger.cache_clear()
-    for library in ("tensorrt", "tensorrt_rtx"):
-        rtx = library == "tensorrt_rtx"
-        monkeypatch.setitem(sys.modules, library, host_tensorrt(driver, rtx=rtx, version=VERSION))
-    yield driver
-    tensorrt.gpu_memory.cache_clear()
+
+@pytest.fixture
+def host(release, monkeypatch, tmp_path):
+    """A GPU on the host's memory, with this release's library and no other."""
+    with host_gpu_with(release, monkeypatch, tmp_path) as driver:
+        yield driver

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import StageSpec, past_names, present_names, stage
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.engines.engine_record import EngineRecord, ProfileRecord, TensorRecord, record_path
+from tests.runtime.host_tensorrt import plan_of
+from tests.runtime.releases import Release
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage
 
-VERSION = "9.8.7"
 _KINDS = {onnx.TensorProto.FLOAT: "float", onnx.TensorProto.FLOAT16: "half", onnx.TensorProto.BOOL: "bool"}
 CACHE = (*past_names(DIMENSIONS.layers), *present_names(DIMENSIONS.layers))
 
@@ -38,19 +41,27 @@ def write_half_onnx(folder: Path, name: str, model: onnx.ModelProto | None = Non
     return path
 
 
-def write_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | None = None, **changes: Any) -> Path:
-    """What `host_gpu.HostEngine` takes for an engine, with its record; `changes` are fields of that."""
-    half, plan = write_half_onnx(folder, name, model), folder / f"{name}.engine"
-    plan.write_bytes(half.read_bytes())
-    graph = onnx.load(plan).graph
+def write_plan(folder: Path, name: str, release: Release, model: onnx.ModelProto | None = None, **changes: Any) -> Path:
+    """What the TensorRT of `host_tensorrt` takes for an engine, with its record; `changes` are fields of that."""
+    plan = folder / f"{name}.engine"
+    data = _half_graph(name) if model is None else write_half_onnx(folder, name, model).read_bytes()
+    plan.write_bytes(plan_of(data))
+    graph = onnx.load_from_string(data).graph
+    rtx = release.library == "tensorrt_rtx"
     record = EngineRecord(
-        library, VERSION, f"{platform.system().lower()}-{platform.machine().lower()}",
-        "8.0" if library == "tensorrt_rtx" else "8.9", sha256_of(plan), _tensors(graph.input), _tensors(graph.output),
+        release.library, release.version, f"{platform.system().lower()}-{platform.machine().lower()}",
+        "8.0" if rtx else "8.9", sha256_of(plan), _tensors(graph.input), _tensors(graph.output),
         tuple(ProfileRecord(dict(p)) for p in profiles_of(stage(DIMENSIONS, name), DIMENSIONS.axes)), (),
         "python export/build_engines.py --target rtx", "tensorrt_rtx --onnx=a.onnx",
     )  # fmt: skip
     record_path(plan).write_text(json.dumps(replace(record, **changes).to_json()))
     return plan
+
+
+@functools.cache
+def _half_graph(name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_half_onnx(Path(folder), name).read_bytes()
 
 
 def build_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | None = None) -> Path:
@@ -61,9 +72,9 @@ def build_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | N
     return plan
 
 
-def open_it(path: Path, library: str, name: str = "vae_decoder") -> Session:
-    """The stage of this plan."""
-    return open_session(library, path, spec_of(name), EngineOptions())
+def open_it(path: Path, release: Release, name: str = "vae_decoder") -> Session:
+    """The stage of this plan, by the engine that the manifest names."""
+    return open_session(release.library, path, spec_of(name), EngineOptions())
 
 
 def spec_of(name: str) -> StageSpec:

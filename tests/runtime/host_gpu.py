@@ -1,39 +1,98 @@
-"""A CUDA driver and a TensorRT on the host's memory, so that all of our side of them runs without a GPU.
+"""A CUDA driver on the host's memory, so that all of our side of it runs without a GPU.
 
-The driver's functions are C function pointers with the types of cuda.h, over malloc and memcpy; the "engine" is an ONNX
-graph that ONNX Runtime plays on the addresses that it is given. What only a GPU can show (kernels, real capture, real
-plans) is in tests/gpu. `test_engines_tensorrt.py` holds the names used here against the real library's.
+Its functions take what CUDA's headers say (cuda_api/*.json). Work is queued and done no earlier than it must be, as on
+a GPU: who reads a result or writes over a source before waiting finds out. What only a GPU can show (kernels, real
+capture, real plans) is in tests/gpu.
 """
 
 from __future__ import annotations
 
 import ctypes
-import enum
+import json
+import threading
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime as ort
+from mgcc_runtime.engines.cuda import Driver
 
-from mgcc_runtime.engines.cuda import SIGNATURES, Driver
+FOLDER = Path(__file__).parent / "cuda_api"
+RELEASES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+#: A type of cuda.h -> how ctypes passes it. Handles are pointers, enumerations ints.
+_HANDLES = ("CUcontext", "CUstream", "CUgraph", "CUgraphExec")
+C_TYPES: dict[str, Any] = {
+    "int": ctypes.c_int, "unsigned int": ctypes.c_uint, "size_t": ctypes.c_size_t,
+    "unsigned long long": ctypes.c_ulonglong, "CUdevice": ctypes.c_int, "CUdeviceptr": ctypes.c_uint64,
+    "CUresult": ctypes.c_int, "CUdevice_attribute": ctypes.c_int, "CUstreamCaptureMode": ctypes.c_int,
+    "void *": ctypes.c_void_p, "const void *": ctypes.c_void_p, "char *": ctypes.c_char_p,
+    "const char **": ctypes.POINTER(ctypes.c_char_p), "void **": ctypes.POINTER(ctypes.c_void_p),
+    **dict.fromkeys(_HANDLES, ctypes.c_void_p),
+}  # fmt: skip
+C_TYPES |= {
+    f"{name} *": ctypes.POINTER(C_TYPES[name]) for name in ("int", "size_t", "CUdevice", "CUdeviceptr", *_HANDLES)
+}
 
-OUT_OF_MEMORY = 2
+#: Need no context; all others fail without one.
+_WITHOUT_CONTEXT = (
+    "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuGetErrorString",
+    "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuCtxSetCurrent", "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2",
+)  # fmt: skip
+CONTEXT = 7
+
+
+def facts(release: str = RELEASES[-1]) -> dict[str, Any]:
+    """What the header of a CUDA release says of the functions that the runtime calls."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{release}.json").read_text(encoding="utf-8"))
+    return found
+
+
+_FACTS = facts()
+CONSTANTS: dict[str, int] = _FACTS["constants"]
+OUT_OF_MEMORY = CONSTANTS["CUDA_ERROR_OUT_OF_MEMORY"]
+INVALIDATED = CONSTANTS["CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"]
+
+
+class HostFunction:
+    """A function of the driver's library, as ctypes gives it; refuses argument types that the header does not have."""
+
+    def __init__(self, name: str, entry: Callable[..., int]) -> None:
+        arguments = [C_TYPES[told] for told in _FACTS["functions"][name]]
+        self._call = ctypes.CFUNCTYPE(ctypes.c_int, *arguments)(entry)
+        self._name, self._arguments = name, arguments
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "argtypes" and value != self._arguments:
+            raise TypeError(f"{self._name} takes {self._arguments}, not {value}")
+        super().__setattr__(name, value)
+
+    def __call__(self, *given: Any) -> int:
+        if len(given) != len(self._arguments):
+            raise TypeError(f"{self._name} takes {len(self._arguments)} arguments, not {len(given)}")
+        return int(self._call(*given))
 
 
 class HostDriver:
     """Counts what is allocated and launched; `memory_bytes` is all that this GPU has."""
 
-    def __init__(self, memory_bytes: int = 1 << 30, capability: tuple[int, int] = (8, 9)) -> None:
-        self.memory_bytes, self.capability = memory_bytes, capability
+    def __init__(
+        self, memory_bytes: int = 1 << 30, capability: tuple[int, int] = (8, 9), *, integrated: bool = False
+    ) -> None:
+        self.memory_bytes, self.capability, self.integrated = memory_bytes, capability, integrated
         self.blocks: dict[int, Any] = {}
+        self.pinned: dict[int, Any] = {}
         self.calls: list[str] = []
+        self.stream_flags: list[int] = []
         self.capturing: list[Callable[[], None]] | None = None
+        self._capturing_thread = 0
+        self.spoilt = False  # the capture under way, by something that cannot be recorded
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.launches = 0
         self.fail: dict[str, int] = {}
-        self._functions = {n: ctypes.CFUNCTYPE(ctypes.c_int, *a)(self._entry(n)) for n, a in SIGNATURES.items()}
+        self.faults: list[BaseException] = []  # what a call from C cannot raise; the fixture looks
+        self._queue: list[Callable[[], None]] = []
+        self._current, self._lock = threading.local(), threading.RLock()
+        self._functions = {name: HostFunction(name, self._entry(name)) for name in _FACTS["functions"]}
 
     def driver(self) -> Driver:
         return Driver(self._functions.__getitem__)
@@ -42,30 +101,74 @@ class HostDriver:
     def allocated(self) -> int:
         return sum(len(block) for block in self.blocks.values())
 
+    def do(self, work: Callable[[], None]) -> None:
+        """Queue work, or record it during a capture."""
+        (self._queue if self.capturing is None else self.capturing).append(work)
+
+    def finish(self) -> None:
+        """Do all that is queued, as a wait does."""
+        queue, self._queue = self._queue, []
+        for work in queue:
+            work()
+
+    def check(self, address: int, size: int) -> None:
+        inside = any(start <= address and address + size <= start + len(b) for start, b in self.blocks.items())
+        assert inside, f"{size} bytes at {address:#x} are outside of the GPU's memory"
+
     def _entry(self, name: str) -> Callable[..., int]:
         act = getattr(self, f"_{name}", lambda *_: 0)
 
         def called(*arguments: Any) -> int:
             self.calls.append(name)
-            if name not in self.fail:
-                return act(*arguments) or 0
-            if name == "cuStreamEndCapture":
-                self.capturing = None  # the driver ends a capture also where it reports that something spoilt it
-            return self.fail[name]
+            if name not in _WITHOUT_CONTEXT and not self._contexts():
+                return CONSTANTS["CUDA_ERROR_INVALID_CONTEXT"]
+            if name in self.fail:
+                if name == "cuStreamEndCapture":
+                    self.capturing = None  # the driver ends a capture also where it reports that something spoilt it
+                return self.fail[name]
+            with self._lock:
+                try:
+                    return act(*arguments) or 0
+                except Exception as error:  # noqa: BLE001 - ctypes would print it and go on
+                    self.faults.append(error)
+                    return 999  # CUDA_ERROR_UNKNOWN
 
         return called
 
-    def _cuDriverGetVersion(self, out: Any) -> None:  # noqa: N802 - the driver's own names
+    def _contexts(self) -> list[int]:
+        """Those of this thread, the current one last."""
+        if not hasattr(self._current, "stack"):
+            self._current.stack = []
+        found: list[int] = self._current.stack
+        return found
+
+    def _cuCtxSetCurrent(self, context: int) -> None:  # noqa: N802 - the driver's own names
+        self._contexts()[-1:] = [context]
+
+    def _cuCtxPushCurrent_v2(self, context: int) -> None:  # noqa: N802
+        self._contexts().append(context)
+
+    def _cuCtxPopCurrent_v2(self, out: Any) -> None:  # noqa: N802
+        out[0] = self._contexts().pop()
+
+    def _cuCtxSynchronize(self) -> None:  # noqa: N802
+        self.finish()
+
+    def _cuDriverGetVersion(self, out: Any) -> None:  # noqa: N802
         out[0] = 13000
 
     def _cuDevicePrimaryCtxRetain(self, out: Any, device: int) -> None:  # noqa: N802
-        out[0] = 7
+        out[0] = CONTEXT
 
     def _cuDeviceGetName(self, out: int, length: int, device: int) -> None:  # noqa: N802
         pass  # the buffer is zeros: an empty name
 
     def _cuDeviceGetAttribute(self, out: Any, which: int, device: int) -> None:  # noqa: N802
-        out[0] = self.capability[0] if which == 75 else self.capability[1]
+        out[0] = {
+            CONSTANTS["CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR"]: self.capability[0],
+            CONSTANTS["CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"]: self.capability[1],
+            CONSTANTS["CU_DEVICE_ATTRIBUTE_INTEGRATED"]: int(self.integrated),
+        }[which]
 
     def _cuMemGetInfo_v2(self, free: Any, total: Any) -> None:  # noqa: N802
         free[0], total[0] = self.memory_bytes - self.allocated, self.memory_bytes
@@ -73,44 +176,62 @@ class HostDriver:
     def _cuMemAlloc_v2(self, out: Any, size: int) -> int:  # noqa: N802
         if self.allocated + size > self.memory_bytes:
             return OUT_OF_MEMORY
-        block = (ctypes.c_ubyte * size)()
-        ctypes.memset(block, 0xAA, size)  # memory that nobody wrote is no zeros
-        address = ctypes.addressof(block)
-        self.blocks[address] = block
-        out[0] = address
+        out[0] = _block(self.blocks, size)
         return 0
 
     def _cuMemFree_v2(self, address: int) -> None:  # noqa: N802
+        self.spoilt |= self.capturing is not None and threading.get_ident() == self._capturing_thread
+        self.finish()  # the driver waits for what may still use it
         del self.blocks[address]  # a second free is a KeyError, as it would be a crash
 
+    def _cuMemHostAlloc(self, out: Any, size: int, flags: int) -> None:  # noqa: N802
+        out[0] = _block(self.pinned, size)
+
+    def _cuMemFreeHost(self, address: int) -> None:  # noqa: N802
+        self.finish()
+        del self.pinned[address]
+
     def _cuMemcpyHtoDAsync_v2(self, target: int, source: int, size: int, stream: int) -> None:  # noqa: N802
-        self._check(target, size)
-        ctypes.memmove(target, source, size)
+        self.check(target, size)
+        if self._is_pinned(source):
+            self.do(lambda: ctypes.memmove(target, source, size) and None)
+            return
+        copy = ctypes.string_at(source, size)  # the driver has taken its own by the time that it comes back
+        self.do(lambda: ctypes.memmove(target, copy, size) and None)
 
     def _cuMemcpyDtoHAsync_v2(self, target: int, source: int, size: int, stream: int) -> None:  # noqa: N802
-        self._check(source, size)
-        ctypes.memmove(target, source, size)
+        self.check(source, size)
+        self.do(lambda: ctypes.memmove(target, source, size) and None)
+        if not self._is_pinned(target):
+            self.finish()
 
     def _cuMemcpyDtoDAsync_v2(self, target: int, source: int, size: int, stream: int) -> None:  # noqa: N802
-        self._check(source, size)
-        self._check(target, size)
-        ctypes.memmove(target, source, size)
+        self.check(source, size)
+        self.check(target, size)
+        self.do(lambda: ctypes.memmove(target, source, size) and None)
 
-    def _check(self, address: int, size: int) -> None:
-        inside = any(start <= address and address + size <= start + len(b) for start, b in self.blocks.items())
-        assert inside, f"{size} bytes at {address:#x} are outside of the GPU's memory"
+    def _is_pinned(self, address: int) -> bool:
+        return any(start <= address < start + len(block) for start, block in self.pinned.items())
 
     def _cuStreamCreate(self, out: Any, flags: int) -> None:  # noqa: N802
+        self.stream_flags.append(flags)
         out[0] = 11
 
-    def _cuStreamBeginCapture_v2(self, stream: int, mode: int) -> None:  # noqa: N802
-        self.capturing = []
+    def _cuStreamSynchronize(self, stream: int) -> None:  # noqa: N802
+        self.finish()
 
-    def _cuStreamEndCapture(self, stream: int, out: Any) -> None:  # noqa: N802
+    def _cuStreamBeginCapture_v2(self, stream: int, mode: int) -> None:  # noqa: N802
+        self.capturing, self.spoilt, self._capturing_thread = [], False, threading.get_ident()
+
+    def _cuStreamEndCapture(self, stream: int, out: Any) -> int:  # noqa: N802
         assert self.capturing is not None
+        recorded, self.capturing = self.capturing, None
+        if self.spoilt:
+            return INVALIDATED
         number = 100 + len(self.graphs)
-        self.graphs[number], self.capturing = self.capturing, None
+        self.graphs[number] = recorded
         out[0] = number
+        return 0
 
     def _cuGraphInstantiateWithFlags(self, out: Any, graph: int, flags: int) -> None:  # noqa: N802
         out[0] = graph
@@ -118,188 +239,16 @@ class HostDriver:
     def _cuGraphLaunch(self, graph: int, stream: int) -> None:  # noqa: N802
         self.launches += 1
         for work in self.graphs[graph]:
-            work()
+            self.do(work)
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Run queued work, or record it during a capture."""
-        if self.capturing is not None:
-            self.capturing.append(work)
-        else:
-            work()
+    def _cuGraphExecDestroy(self, graph: int) -> None:  # noqa: N802
+        self.finish()
 
 
-class HostContext:
-    """An execution context: shapes and addresses by name, then the graph on them."""
-
-    def __init__(self, engine: HostEngine) -> None:
-        self.engine, self.profile = engine, 0
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.addresses: dict[str, int] = {}
-        self.scratch = (0, 0)
-
-    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        self.profile = profile_index
-        return True
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shapes[name] = tuple(shape)
-        return True
-
-    def set_tensor_address(self, name: str, memory: int) -> bool:
-        self.addresses[name] = memory
-        return memory != 0
-
-    def set_device_memory(self, memory: int, size: int) -> None:
-        assert size >= self.engine.device_memory_size_v2
-        self.scratch = (memory, size)
-
-    def is_stream_capturable(self, stream: int) -> bool:
-        return True
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        if name in self.shapes:
-            return self.shapes[name]
-        lengths: dict[str, int] = {}
-        for tensor in self.engine.graph.input:
-            lengths |= {d.dim_param: n for d, n in zip(_dims(tensor), self.shapes[tensor.name], strict=True)}
-        if "P" in lengths:
-            lengths["T"] = lengths["P"] + lengths["S"]
-        output = next(t for t in self.engine.graph.output if t.name == name)
-        return tuple(lengths[d.dim_param] if d.dim_param else d.dim_value for d in _dims(output))
-
-    def execute_async_v3(self, stream_handle: int) -> bool:
-        addresses, shapes = dict(self.addresses), dict(self.shapes)
-        self.engine.driver.do(lambda: self._play(addresses, shapes))
-        return True
-
-    def _play(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
-        driver, graph = self.engine.driver, self.engine.graph
-        ctypes.memset(self.scratch[0], 0x55, self.scratch[1])  # stages take turns with it: nothing may rely on it
-        feeds = {}
-        for tensor in graph.input:
-            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type)
-            feeds[tensor.name] = np.empty(shapes[tensor.name], kind)
-            size = feeds[tensor.name].nbytes
-            driver._check(addresses[tensor.name], size)
-            ctypes.memmove(feeds[tensor.name].ctypes.data, addresses[tensor.name], size)
-        names = [t.name for t in graph.output]
-        for name, value in zip(names, self.engine.session.run(names, feeds), strict=True):
-            array = np.ascontiguousarray(value)
-            driver._check(addresses[name], array.nbytes)
-            ctypes.memmove(addresses[name], array.ctypes.data, array.nbytes)
-
-
-class HostEngine:
-    """The "plan" is an ONNX file; two thirds of a MiB of activations, which stages share."""
-
-    device_memory_size_v2 = 700_000
-
-    def __init__(self, driver: HostDriver, plan: bytes) -> None:
-        self.driver, self.graph = driver, onnx.load_from_string(plan).graph
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 4
-        self.session = ort.InferenceSession(plan, settings, providers=["CPUExecutionProvider"])
-
-    def create_runtime_config(self) -> Any:
-        return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
-
-    def create_execution_context(self, strategy: Any) -> HostContext:
-        assert strategy is Allocation.USER_MANAGED
-        return HostContext(self)
-
-
-class HostRtxEngine(HostEngine):
-    """TensorRT-RTX makes contexts by a runtime configuration."""
-
-    def create_runtime_config(self) -> HostRuntimeConfig:
-        return HostRuntimeConfig()
-
-    def create_execution_context(self, runtime_config: Any) -> HostContext:
-        assert runtime_config.strategy is Allocation.USER_MANAGED
-        return HostContext(self)
-
-
-class HostRuntimeConfig:
-    cuda_graph_strategy = None
-    dynamic_shapes_kernel_specialization_strategy = None
-
-    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
-        self.strategy = strategy
-
-    def create_runtime_cache(self) -> HostRuntimeCache:
-        return HostRuntimeCache()
-
-    def set_runtime_cache(self, cache: HostRuntimeCache) -> bool:
-        return True
-
-
-class HostRuntimeCache:
-    """Compiles one kernel more at each start."""
-
-    def __init__(self) -> None:
-        self.kernels = b""
-
-    def deserialize(self, blob: bytes) -> bool:
-        self.kernels = bytes(blob)
-        return True
-
-    def serialize(self) -> bytes:
-        return self.kernels or b"kernel"
-
-
-class Allocation(enum.Enum):
-    STATIC = 0
-    USER_MANAGED = 2
-
-
-class Validity(enum.IntEnum):
-    VALID = 0
-    INVALID = 2
-
-
-class Diagnostics(enum.IntFlag):
-    VERSION_MISMATCH = 1
-    UNSUPPORTED_CC = 2
-    OLD_CUDA_DRIVER = 4
-    OLD_CUDA_RUNTIME = 8
-    INSUFFICIENT_GPU_MEMORY = 16
-    MALFORMED_ENGINE = 32
-    CUDA_ERROR = 64
-
-
-def host_tensorrt(driver: HostDriver, *, rtx: bool, version: str, diagnosis: int = 0) -> Any:
-    """A module with the part of TensorRT's interface that the runtime uses."""
-
-    class Logger:
-        def __init__(self) -> None:
-            pass
-
-    class Runtime:
-        engine_header_size = 64
-
-        def __init__(self, logger: Any) -> None:
-            assert isinstance(logger, Logger)
-
-        def deserialize_cuda_engine(self, serialized_engine: bytes) -> HostEngine:
-            return (HostRtxEngine if rtx else HostEngine)(driver, serialized_engine)
-
-    if rtx:
-        Runtime.get_engine_validity = lambda self, buffer: (  # type: ignore[attr-defined]
-            (Validity.INVALID if diagnosis else Validity.VALID), diagnosis,
-        )  # fmt: skip
-    module = ModuleType("tensorrt_rtx" if rtx else "tensorrt")
-    vars(module).update(
-        __version__=version,
-        ILogger=Logger,
-        Runtime=Runtime,
-        EngineValidity=Validity,
-        EngineInvalidityDiagnostics=Diagnostics,
-        ExecutionContextAllocationStrategy=Allocation,
-        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(LAZY=0, EAGER=1, NONE=2),
-        CudaGraphStrategy=SimpleNamespace(DISABLED=0),
-    )
-    return module
-
-
-def _dims(tensor: onnx.ValueInfoProto) -> Any:
-    return tensor.type.tensor_type.shape.dim
+def _block(blocks: dict[int, Any], size: int) -> int:
+    """The address of new memory of this size, kept in `blocks`."""
+    block = (ctypes.c_ubyte * size)()
+    ctypes.memset(block, 0xAA, size)  # memory that nobody wrote is no zeros
+    address = ctypes.addressof(block)
+    blocks[address] = block
+    return address

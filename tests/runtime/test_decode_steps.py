@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgcc_runtime.engines import EngineOptions, KeptTensor, Session, open_session
+from mgcc_runtime.engines import DecodeGraphs, EngineOptions, KeptTensor, Session, open_session
 from mgcc_runtime.engines.cache_ring import CacheRing
 from mgcc_runtime.engines.decode_steps import DecodeSteps
-from mgcc_runtime.engines.device_memory import ALIGNMENT
-from mgcc_runtime.engines.step_graphs import Places, StepGraphs
-from tests.runtime import host_gpu
+from mgcc_runtime.engines.device_memory import GpuMemory
+from mgcc_runtime.engines.slabs import ALIGNMENT
+from mgcc_runtime.engines.step_graphs import Places, Saving, StepGraphs
+from mgcc_runtime.engines.tensorrt import gpu_memory
+from tests.runtime import host_tensorrt
 from tests.runtime.engine_makers import spec_of, write_plan
 from tests.runtime.golden_data import example_inputs
+from tests.runtime.releases import TENSORRT, TENSORRT_RTX
+from tests.runtime.shaped import played
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names
 
 NAMES = cache_names(DIMENSIONS)
@@ -28,11 +32,13 @@ CAPTURED = LENGTH - 1  # the first reads what the prompt left, which lies elsewh
 State = Mapping[str, KeptTensor]
 
 
-@pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
-def llm(request, host, tmp_path):
+@pytest.fixture
+def llm(host, tmp_path, release):
     """The language model's session on the GPU of the host's memory."""
-    engine = write_plan(tmp_path, "llm", request.param)
-    with_engine = open_session(request.param, engine, spec_of("llm"), EngineOptions())
+    engine = write_plan(tmp_path, "llm", release)
+    options = EngineOptions(decode_graphs=DecodeGraphs.ALWAYS)  # not by a host's clock
+    with_engine = open_session(release.library, engine, spec_of("llm"), options)
+    steps_of(with_engine).graphs = StepGraphs(pace=1)
     yield with_engine
     with_engine.close()
 
@@ -126,7 +132,7 @@ def test_the_ring_has_room_for_the_longest_context(llm):
 
 
 def test_steps_go_on_to_the_end_of_the_context(host, llm):
-    steps_of(llm).graphs = StepGraphs(most=DIMENSIONS.context)
+    steps_of(llm).graphs = StepGraphs(most=DIMENSIONS.context, pace=1)
     for _ in range(3):
         state = prompt(llm)
         first = state[PRESENT[0]].shape[2]
@@ -141,7 +147,7 @@ def test_steps_go_on_to_the_end_of_the_context(host, llm):
 
 def test_a_long_text_told_again_keeps_the_graphs_it_has(host, llm):
     """More lengths than graphs, all met equally often: the first ones stay and are replayed."""
-    steps_of(llm).graphs = StepGraphs(most=2)
+    steps_of(llm).graphs = StepGraphs(most=2, pace=1)
     for _ in range(4):
         text(llm)
     assert (captures(host), host.launches) == (2, 2 * 2)
@@ -188,23 +194,29 @@ def test_a_context_is_left_alone_once_its_graph_is_captured(llm, monkeypatch):
     """TensorRT: modifying the context that a graph was captured from makes replaying it undefined."""
     text(llm), text(llm)
     changed: list[int] = []
-    place = host_gpu.HostContext.set_tensor_address
+    place = host_tensorrt.HostContext.set_tensor_address
     monkeypatch.setattr(
-        host_gpu.HostContext, "set_tensor_address",
+        host_tensorrt.HostContext, "set_tensor_address",
         lambda self, name, memory: changed.append(id(self)) or place(self, name, memory),
     )  # fmt: skip
+    held = prompt(llm)  # so that the next prompt's cache lies elsewhere
     text(llm)
-    own = {id(kept.context) for kept in steps_of(llm).graphs._kept.values()}
-    assert changed and len(own) == CAPTURED and not own & {*changed}
+    own = {id(played(kept.context._context)) for kept in steps_of(llm).graphs._kept.values()}
+    assert held and changed and len(own) == CAPTURED and not own & {*changed}
 
 
-@pytest.mark.parametrize("llm", ["tensorrt_rtx"], indirect=True)  # TensorRT has no such question
-def test_a_context_that_cannot_be_captured_is_asked_once(host, llm, monkeypatch):
+@pytest.mark.parametrize("release", TENSORRT_RTX, ids=str, indirect=True)  # TensorRT has no such question
+def test_a_context_that_cannot_be_captured_is_asked_now_and_then(host, llm, monkeypatch):
     asked: list[int] = []
-    monkeypatch.setattr(host_gpu.HostContext, "is_stream_capturable", lambda self, stream: bool(asked.append(stream)))
-    for _ in range(3):
+
+    def refuse(self, stream):
+        asked.append(stream)
+        return False
+
+    monkeypatch.setattr(host_tensorrt.HostContext, "is_stream_capturable", refuse)
+    for _ in range(7):  # 4 occasions each from the second text on
         text(llm)
-    assert (captures(host), host.launches, len(asked)) == (0, 0, 1)
+    assert (captures(host), host.launches, len(asked)) == (0, 0, 2)
 
 
 @pytest.mark.parametrize("call", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
@@ -214,14 +226,27 @@ def test_a_step_that_cannot_be_captured_is_launched_plainly(host, llm, call, cap
         for _ in range(3):
             text(llm)  # each step's logits are those of another way
     assert (captures(host), host.launches) == (1, 0)
-    assert len(caplog.records) == 1 and "stage llm cannot be recorded as a CUDA graph" in caplog.text
+    assert len(caplog.records) == 1 and "stage llm is not captured as a CUDA graph" in caplog.text
 
 
 def test_without_room_for_the_ring_steps_run_as_before(host, llm, monkeypatch):
-    monkeypatch.setattr("mgcc_runtime.engines.decode_steps.free_memory_bytes", lambda: 100_000)
+    monkeypatch.setattr(GpuMemory, "free_bytes", lambda memory: 100_000)
     for _ in range(3):
         text(llm)
     assert (captures(host), host.launches, steps_of(llm)._ring) == (0, 0, None)
+
+
+def test_room_for_the_ring_is_asked_for_again(host, llm, monkeypatch):
+    """What another program had when the first text was written it may have given back by the second."""
+    asked: list[int] = []
+    monkeypatch.setattr("mgcc_runtime.engines.decode_steps._ASK_AGAIN", 2 * LENGTH)
+    with monkeypatch.context() as patch:
+        patch.setattr(GpuMemory, "free_bytes", lambda memory: asked.append(1) or 100_000)
+        text(llm), text(llm)
+    assert steps_of(llm)._ring is None and len(asked) == 1
+    for _ in range(4):
+        text(llm)
+    assert steps_of(llm)._ring is not None and host.launches > 0
 
 
 def test_everything_is_given_back(host, llm):
@@ -247,7 +272,7 @@ class FakeGraph(SimpleNamespace):
 
 
 def test_graphs_are_bounded_and_the_rarest_goes_first():
-    graphs, made = StepGraphs(most=2), {n: FakeGraph() for n in range(4)}
+    graphs, made = StepGraphs(most=2, pace=1), {n: FakeGraph() for n in range(4)}
     for length in (0, 0, 1, 1, 1):
         graphs.meet(length, places())
     for length in (0, 1):
@@ -273,18 +298,82 @@ def test_a_length_met_once_is_worth_no_graph():
     assert graphs.worth(3)
 
 
-@pytest.mark.parametrize(
-    "other", [places(2), Places({"x": (1, 2)}, {"x": 1}, (7, 8)), Places({"x": (1, 1)}, {"x": 1}, (9, 8))]
-)
-def test_a_graph_of_other_shapes_or_places_is_dropped(other):
-    graphs, graph = StepGraphs(), FakeGraph()
+@pytest.mark.parametrize("other", [places(2), Places({"x": (1, 2)}, {"x": 1}, (7, 8))])
+def test_a_graph_stands_aside_for_a_step_of_other_places(other):
+    """The first step after a prompt reads a cache elsewhere; the text that comes to this length later does not."""
+    graphs, graph = StepGraphs(pace=1), FakeGraph()
     graphs.meet(3, places())
     graphs.keep(3, object(), graph, places())  # type: ignore[arg-type]
-    assert graphs.meet(3, other) is None and graph.closed and len(graphs) == 0
+    assert graphs.meet(3, other) is None and not graph.closed and not graphs.worth(3)
+    assert graphs.meet(3, places()) is graph
 
 
+def test_a_graph_whose_activation_buffer_is_gone_is_dropped_and_its_context_used_again():
+    graphs, graph, context = StepGraphs(pace=1), FakeGraph(), object()
+    graphs.meet(3, places())
+    graphs.keep(3, context, graph, places())  # type: ignore[arg-type]
+    assert graphs.meet(3, Places({"x": (1, 1)}, {"x": 1}, (9, 8))) is None and graph.closed and len(graphs) == 0
+    assert graphs.worth(3) and graphs.spare_context() is context and graphs.spare_context() is None
+
+
+def test_captures_keep_a_pace():
+    """Each takes several steps' time, and a text told again would have one at each of its steps."""
+    graphs, captured = StepGraphs(pace=4), []
+    for _ in range(4):
+        for length in range(12):
+            if graphs.meet(length, places()) is None and graphs.worth(length):
+                graphs.keep(length, object(), FakeGraph(), places())  # type: ignore[arg-type]
+                captured.append(length)
+    assert captured == [0, 4, 8, 1, 5, 9, 2, 6, 10]
+
+
+def test_graphs_keep_to_their_part_of_the_memory():
+    graphs = StepGraphs(most=9, pace=1, budget_bytes=100)
+    for length in (0, 0, 1, 1, 2, 2):
+        graphs.meet(length, places())
+    for length in (0, 1):
+        assert graphs.worth(length)
+        graphs.keep(length, object(), FakeGraph(), places(), cost_bytes=40)  # type: ignore[arg-type]
+        graphs.meet(length, places())
+    assert not graphs.worth(2) and len(graphs) == 2
+    graphs.meet(2, places()), graphs.meet(2, places())
+    assert graphs.worth(2)  # more often than the rarest
+    graphs.keep(2, object(), FakeGraph(), places(), cost_bytes=50)  # type: ignore[arg-type]
+    assert len(graphs) == 2
+
+
+@pytest.mark.parametrize(("replayed_ms", "none"), [(9.0, False), (9.9, True), (12.0, True)])
+def test_graphs_that_save_no_time_are_given_up(replayed_ms, none):
+    saving = Saving()
+    for i in range(16):
+        saving.note(0.010 + i * 1e-6, replayed=False)
+        assert not saving.is_none()
+        saving.note(replayed_ms / 1e3, replayed=True)
+    assert saving.is_none() is none
+
+
+@pytest.mark.parametrize(
+    ("choice", "launched"), [(DecodeGraphs.ALWAYS, True), (DecodeGraphs.MEASURED, False), (DecodeGraphs.NEVER, False)]
+)
+@pytest.mark.parametrize("release", TENSORRT[-1:], ids=str, indirect=True)
+def test_the_choice_of_decode_graphs(host, tmp_path, release, choice, launched, monkeypatch):
+    monkeypatch.setattr(Saving, "is_none", lambda self: len(self._replayed_s) > 3)
+    engine = write_plan(tmp_path, "llm", release)
+    session = open_session(release.library, engine, spec_of("llm"), EngineOptions(decode_graphs=choice))
+    steps_of(session).graphs = StepGraphs(pace=1)
+    for _ in range(4):
+        text(session)
+    before = host.launches
+    text(session)
+    assert (host.launches > before) is launched and (captures(host) > 0) is (choice is not DecodeGraphs.NEVER)
+    assert (len(steps_of(session).graphs) > 0) is launched
+    session.close()
+    assert not host.blocks and not host.pinned
+
+
+@pytest.mark.parametrize("release", TENSORRT_RTX, ids=str, indirect=True)  # it asks nothing of the library
 def test_a_place_is_free_when_nobody_holds_it(host):
-    ring = CacheRing({"a": 1000, "b": 1})
+    ring = CacheRing(gpu_memory(), {"a": 1000, "b": 1})
     lease = ring.claim(4)
     assert lease is not None and ring.claim(6) is None
     assert ring.claim(5) is not None  # the other place

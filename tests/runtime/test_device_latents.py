@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mgcc_runtime.engines import cuda
+from mgcc_runtime.engines import cuda_stream
 from mgcc_runtime.errors import EngineError
 from tests.runtime.engine_makers import open_it, write_plan
 from tests.runtime.golden_data import example_inputs
 
 
-def test_latents_stay_on_the_gpu(host, tmp_path):
+def test_latents_stay_on_the_gpu(host, tmp_path, release):
     """Of a denoising step only the timestep and the coefficients come from the host, and a single yes or no goes to it:
     the rest is the same all through a request, and lies there already.
     """
-    unet, solver = (open_it(write_plan(tmp_path, n, "tensorrt"), "tensorrt", n) for n in ("unet", "solver"))
+    unet, solver = (open_it(write_plan(tmp_path, n, release), release, n) for n in ("unet", "solver"))
     given = example_inputs(unet.spec.inputs)
     coefficients = np.array([0.9, -0.2, 0.4, 0.1], np.float32)
     latents = before = prediction = given["latents"]
@@ -38,8 +38,8 @@ def test_latents_stay_on_the_gpu(host, tmp_path):
     assert not host.blocks
 
 
-def test_another_requests_conditioning_is_copied(host, tmp_path):
-    session = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
+def test_another_requests_conditioning_is_copied(host, tmp_path, release):
+    session = open_it(write_plan(tmp_path, "unet", release), release, "unet")
     feeds, other = example_inputs(session.spec.inputs), example_inputs(session.spec.inputs, seed=2)
     expected = session.run(feeds)["prediction"]
     changed = feeds | {"conditioning": other["conditioning"]}
@@ -51,12 +51,12 @@ def test_another_requests_conditioning_is_copied(host, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["conditioning", "boxes"])
-def test_a_copy_that_failed_is_made_again(host, tmp_path, monkeypatch, name):
+def test_a_copy_that_failed_is_made_again(host, tmp_path, release, monkeypatch, name):
     """What was to be copied when it failed does not count as lying there."""
-    session = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
+    session = open_it(write_plan(tmp_path, "unet", release), release, "unet")
     feeds, other = example_inputs(session.spec.inputs), example_inputs(session.spec.inputs, seed=2)
     before, changed = session.run(feeds)["prediction"], feeds | {name: other[name]}
-    upload = cuda.Stream.upload
+    upload = cuda_stream.Stream.upload
 
     def failing(stream, address, source, size):
         if size == changed[name].nbytes:
@@ -64,12 +64,12 @@ def test_a_copy_that_failed_is_made_again(host, tmp_path, monkeypatch, name):
         upload(stream, address, source, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cuda.Stream, "upload", failing)
+        patch.setattr(cuda_stream.Stream, "upload", failing)
         with pytest.raises(EngineError, match="out of order"):
             session.run(changed)
     found = session.run(changed)["prediction"]
     session.close()
-    fresh = open_it(write_plan(tmp_path, "unet", "tensorrt"), "tensorrt", "unet")
+    fresh = open_it(write_plan(tmp_path, "unet", release), release, "unet")
     np.testing.assert_array_equal(found, fresh.run(changed)["prediction"])
     assert not np.array_equal(found, before)
     fresh.close()

@@ -1,12 +1,13 @@
 """One suite for every engine: whatever plays a stage, the rest of the runtime sees the same.
 
-Twice for those of a GPU: `tensorrt` and `tensorrt_rtx` on the host's memory (host_gpu.py) and `onnxruntime_gpu` on what
-it finds, which runs everywhere; and on a real GPU, with engines that the libraries build, which skips where there is
-none.
+Twice for those of a GPU: each release of TensorRT and TensorRT-RTX on the host's memory (host_tensorrt.py) and
+`onnxruntime_gpu` on what it finds, which runs everywhere; and on a real GPU, with engines that the libraries build,
+which skips where there is none.
 """
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,13 +19,18 @@ from mgcc_runtime.engines import EngineOptions, KeptTensor, open_session
 from mgcc_runtime.errors import ClosedError, ContractError, EngineError, StageValueError
 from tests.runtime.engine_makers import build_plan, spec_of, write_half_onnx, write_onnx, write_plan
 from tests.runtime.golden_data import example_inputs
+from tests.runtime.host_tensorrt import host_gpu_with
+from tests.runtime.releases import RELEASES
 from tests.runtime.tiny_bundle import DIMENSIONS, Graph, assemble, cache_names, make_stage
 
 ENGINES = ("onnxruntime", "openvino", "openvino_bf16", "onnxruntime_gpu", "tensorrt", "tensorrt_rtx")
-OF_A_GPU = ("onnxruntime_gpu", "tensorrt", "tensorrt_rtx")
+LIBRARIES = ("tensorrt", "tensorrt_rtx")
+OF_A_GPU = ("onnxruntime_gpu", *LIBRARIES)
+#: Engine, the release that it is played as on the host's memory, and whether the real library runs on a GPU.
 RUNS = [
-    *(pytest.param((engine, False), id=engine) for engine in ENGINES),
-    *(pytest.param((engine, True), id=f"{engine}-real", marks=pytest.mark.gpu) for engine in OF_A_GPU),
+    *(pytest.param((engine, None, False), id=engine) for engine in ENGINES if engine not in LIBRARIES),
+    *(pytest.param((release.library, release, False), id=str(release)) for release in RELEASES),
+    *(pytest.param((engine, None, True), id=f"{engine}-real", marks=pytest.mark.gpu) for engine in OF_A_GPU),
 ]
 #: fp32 against fp32; an fp16 graph rounds to 11 bits at each of a handful of operators, bf16 to 8.
 LIMITS = {
@@ -40,25 +46,24 @@ LIMITS = {
 @pytest.fixture(params=RUNS)
 def open_stage(request, tmp_path, monkeypatch):
     """Opens a stage by name with the engine of this run, from its own graph or the one given."""
-    engine, real = request.param
+    engine, release, real = request.param
     monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
     if real:
         skip_without(engine)
-    else:
-        request.getfixturevalue("host")
     opened = []
 
     def open_it(name, model=None):
-        path = write_stage(tmp_path, name, engine, model, real=real)
+        path = write_plan(tmp_path, name, release, model) if release else write_stage(tmp_path, name, engine, model)
         opened.append(open_session(engine, path, spec_of(name), EngineOptions(threads=1)))
         if real:
             assert not all("CPU" in provider for provider in opened[-1].providers)
         return opened[-1]
 
     open_it.limit = LIMITS[engine]
-    yield open_it
-    for session in opened:
-        session.close()
+    with host_gpu_with(release, monkeypatch, tmp_path) if release else contextlib.nullcontext():
+        yield open_it
+        for session in opened:
+            session.close()
 
 
 def skip_without(engine):
@@ -72,13 +77,13 @@ def skip_without(engine):
         pytest.importorskip(engine, reason=f"{engine} is not installed")
 
 
-def write_stage(folder, name, engine, model, *, real):
-    """The stage's file as the engine takes it."""
+def write_stage(folder, name, engine, model):
+    """The stage's file as the engine takes it; those of TensorRT are built by the library."""
     if engine in ("onnxruntime", "openvino", "openvino_bf16"):
         return write_onnx(folder, name, model)
     if engine == "onnxruntime_gpu":
         return write_half_onnx(folder, name, model)
-    return (build_plan if real else write_plan)(folder, name, engine, model)
+    return build_plan(folder, name, engine, model)
 
 
 @pytest.mark.parametrize("name", ["vision_encoder", "llm", "refiner", "grounder", "unet", "solver", "vae_decoder"])

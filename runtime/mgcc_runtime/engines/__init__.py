@@ -57,6 +57,21 @@ _ENGINES = {
 }
 
 
+#: What TensorRT for Jetsons is linked to, and containers get from the host.
+_DLA_COMPILER = "libnvdla_compiler.so"
+
+
+def way_to_get(engine: str, error: Exception) -> str:
+    """What to do where the package of an engine, by its name in a manifest, cannot be imported for this error."""
+    if _DLA_COMPILER in str(error):
+        return (
+            "a container gets this file from the Jetson that it runs on: install it there with "
+            "`apt install nvidia-l4t-dla-compiler`, or, on JetPack 7.2 (L4T R39), which has none, install the host's "
+            "own TensorRT in the container or mount JetPack 6's file at /usr/lib/aarch64-linux-gnu/nvidia"
+        )
+    return _ENGINES[engine].way_to_get
+
+
 def extra_of(engine: str) -> str:
     """The extra of the distribution that installs an engine, by its name in a manifest; KeyError for another name."""
     return _ENGINES[engine].extra
@@ -107,12 +122,21 @@ class Compiled(enum.Enum):
     KEPT = "kept"  # in the folder for caches, so that the next start reads them
 
 
+class DecodeGraphs(enum.Enum):
+    """Whether a GPU's decode steps are captured as CUDA graphs, one for each length that comes back."""
+
+    MEASURED = "measured"  # as long as that is seen to save time where it runs
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options that every engine understands."""
+    """Options that every engine understands, or has no use for."""
 
     threads: int = 0  # of one stage; 0: one for each core
     compiled: Compiled = Compiled.FORGOTTEN
+    decode_graphs: DecodeGraphs = DecodeGraphs.MEASURED
 
 
 class EngineSession(Protocol):
@@ -184,7 +208,7 @@ def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions)
     except ImportError as error:  # by the module itself, or by the library that it opens sessions with
         raise EngineError(
             f"stage {spec.name} needs the engine {name}, whose package {engine.package} cannot be imported ({error}); "
-            f"{engine.way_to_get}"
+            f"{way_to_get(name, error)}"
         ) from None
     except Exception as error:
         raise translate(error, spec.name, "be opened") from error

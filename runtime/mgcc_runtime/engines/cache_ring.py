@@ -5,8 +5,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 
-from mgcc_runtime.engines.cuda import Buffer
-from mgcc_runtime.engines.device_memory import SlabPlan
+from mgcc_runtime.engines.cuda_memory import Buffer
+from mgcc_runtime.engines.device_memory import GpuMemory
+from mgcc_runtime.engines.slabs import SlabPlan
 
 _PLACES = 2
 
@@ -30,10 +31,10 @@ class CacheRing:
     A cache stays an immutable value to its callers: a place is given out only while nobody holds a tensor in it.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
+    def __init__(self, memory: GpuMemory, sizes: Mapping[str, int]) -> None:
         """`sizes`: bytes of each tensor at the longest context. StageMemoryError if the GPU has no room."""
         self._plan = SlabPlan.of(sizes)
-        self._buffers = [Buffer(self._plan.size) for _ in range(_PLACES)]
+        self._buffers = [memory.allocate(self._plan.size) for _ in range(_PLACES)]
         self._leases: list[weakref.ref[Lease] | None] = [None] * _PLACES
 
     @staticmethod

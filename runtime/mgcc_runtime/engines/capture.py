@@ -1,55 +1,57 @@
-"""An execution context's work: queued, or recorded as a CUDA graph where that is possible."""
+"""CUDA graphs of an engine's work, where they can be captured."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Any
 
-from mgcc_runtime.engines.cuda import Graph, Stream
+from mgcc_runtime.engines.contexts import Context
+from mgcc_runtime.engines.cuda_stream import Graph, Stream
 from mgcc_runtime.engines.tensorrt_features import Feature
 from mgcc_runtime.errors import EngineError
 
 _LOG = logging.getLogger(__name__)
-
-
-def enqueue(context: Any, stream: int, stage: str) -> None:
-    """Queue a context's work; EngineError if it cannot be started."""
-    if not context.execute_async_v3(stream):
-        raise EngineError(
-            f"stage {stage} could not be started on the GPU; start this program again, and run `mgcc verify` if it "
-            "happens again"
-        )
+#: After how many more occasions a capture that failed is tried again, and that it is tried at all: what another part of
+#: the program did meanwhile may have spoilt it. What TensorRT itself cannot capture stays so: loops, conditionals and
+#: shapes that depend on data.
+_PATIENCE = (16, 256)
 
 
 class Recorder:
-    """Records one engine's work as CUDA graphs, until it refuses once: from then on `willing` is false.
-
-    A graph saves launches and nothing else, so that an engine without one is slower and no worse. What cannot be
-    recorded once cannot the next time: TensorRT's documentation names loops, conditionals and shapes that depend on
-    data, which are in the engine.
-    """
+    """Captures one engine's work. A graph saves launches and no more: an engine without one is slower, no worse."""
 
     def __init__(self, stage: str, stream: Stream, offered: Collection[Feature]) -> None:
         self._stage, self._stream = stage, stream
         self._asks = Feature.CAPTURE_QUESTION in offered  # else only the attempt shows it
-        self.willing = True
+        self._failures = self._waiting = 0
 
-    def record(self, context: Any) -> Graph | None:
-        """A graph of the context's work, which has run once with these shapes and addresses; None without one.
+    def willing(self) -> bool:
+        """Whether a capture should be tried on this occasion."""
+        if self._failures > len(_PATIENCE):
+            return False
+        self._waiting -= 1
+        return self._waiting < 0
+
+    def record(self, context: Context) -> Graph | None:
+        """A graph of the work of a settled context; None where it cannot be had now.
 
         Nothing of it has been queued then: the caller launches it plainly.
         """
-        if self.willing and self._asks:
-            self.willing = bool(context.is_stream_capturable(self._stream.handle))
-        if not self.willing:
+        if self._asks and not context.capturable(self._stream.handle):
+            self._fail("the library says that it cannot be captured")
             return None
         try:
-            return self._stream.capture(lambda: enqueue(context, self._stream.handle, self._stage))
+            return self._stream.capture(lambda: context.enqueue(self._stream.handle))
         except (EngineError, RuntimeError) as error:  # the driver's, and what TensorRT's own calls raise
-            self.willing = False
-            _LOG.warning(
-                "stage %s cannot be recorded as a CUDA graph and is launched kernel by kernel, which may be slower: %s",
-                self._stage, error,
-            )  # fmt: skip
+            self._fail(str(error))
             return None
+
+    def _fail(self, why: str) -> None:
+        last = self._failures >= len(_PATIENCE)
+        self._waiting = 0 if last else _PATIENCE[self._failures]
+        self._failures += 1
+        _LOG.log(
+            logging.WARNING if self._failures == 1 else logging.INFO,
+            "stage %s is not captured as a CUDA graph and is launched kernel by kernel, which may be slower%s: %s",
+            self._stage, "" if last else "; it is tried again later", why,
+        )  # fmt: skip

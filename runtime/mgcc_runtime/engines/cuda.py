@@ -5,10 +5,11 @@ The primary context is used, the one that TensorRT itself works in.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +17,7 @@ from mgcc_runtime.errors import EngineError, StageMemoryError
 
 _LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
 _OUT_OF_MEMORY = 2
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
+_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, ..._MINOR, ..._INTEGRATED
 
 _Pointer, _Size, _Int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _Address = ctypes.c_uint64  # CUdeviceptr
@@ -33,9 +33,14 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxRetain": (_Out(_Pointer), _Int),
     "cuDevicePrimaryCtxRelease_v2": (_Int,),
     "cuCtxSetCurrent": (_Pointer,),
+    "cuCtxPushCurrent_v2": (_Pointer,),
+    "cuCtxPopCurrent_v2": (_Out(_Pointer),),
+    "cuCtxSynchronize": (),
     "cuMemGetInfo_v2": (_Out(_Size), _Out(_Size)),
     "cuMemAlloc_v2": (_Out(_Address), _Size),
     "cuMemFree_v2": (_Address,),
+    "cuMemHostAlloc": (_Out(_Pointer), _Size, ctypes.c_uint),
+    "cuMemFreeHost": (_Pointer,),
     "cuMemcpyHtoDAsync_v2": (_Address, _Pointer, _Size, _Pointer),
     "cuMemcpyDtoHAsync_v2": (_Pointer, _Address, _Size, _Pointer),
     "cuMemcpyDtoDAsync_v2": (_Address, _Address, _Size, _Pointer),
@@ -80,6 +85,15 @@ class Driver:
                 "the GPU stays with the process"
             )
 
+    @contextlib.contextmanager
+    def in_context(self, context: int) -> Iterator[None]:
+        """Have a context current in this thread meanwhile, and then the one that was: for a thread that is not ours."""
+        self.call("cuCtxPushCurrent_v2", context)
+        try:
+            yield
+        finally:
+            self.call("cuCtxPopCurrent_v2", ctypes.byref(_Pointer()))
+
 
 @functools.cache
 def driver() -> Driver:
@@ -103,6 +117,7 @@ class Device:
     name: str
     compute_capability: str  # "8.7"
     driver_version: str  # of CUDA: "13.0"
+    integrated: bool = False  # it has the host's memory and none of its own, as a Jetson's
     context: int = 0  # handle of the primary context; 0: not retained
 
     @classmethod
@@ -123,107 +138,20 @@ class Device:
         name, version = ctypes.create_string_buffer(256), _Int()
         api.call("cuDeviceGetName", name, len(name), number)
         api.call("cuDriverGetVersion", ctypes.byref(version))
-        major, minor = (_attribute(api, which, number) for which in (_MAJOR, _MINOR))
+        major, minor, integrated = (_attribute(api, which, number) for which in (_MAJOR, _MINOR, _INTEGRATED))
         number_text = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text)
+        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text, bool(integrated))
 
     def use(self) -> None:
         """Make the device's context current in this thread; each thread has to, before anything else."""
         driver().call("cuCtxSetCurrent", self.context)
+
+    def wait(self) -> None:
+        """Wait until all work in the context is done, in whatever stream it was queued."""
+        driver().call("cuCtxSynchronize")
 
 
 def _attribute(api: Driver, which: int, device: ctypes.c_int) -> int:
     value = _Int()
     api.call("cuDeviceGetAttribute", ctypes.byref(value), which, device)
     return value.value
-
-
-def free_memory_bytes() -> int:
-    """Memory of the GPU that nobody uses."""
-    free, total = _Size(), _Size()
-    driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-    return free.value
-
-
-class Buffer:
-    """Memory of the GPU; freed with the object, or earlier by `free`."""
-
-    __slots__ = ("_api", "address", "size")
-
-    def __init__(self, size: int) -> None:
-        self._api, self.size = driver(), max(size, 1)  # an empty tensor needs an address too
-        address = _Address()
-        self._api.call("cuMemAlloc_v2", ctypes.byref(address), self.size)
-        self.address = int(address.value)
-
-    def free(self) -> None:
-        if self.address:
-            address, self.address = self.address, 0
-            self._api.call("cuMemFree_v2", address)
-
-    def __del__(self) -> None:
-        if getattr(self, "address", 0):
-            self.free()
-
-
-class Stream:
-    """A queue of work on the GPU."""
-
-    def __init__(self) -> None:
-        self._api, handle = driver(), _Pointer()
-        self._api.call("cuStreamCreate", ctypes.byref(handle), 0)
-        self.handle = int(handle.value or 0)
-
-    def upload(self, address: int, source: int, size: int) -> None:
-        """Queue a copy of `size` bytes from the host address `source`, which must live until `synchronize`."""
-        if size:
-            self._api.call("cuMemcpyHtoDAsync_v2", address, source, size, self.handle)
-
-    def download(self, target: int, address: int, size: int) -> None:
-        """Queue a copy of `size` bytes to the host address `target`."""
-        if size:
-            self._api.call("cuMemcpyDtoHAsync_v2", target, address, size, self.handle)
-
-    def copy(self, target: int, source: int, size: int) -> None:
-        """Queue a copy of `size` bytes within the GPU's memory."""
-        if size:
-            self._api.call("cuMemcpyDtoDAsync_v2", target, source, size, self.handle)
-
-    def synchronize(self) -> None:
-        """Wait until all queued work is done."""
-        self._api.call("cuStreamSynchronize", self.handle)
-
-    def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what `work` queues, without running it; EngineError, with the stream as before, if it cannot be."""
-        graph, made = _Pointer(), _Pointer()
-        self._api.call("cuStreamBeginCapture_v2", self.handle, _THREAD_LOCAL)
-        try:
-            try:
-                work()
-            finally:  # in any case, or the stream would record from here on and run nothing
-                self._api.call("cuStreamEndCapture", self.handle, ctypes.byref(graph))
-            self._api.call("cuGraphInstantiateWithFlags", ctypes.byref(made), graph, 0)
-        finally:
-            if graph.value:  # a capture that failed may have left none
-                self._api.call("cuGraphDestroy", graph)
-        return Graph(self._api, int(made.value or 0), self.handle)
-
-    def close(self) -> None:
-        if self.handle:
-            handle, self.handle = self.handle, 0
-            self._api.call("cuStreamDestroy_v2", handle)
-
-
-class Graph:
-    """Recorded work: one launch instead of one for each kernel."""
-
-    def __init__(self, api: Driver, handle: int, stream: int) -> None:
-        self._api, self.handle, self._stream = api, handle, stream
-
-    def launch(self) -> None:
-        self._api.call("cuGraphLaunch", self.handle, self._stream)
-
-    def close(self) -> None:
-        if self.handle:
-            handle, self.handle = self.handle, 0
-            self._api.call("cuGraphExecDestroy", handle)

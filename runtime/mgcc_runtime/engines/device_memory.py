@@ -1,20 +1,19 @@
-"""Memory of the GPU as the TensorRT engine uses it: one activation buffer for all stages, slabs for what is kept."""
+"""What all stages on a GPU share: its stream, one activation buffer, slabs for what is kept, and whose turn it is."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from mgcc_runtime.engines import Array
-from mgcc_runtime.engines.cuda import Buffer, Device, Stream
+from mgcc_runtime.engines.cuda import Device
+from mgcc_runtime.engines.cuda_memory import Buffer, PinnedBuffer, free_memory_bytes, total_memory_bytes
+from mgcc_runtime.engines.cuda_stream import Stream
+from mgcc_runtime.engines.slabs import Slab, SlabPool
+from mgcc_runtime.errors import StageMemoryError
 
-ALIGNMENT = 256  # TensorRT's for tensor addresses
-_LEAST_SLAB = 1 << 16
 #: TensorRT's word for a type -> numpy's.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
@@ -25,52 +24,11 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-def byte_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Bytes of a dense tensor."""
-    return prod(shape) * dtype.itemsize
-
-
-def slab_size(size: int) -> int:
-    """The size rounded up to a quarter of an octave: a cache that grows by a position reuses the last slab's size."""
-    if size <= _LEAST_SLAB:
-        return _LEAST_SLAB
-    step = 1 << max(size.bit_length() - 3, 0)
-    return -(-size // step) * step
-
-
-@dataclass(frozen=True)
-class SlabPlan:
-    """Where in one slab each of several tensors lies."""
-
-    offsets: Mapping[str, int]
-    size: int
-
-    @classmethod
-    def of(cls, sizes: Mapping[str, int]) -> SlabPlan:
-        """Lay tensors of these sizes in bytes behind each other, each aligned; an empty one has an address too."""
-        offsets, end = {}, 0
-        for name, size in sizes.items():
-            offsets[name] = end
-            end += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
-        return cls(offsets, end)
-
-
-class Slab:
-    """One allocation that several tensors share; goes back to its pool with the last of them."""
-
-    __slots__ = ("_pool", "buffer")
-
-    def __init__(self, pool: GpuMemory, buffer: Buffer) -> None:
-        self._pool, self.buffer = pool, buffer
-
-    def __del__(self) -> None:
-        self._pool.take_back(self.buffer)
-
-
 class GpuMemory:
     """Of one device: its stream, the activation buffer that all stages take turns with, and a pool of slabs.
 
-    `lock` is held for a whole run of a stage: stages share the activation buffer, so no two may run at once.
+    `lock` is held for a whole run of a stage: stages share the activation buffer, so no two may run at once. The stream
+    keeps their order, so that a stage whose results stay on the GPU need not be waited for.
     """
 
     def __init__(self) -> None:
@@ -78,30 +36,52 @@ class GpuMemory:
         self.stream = Stream()
         self.lock = threading.RLock()
         self.activations: Buffer | None = None
-        self._free: dict[int, list[Buffer]] = {}
+        self.waits = 0  # how often all queued work was waited for
+        self._slabs = SlabPool(self.allocate)
         self._users = 0
+
+    def allocate(self, size: int) -> Buffer:
+        """New memory of the GPU; StageMemoryError if there is no room, also after what lies idle was given back."""
+        try:
+            return Buffer(size, self.device.context)
+        except StageMemoryError:
+            self.wait()
+            if not self._slabs.trim():
+                raise
+        return Buffer(size, self.device.context)
+
+    def allocate_pinned(self, size: int) -> PinnedBuffer:
+        """New memory of the host for copies; StageMemoryError if there is no room."""
+        return PinnedBuffer(size, self.device.context)
 
     def reserve(self, size: int) -> Buffer:
         """The activation buffer, at least `size` bytes; it only grows, to what the largest stage needs."""
-        if self.activations is None or self.activations.size < size:
-            self.stream.synchronize()
-            if self.activations is not None:
-                self.activations.free()
-            self.activations = Buffer(size)
+        held = self.activations
+        if held is not None and held.size >= size:
+            return held
+        if held is not None:
+            self.activations = None
+            self.wait()
+            held.free()
+        self.activations = self.allocate(size)
         return self.activations
 
     def slab(self, size: int) -> Slab:
         """A slab of at least `size` bytes, one that was given back if there is one."""
-        rounded = slab_size(size)
-        waiting = self._free.get(rounded)
-        return Slab(self, waiting.pop() if waiting else Buffer(rounded))
+        return self._slabs.take(size)
 
-    def take_back(self, buffer: Buffer) -> None:
-        """Keep a slab's memory for the next of its size, or free it if no stage is open any more."""
-        if self._users:
-            self._free.setdefault(buffer.size, []).append(buffer)
-        else:
-            buffer.free()
+    def wait(self) -> None:
+        """Wait until all queued work is done."""
+        self.stream.synchronize()
+        self.waits += 1
+
+    def free_bytes(self) -> int:
+        """What could be had now, idle slabs given back."""
+        return free_memory_bytes(self.device) + self._slabs.idle_bytes
+
+    def total_bytes(self) -> int:
+        """All memory that the GPU has."""
+        return total_memory_bytes()
 
     def enter(self) -> None:
         self._users += 1
@@ -111,11 +91,8 @@ class GpuMemory:
         self._users -= 1
         if self._users == 0:
             with self.lock:
-                self.stream.synchronize()
-                for buffers in self._free.values():
-                    for buffer in buffers:
-                        buffer.free()
-                self._free.clear()
+                self.wait()
+                self._slabs.close()
                 if self.activations is not None:
                     self.activations.free()
                     self.activations = None
@@ -129,7 +106,10 @@ class Holder(Protocol):
 
 
 class DeviceTensor:
-    """A tensor in the GPU's memory. `dtype` is that of the contract, which `numpy()` gives; fp16 may be stored."""
+    """A tensor in the GPU's memory. `dtype` is that of the contract, which `numpy()` gives; fp16 may be stored.
+
+    What makes its values may still be under way, in the stream that everything which reads them is queued in, too.
+    """
 
     __slots__ = ("_memory", "_shape", "dtype", "offset", "slab", "stored")
 
@@ -154,5 +134,5 @@ class DeviceTensor:
         with self._memory.lock:
             self._memory.device.use()
             self._memory.stream.download(found.ctypes.data, self.address, found.nbytes)
-            self._memory.stream.synchronize()
+            self._memory.wait()
         return found.astype(self.dtype)

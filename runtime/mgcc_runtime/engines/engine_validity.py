@@ -67,7 +67,7 @@ def check_device(path: Path, record: EngineRecord, compute_capability: str, gpu:
         )
 
 
-def check_header(path: Path, record: EngineRecord, trt: Any, runtime: Any, plan: bytes) -> None:
+def check_header(path: Path, record: EngineRecord, trt: Any, runtime: Any, plan: memoryview) -> None:
     """The library's own opinion on the first bytes of the engine, where it has one; BundleError if it is invalid."""
     if Feature.HEADER_CHECK not in features_of(record):
         return
