@@ -48,7 +48,8 @@ def build(trt: Any, decoder: Decoder, *, in_place: bool, logger: Any) -> bytes:
     made, weights = _Network(trt, network, decoder), decoder.weights()
     x = network.add_input("x", trt.float16, (1, 1, decoder.width))
     length = decoder.capacity if in_place else -1
-    caches = {n: network.add_input(n, trt.float16, (1, decoder.heads, length, decoder.head_dim)) for n in decoder.caches}
+    shape = (1, decoder.heads, length, decoder.head_dim)
+    caches = {name: network.add_input(name, trt.float16, shape) for name in decoder.caches}
     index = mask = None
     if in_place:
         index = network.add_input("index", trt.int32, (1,))

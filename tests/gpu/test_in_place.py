@@ -1,8 +1,8 @@
 """Whether one CUDA graph could serve all lengths of a text, on an NVIDIA GPU: what decides how decode steps are made.
 
-The exported language model takes a cache of P positions and gives one of P + 1, so that a captured graph is good for one
-length. Releases with `ICudaEngine.get_aliased_input_tensor` (TensorRT 10.15, TensorRT-RTX 1.7) update caches in place:
-capacity, addresses and shapes stay, and one graph serves every length. It reads the whole capacity at each step,
+The exported language model takes a cache of P positions and gives one of P + 1, so that a captured graph is good for
+one length. Releases with `ICudaEngine.get_aliased_input_tensor` (TensorRT 10.15, TensorRT-RTX 1.7) update caches in
+place: capacity, addresses and shapes stay, and one graph serves every length. It reads the whole capacity at each step,
 though. `test_what_one_graph_would_save` prints both times; where the one graph is faster at half the capacity and no
 slower at the beginning, the exporter should write the language model so for releases that can.
 """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mgcc_runtime.contract import stages
-from mgcc_runtime.engines import cuda, kernel_cache
+from mgcc_runtime.engines import cuda, kernel_cache, tensorrt_loading
 from mgcc_runtime.engines.engine_record import ProfileRecord, read_record, record_path
 from mgcc_runtime.engines.tensorrt_features import Feature, features
 from mgcc_runtime.engines.tensorrt_loading import specialisation
@@ -240,8 +240,6 @@ def test_an_engine_is_not_in_memory_twice(host, tmp_path, release, monkeypatch):
     size = 32 * 2**20
     with path.open("ab") as file:
         file.write(bytes(size))
-    record = json.loads(record_path(path).read_text())
-    assert record["library"] == release.library
     peaks = []
 
     def load(self, serialized_engine=None, stream_reader=None, stream_reader_v2=None):
@@ -253,6 +251,13 @@ def test_an_engine_is_not_in_memory_twice(host, tmp_path, release, monkeypatch):
             assert len(memoryview(serialized_engine)) > size
         peaks.append(tracemalloc.get_traced_memory()[1])
 
+    load_plan = tensorrt_loading._load
+
+    def measured(*given):
+        tracemalloc.reset_peak()  # reading the record is another matter
+        return load_plan(*given)
+
+    monkeypatch.setattr(tensorrt_loading, "_load", measured)
     monkeypatch.setattr(host_tensorrt.HostRuntime, "deserialize_cuda_engine", load)
     tracemalloc.start()
     try:
