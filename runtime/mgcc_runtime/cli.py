@@ -1,4 +1,4 @@
-"""The command line: `mgcc generate | chat | info | verify | bench`. The only module of the runtime that prints."""
+"""The command line: `mgcc generate | chat | info | verify | bench | kit`. Modules of this name alone print."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mgcc_runtime.errors import (
     OptionError,
     PromptError,
 )
+from mgcc_runtime.kit import cli as kit
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--words", type=int, metavar="N", help="words of text (default: those of the golden request)")
     bench.add_argument("--story", type=Path, metavar="FILE.json", help="time this request (default: the golden one)")
     bench.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    kit.add_options(_add_command(commands, "kit", kit.run, "make a folder that a device installs from offline"))
     return parser
 
 

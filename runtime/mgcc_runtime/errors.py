@@ -65,3 +65,7 @@ class ClosedError(MgccError):
 
 class OutputError(MgccError):
     """A result could not be written."""
+
+
+class KitError(MgccError):
+    """A device kit cannot be made: pip is missing, or has no wheel for the device."""

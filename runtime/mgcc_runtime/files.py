@@ -1,4 +1,4 @@
-"""Reading JSON, writing files so that a reader never sees half of one, other folders, and the place for caches."""
+"""Reading JSON, writing files and folders so that a reader never sees half of one, and the place for caches."""
 
 from __future__ import annotations
 
@@ -94,3 +94,24 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
+
+
+def old_of(out: Path) -> Path:
+    """Where the folder that stood in the place of `out` is while it is replaced."""
+    return out.parent / f".{out.name}.old"
+
+
+def recover(out: Path) -> None:
+    """Bring back what a killed run had moved away; between the two renames of `replace_folder` `out` is absent."""
+    old = old_of(out)
+    if old.exists() and not out.exists():
+        old.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_folder(finished: Path, out: Path) -> None:
+    """Put a finished folder in the place of `out`."""
+    if out.exists():
+        out.rename(old_of(out))
+    finished.rename(out)
+    shutil.rmtree(old_of(out), ignore_errors=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WHEELHOUSE = Path(sys.prefix) / "wheelhouse"
+WHEELHOUSES = Path(sys.prefix) / "wheelhouse"  # tools/fetch_wheelhouses.py fills it, a folder for each Python
+OWN_PYTHON = ".".join(map(str, sys.version_info[:2]))
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
@@ -32,13 +32,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def wheelhouse(python: str) -> Path:
+    """The folder of the wheels that `mgcc-edge[cpu]` needs on a Python, and of pip."""
+    folder = WHEELHOUSES / python
+    if not folder.is_dir():
+        pytest.fail(f"{folder} is missing; `make setup` fetches the wheels that this test installs")
+    return folder
+
+
+def install(interpreter: Path, python: str, wheel: Path, folder: Path) -> Path:
+    """Folder of the programs of an environment with nothing but `mgcc-edge[cpu]`, installed offline, without pip."""
+    run(interpreter, "-m", "venv", "--without-pip", folder)
+    wheels = wheelhouse(python)
+    pip = next(wheels.glob("pip-*.whl")) / "pip"
+    # --no-compile: of the packages that are installed, sympy's thousand modules among them, few are ever imported
+    options = ("--quiet", "--no-index", "--no-compile", "--find-links", wheels)
+    run(folder / "bin" / "python", pip, "install", *options, f"mgcc-edge[cpu] @ {wheel.as_uri()}")
+    return folder / "bin"
+
+
 @pytest.fixture(scope="session")
 def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the programs of an environment with nothing but `mgcc-edge[cpu]`, installed offline."""
-    if not WHEELHOUSE.is_dir():
-        pytest.fail(f"{WHEELHOUSE} is missing; `make setup` fetches the wheels that this test installs")
-    folder = tmp_path_factory.mktemp("device")
-    venv.create(folder, with_pip=True, symlinks=True)
-    install = ("-m", "pip", "install", "--quiet", "--no-index", "--find-links", WHEELHOUSE)
-    run(folder / "bin" / "python", *install, f"mgcc-edge[cpu] @ {wheel.as_uri()}")
-    return folder / "bin"
+    """Programs of such an environment on the Python that runs the tests."""
+    return install(Path(sys.executable), OWN_PYTHON, wheel, tmp_path_factory.mktemp("device"))
