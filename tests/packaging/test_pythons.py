@@ -48,7 +48,7 @@ def find_python(version: str) -> Path | None:
     return None
 
 
-@pytest.fixture(scope="module", params=[*PYTHONS, OWN_PYTHON])
+@pytest.fixture(scope="module", params=[*PYTHONS, pytest.param(OWN_PYTHON, marks=pytest.mark.slow)])
 def programs(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the programs of an environment with `mgcc-edge[cpu]` alone, on each Python that is here."""
     python: str = request.param
