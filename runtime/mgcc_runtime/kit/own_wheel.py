@@ -40,7 +40,7 @@ def checkout() -> Path | None:
     """The folder of the sources that this runs from; None in an installation."""
     root = Path(mgcc_runtime.__file__).resolve().parents[2]
     project = root / "pyproject.toml"
-    return root if project.is_file() and 'name = "mgcc-edge"' in project.read_text(encoding="utf-8") else None
+    return root if project.is_file() and b'name = "mgcc-edge"' in project.read_bytes() else None
 
 
 def _checked(given: Path) -> Path:
