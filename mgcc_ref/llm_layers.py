@@ -146,9 +146,9 @@ def _shards(folder: Path) -> list[Path]:
     """The safetensors of a folder, all of them there; WeightsError otherwise."""
     if (folder / INDEX).is_file():
         try:
-            named = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            named = json.loads((folder / INDEX).read_bytes())["weight_map"]  # of bytes: with a byte-order mark, too
             files = sorted({folder / str(file) for file in named.values()})
-        except (ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WeightsError(f"{folder / INDEX} is no index of shards ({error!r}); copy it again") from error
         if missing := [f.name for f in files if not f.is_file()]:
             raise WeightsError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def save_module(module: nn.Module, path: Path) -> Path:
 def load_module(module: nn.Module, path: Path) -> None:
     """Load what `save_module` wrote, strictly; fp16 becomes the module's own dtype."""
     require_file(path)
-    state = load_file(path)
+    state = read_tensors(path)
     expected = module.state_dict()
     wrong = [k for k in expected if k not in state or state[k].shape != expected[k].shape]
     wrong += [k for k in state if k not in expected]
@@ -40,6 +41,14 @@ def load_module(module: nn.Module, path: Path) -> None:
         raise WeightsError(f"weights {path} do not fit {type(module).__name__}: {', '.join(sorted(set(wrong))[:4])}")
     with torch.no_grad():
         module.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; WeightsError if it is damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"weights {path} cannot be read as safetensors ({error}); copy them again") from error
 
 
 def require_file(path: Path) -> None:
@@ -234,5 +243,5 @@ def _hub_state(path: Path, llm: CausalLm) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no *.safetensors; pickled weights are not read, convert them first")
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= {key: tensor.float() for key, tensor in load_file(file).items()}
+        state |= {key: tensor.float() for key, tensor in read_tensors(file).items()}
     return hub_state_to_ours(state, llm.config.family)

@@ -19,6 +19,7 @@ from mgcc_benchmarks.ablation_settings import Settings, differences
 from mgcc_benchmarks.bootstrap import Tally
 from mgcc_benchmarks.storybench import Likeness, Plan, noise_seed, score_drawn
 from mgcc_runtime.errors import InputError
+from mgcc_runtime.reading import Numbers, parse_json, read_text
 
 log = logging.getLogger("mgcc.benchmarks")
 
@@ -87,10 +88,10 @@ class ItemRecords:
         self._told = True
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+        for line in read_text(self.path, "records").splitlines() if self.path.exists() else ():
             try:
-                value = json.loads(line)
-            except json.JSONDecodeError:  # half a line: its item is drawn again
+                value = parse_json(line, "a line", Numbers.ANY)
+            except InputError:  # half a line: its item is drawn again
                 continue
             yield value
 

@@ -18,7 +18,8 @@ from mgcc_ref.model import is_random, weight_files
 from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
 from mgcc_ref.weights import find_llm
 from mgcc_runtime.bundle import sha256_of
-from mgcc_runtime.files import read_json, write_atomically
+from mgcc_runtime.files import write_atomically
+from mgcc_runtime.reading import read_json
 
 SETTINGS_FILE = "settings.json"  # in the weights folder of an arm
 CLIP_FILE = "clip.safetensors"  # every arm's folder has a copy of it

@@ -14,7 +14,9 @@ from mgcc_benchmarks.peers_client import PeerError
 from mgcc_benchmarks.peers_install import install, requirements
 from mgcc_benchmarks.peers_place import GRAPH_PEERS, Place, command, run_command
 from mgcc_benchmarks.peers_plan import Peer
+from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import write_atomically
+from mgcc_runtime.reading import read_json
 
 _STAMP = "ready.json"  # written last, with what was installed
 #: Another version of a peer is another peer, so it is named. optimum-onnx holds transformers back by itself.
@@ -130,7 +132,7 @@ def _stamp(place: Place, peer: Peer) -> Mapping[str, object]:
 def _stamped(place: Place, peer: Peer) -> Mapping[str, object]:
     """The stamp of the set-up that is there; empty if none is."""
     try:
-        found: object = json.loads((place.folder(peer) / _STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: object = read_json(place.folder(peer) / _STAMP, "stamp of a set-up")
+    except InputError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -21,6 +21,7 @@ from mgcc_ref.story.bench import BenchItem, BenchSetting, Suite, bench_item
 from mgcc_ref.story.scene import render
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import write_atomically
+from mgcc_runtime.reading import Numbers, parse_json, read_text
 
 log = logging.getLogger("mgcc.benchmarks")
 
@@ -140,18 +141,19 @@ class KeptRecords:
 
 def read_kept(path: Path, option: str) -> KeptRecords:
     """The file's whole records. InputError, which names the command line's `option`, if it cannot be read."""
+    if not path.exists():
+        raise InputError(f"records {path} do not exist; give {option} a file that --resume wrote")
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-        told = json.loads(first)
+        first, *lines = read_text(path, "records").splitlines() or [""]
+        told = parse_json(first, "their first line")
         if not isinstance(told, dict):
             raise TypeError("its first line does not say what run it is of")
         # a killed run may leave half a line at the end: that item is drawn again
-        whole = [json.loads(line) for line in lines if line.endswith("}}")]
+        whole = [parse_json(line, "a line", Numbers.ANY) for line in lines if line.endswith("}}")]
         records = [Record.from_json(value) for value in whole]
-    except FileNotFoundError:
-        raise InputError(f"records {path} do not exist; give {option} a file that --resume wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"records {path} cannot be read ({error}); give another {option} file") from None
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).partition(";")[0]
+        raise InputError(f"records {path} cannot be read ({reason}); give another {option} file") from None
     return KeptRecords(path, told, {record.number: record for record in records})
 
 

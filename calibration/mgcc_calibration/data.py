@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mgcc_calibration.errors import DataError
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import DType, StageSpec
-from mgcc_runtime.files import read_json
+from mgcc_runtime.errors import InputError
+from mgcc_runtime.reading import read_json, read_npz
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
@@ -95,8 +96,10 @@ class CalibrationData:
                 raise DataError(f"{path} is outside the folder {self.root}; {_AGAIN}")
             if not path.is_file() or sha256_of(path) != entry.sha256:
                 raise DataError(f"{path} is missing or altered, expected SHA-256 {entry.sha256[:12]}...; {_AGAIN}")
-            with np.load(path, allow_pickle=False) as file:
-                yield {name: file[name] for name in file.files}
+            try:
+                yield read_npz(path, "calibration sample")
+            except InputError as error:
+                raise DataError(f"{error}, or {_AGAIN}") from None
 
     def check(self, spec: StageSpec) -> int:
         """The number of samples; DataError with the reason if the stage cannot be calibrated from them."""

@@ -12,7 +12,8 @@ from typing import Any
 from mgcc_calibration.choose import Choice
 from mgcc_runtime.contract import DECODE
 from mgcc_runtime.errors import InputError
-from mgcc_runtime.files import read_json, write_atomically
+from mgcc_runtime.files import write_atomically
+from mgcc_runtime.reading import Numbers, read_json
 
 _MIB = 2**20
 _NOT_MEASURED = "not measured"
@@ -74,7 +75,7 @@ def add_storybench(bundle: Path, before: Path, after: Path) -> tuple[Path, Path]
 
     InputError, and the report stays as it is, if one is no such result or the two are not of the same measurement.
     """
-    values = read_json(report_paths(bundle)[0], "calibration report")
+    values = read_json(report_paths(bundle)[0], "calibration report", Numbers.ANY)
     scores = {"before": _storybench_result(before), "after": _storybench_result(after)}
     if any(scores["before"][name] != scores["after"][name] for name in _MEASUREMENT):
         told = [", ".join(f"{name} {result[name]}" for name in _MEASUREMENT) for result in scores.values()]
@@ -82,13 +83,20 @@ def add_storybench(bundle: Path, before: Path, after: Path) -> tuple[Path, Path]
             f"the StoryBench results are not of the same measurement: {before} is of {told[0]}, {after} of {told[1]}, "
             f"expected the same {', '.join(_MEASUREMENT)} in both; {_MEASURE_AGAIN}"
         )
-    values["storybench"] = scores
+    try:
+        values = {**values, "storybench": scores}
+        markdown(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"calibration report {report_paths(bundle)[0]} is not of the expected form ({error!r}); "
+            "make the bundle again"
+        ) from None
     return write_report(values, bundle)
 
 
 def _storybench_result(path: Path) -> dict[str, Any]:
     """The result in the file; InputError with what it holds instead if benchmarks/quality.py did not write it."""
-    result = read_json(path, "StoryBench result")
+    result = read_json(path, "StoryBench result", Numbers.ANY)  # a score that is none is named below
     if not isinstance(result, dict):
         raise _no_result(path, f"is a {type(result).__name__}", "an object")
     for name, (fits, expected) in _RESULT_FIELDS.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from mgcc_calibration.errors import DataError
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.prompt import Part
+from mgcc_runtime.reading import read_text
 from mgcc_runtime.story import read_story
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def folder_requests(folder: Path, seed: int) -> RequestSource:
 def _parts(path: Path) -> Sequence[Part]:
     if path.suffix == ".json":
         return read_story(path)
-    text = path.read_text(encoding="utf-8").strip()
+    text = read_text(path, "story").strip()
     if not text:
         raise DataError(f"{path} is empty, expected a text; fill it or remove it")
     return [text]

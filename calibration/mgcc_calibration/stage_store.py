@@ -18,8 +18,10 @@ from mgcc_calibration.graph import digest_of, files_of
 from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import link_or_copy
 from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.reading import Numbers, read_json
 
 _ENTRY = "entry.json"
 _KEY_LENGTH = 20
@@ -49,11 +51,11 @@ class StageStore:
         """What became of the stage, its files' hashes checked; None if there is nothing, or something damaged."""
         folder = self._folder(name, key)
         try:
-            entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
+            entry = read_json(folder / _ENTRY, "entry of a chosen stage", Numbers.ANY)
             intact = all(sha256_of(folder / file) == digest for file, digest in entry["files"].items())
             change = StageChange(folder / entry["graph"], entry["engine"], entry["precision"])
             outcome = _outcome(entry["outcome"])
-        except (OSError, ValueError, TypeError, KeyError):
+        except (InputError, OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
         return (outcome, change) if intact else None
 

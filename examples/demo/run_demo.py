@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mgcc_runtime import MgccError, Pipeline, Result
 from mgcc_runtime.annotate import annotate
+from mgcc_runtime.story import read_story
 
 HERE = Path(__file__).parent
 CELL_PX, MARGIN_PX, FONT_PX, LINE_PX = 384, 16, 17, 23
@@ -44,12 +45,12 @@ class Cell:
 
 def read_turns(path: Path) -> Iterator[Turn]:
     """Cut a story file into turns; images are found beside it."""
-    entries = json.loads(path.read_text(encoding="utf-8"))["parts"]
+    parts = read_story(path)
     pending: list[str | Path] = []
-    for i, entry in enumerate(entries):
-        pending.append(entry["text"] if "text" in entry else path.parent / entry["image"])
-        last = i + 1 == len(entries)
-        if "text" in entry and (last or "text" in entries[i + 1]):
+    for i, part in enumerate(parts):
+        pending.append(part)
+        last = i + 1 == len(parts)
+        if isinstance(part, str) and (last or isinstance(parts[i + 1], str)):
             texts = tuple(p for p in pending if isinstance(p, str))
             yield Turn(texts, tuple(p.name for p in pending if isinstance(p, Path)), tuple(pending))
             pending = []

@@ -29,8 +29,9 @@ from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
-from mgcc_runtime.files import link_or_copy, read_json, recover, replace_folder, write_atomically
+from mgcc_runtime.files import link_or_copy, recover, replace_folder, write_atomically
 from mgcc_runtime.machine import available_memory_bytes
+from mgcc_runtime.reading import read_json
 
 if TYPE_CHECKING:
     from mgcc_export.stages import Stage
@@ -152,7 +153,7 @@ def _build_stage(source: Bundle, spec: StageSpec, work: Path, library: str, rebu
 def _is_done(engine: Path, mark: Path, key: str) -> bool:
     if not all(path.is_file() for path in (engine, record_path(engine), mark)):
         return False
-    return mark.read_text(encoding="utf-8") == f"{key} {sha256_of(engine)}"
+    return mark.read_bytes() == f"{key} {sha256_of(engine)}".encode()
 
 
 def _finish(source: Bundle, specs: Sequence[StageSpec], work: Path, library: str) -> None:

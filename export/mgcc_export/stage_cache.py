@@ -28,6 +28,8 @@ from mgcc_export.validate import TensorParity
 from mgcc_ref.config import Profile
 from mgcc_runtime import contract
 from mgcc_runtime.bundle import FileEntry, sha256_of
+from mgcc_runtime.errors import InputError
+from mgcc_runtime.reading import Numbers, read_json
 
 #: Packages whose version changes what is exported or how it was checked.
 BUILT_WITH = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "transformers", "diffusers", "numpy")
@@ -106,14 +108,14 @@ class StageCache:
         """The finished stage of this key, its files' hashes checked; None if there is none, or a damaged one."""
         folder = self._folder(stage, key)
         try:
-            entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
+            entry = read_json(folder / _ENTRY, "entry of a finished stage", Numbers.ANY)
             files = {name: FileEntry(**values) for name, values in entry.pop("files").items()}
             parity = [TensorParity(**values) for values in entry.pop("parity")]
             low = entry.pop("lowered")
             lowered = LowReport.from_json(low) if low else None
             built = BuiltStage(folder=folder, files=files, parity=parity, lowered=lowered, **entry)
             intact = all(sha256_of(folder / name) == file.sha256 for name, file in files.items())
-        except (OSError, ValueError, TypeError, KeyError):
+        except (InputError, OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
         return built if intact else None
 
@@ -150,11 +152,11 @@ class StageCache:
         """
         entries = sorted(self.root.glob(f"{stage}-*/{_ENTRY}"), key=lambda p: p.stat().st_mtime)
         try:
-            value = json.loads(entries[-1].read_text(encoding="utf-8"))
+            value = read_json(entries[-1], "entry of a finished stage", Numbers.ANY)
             for name in field:
                 value = value[name]
             return float(value)
-        except (IndexError, OSError, ValueError, TypeError, KeyError):
+        except (InputError, IndexError, OSError, ValueError, TypeError, KeyError):
             return 0.0
 
     def _folder(self, stage: str, key: str) -> Path:

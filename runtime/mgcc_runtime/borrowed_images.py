@@ -11,6 +11,7 @@ import io
 import os
 import threading
 import warnings
+from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageFile
@@ -28,14 +29,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_lock)  # no thread of a child would ever give it back
 
 
-def open_image(file: IO[bytes]) -> Image.Image:
-    """`Image.open` of a file's content, at its first frame, without Pillow's warning of a large one.
+def open_image(source: Path | IO[bytes]) -> ImageFile.ImageFile:
+    """`Image.open`, at the first frame, without Pillow's warning of a large image.
 
     Warnings are filtered for the whole process, so two threads that did so at once would leave a filter behind.
     """
     with _touching, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file)
+        opened = Image.open(source)
+    # of a file with a name Pillow may map the content, and the process ends if somebody then cuts the file short
+    opened.filename = ""
+    return opened
 
 
 def take_over(image: Image.Image) -> Image.Image:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from mgcc_runtime.contract import StageSpec, TensorSpec, stages
 from mgcc_runtime.errors import BundleError, ContractError, InputError
-from mgcc_runtime.files import read_json
 from mgcc_runtime.machine import installed_version
 from mgcc_runtime.manifest import (
     SCHEMA,
@@ -32,6 +31,7 @@ from mgcc_runtime.manifest import (
     Tolerance,
     Vision,
 )
+from mgcc_runtime.reading import map_npy, read_json
 from mgcc_runtime.version import VERSION
 
 __all__ = [
@@ -81,16 +81,9 @@ class Bundle:
     def array(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
         """A memory-mapped float32 .npy file of this shape (None: any length)."""
         try:
-            values: NDArray[np.float32] = np.load(self.file(name), mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise BundleError(f"{self.root / name} is not a plain .npy array ({error}); {REBUILD}") from None
-        fits = values.ndim == len(shape) and all(e is None or e == n for e, n in zip(shape, values.shape, strict=True))
-        if not fits or values.dtype != np.float32:
-            wanted = tuple("any" if e is None else e for e in shape)
-            raise BundleError(
-                f"{self.root / name} holds {values.dtype} {values.shape}, expected float32 {wanted}; {REBUILD}"
-            )
-        return values
+            return map_npy(self.file(name), "array", shape)
+        except InputError as error:
+            raise BundleError(f"bundle {self.root} is damaged: {error}, or {REBUILD}") from None
 
     def labels(self) -> tuple[str, ...]:
         """The label list, empty for an open vocabulary."""

@@ -14,7 +14,6 @@ from mgcc_runtime.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
     EXIT_FAILED,
-    InputError,
     MgccError,
     OptionError,
     PromptError,
@@ -209,15 +208,13 @@ def _say(error: MgccError) -> int:
 
 def _lines() -> Iterator[str]:
     """Lines of standard input, with a prompt where somebody types them."""
+    from mgcc_runtime.reading import read_line
+
     asking = sys.stdin.isatty()
     while True:
         if asking:
             print("> ", end="", file=sys.stderr, flush=True)
-        try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError as error:
-            raise InputError(f"standard input is not {error.encoding} text ({error.reason}); convert it") from None
-        if not line:
+        if not (line := read_line(sys.stdin, "standard input")):
             return
         yield line
 
@@ -268,8 +265,8 @@ def _parts(options: argparse.Namespace) -> list[Part]:
 
 
 def _boxes(value: str) -> Boxes:
-    from mgcc_runtime.files import read_json
     from mgcc_runtime.layout import BoxMode
+    from mgcc_runtime.reading import read_json
 
     if value in {mode.value for mode in BoxMode}:
         return BoxMode(value)

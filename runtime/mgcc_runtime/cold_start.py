@@ -60,10 +60,12 @@ def start_cold(
 def _to_json(part: Part, path: Path) -> dict[str, str]:
     from PIL import Image
 
+    from mgcc_runtime.images import load_image
+
     if isinstance(part, str):
         return {"text": part}
     if isinstance(part, Image.Image):
-        part.save(path)
+        load_image(part).save(path)
         return {"image": str(path)}
     return {"image": str(Path(part).resolve())}
 

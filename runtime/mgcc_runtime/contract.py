@@ -108,8 +108,13 @@ class Dimensions:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Dimensions:
-        """Rebuild from `to_json`; KeyError names the first field that is absent."""
-        return cls(**{f.name: values[f.name] for f in fields(cls)})
+        """Rebuild from `to_json`; KeyError names the first field that is absent, TypeError one of another form."""
+        found = {f.name: values[f.name] for f in fields(cls)}
+        for f in fields(cls):
+            kind = bool if f.type == "bool" else int
+            if type(found[f.name]) is not kind or found[f.name] < 0:
+                raise TypeError(f"{f.name} is {found[f.name]!r}")
+        return cls(**found)
 
 
 def _float(name: str, shape: Shape, meaning: str) -> TensorSpec:
@@ -286,5 +291,10 @@ class PromptTemplate:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, str]) -> PromptTemplate:
-        return cls(**{f.name: values[f.name] for f in fields(cls)})
+    def from_json(cls, values: dict[str, Any]) -> PromptTemplate:
+        """Rebuild from `to_json`; KeyError names the first field that is absent, TypeError one that is no text."""
+        found = {f.name: values[f.name] for f in fields(cls)}
+        for name, text in found.items():
+            if not isinstance(text, str):
+                raise TypeError(f"{name} of the prompt is {text!r}")
+        return cls(**found)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mgcc_runtime.contract import SOLVER_LATENTS, StageSpec
 from mgcc_runtime.engines import Feed
 from mgcc_runtime.errors import BundleError, OptionError
-from mgcc_runtime.files import read_json
+from mgcc_runtime.reading import read_json
 
 Latents = NDArray[np.float32]
 

@@ -1,19 +1,16 @@
-"""Reading JSON, writing files and folders so that a reader never sees half of one, and the place for caches."""
+"""Writing files and folders so that a reader never sees half of one, and the place for caches."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from mgcc_runtime.errors import InputError, OutputError
 
 WEIGHTS_SUFFIX = ".onnx.data"  # of the file that holds the weights of the graph beside it
-MAX_JSON_BYTES = 64 * 2**20  # far above any manifest or story; stops a wrong file from filling the memory
 
 
 def cache_folder() -> Path:
@@ -23,24 +20,6 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mgcc" / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mgcc"
-
-
-def read_json(path: Path, what: str) -> Any:
-    """The parsed file; InputError says `what` it should have been."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(
-                f"{what} {path} is {path.stat().st_size} bytes, more than {MAX_JSON_BYTES}; give a JSON file"
-            )
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{what} {path} does not exist; give the path of a JSON file") from None
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read ({error.strerror}); give a readable JSON file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{what} {path} is not UTF-8 text; give a JSON file") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{what} {path} is not valid JSON ({error}); correct it") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.engines import Session
-from mgcc_runtime.errors import BundleError
-from mgcc_runtime.files import read_json
+from mgcc_runtime.errors import BundleError, InputError
 from mgcc_runtime.prompt import Part
+from mgcc_runtime.reading import read_json, read_npz
 from mgcc_runtime.story import parse_story
 
 Array = NDArray[Any]
@@ -93,9 +93,7 @@ def request_golden(bundle: Bundle) -> RequestGolden:
 
 
 def _load(bundle: Bundle, name: str) -> dict[str, Array]:
-    path = bundle.file(name)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise BundleError(f"{path} is not a plain .npz file ({error}); {REBUILD}") from None
+        return read_npz(bundle.file(name), "golden data")
+    except InputError as error:
+        raise BundleError(f"bundle {bundle.root} is damaged: {error}, or {REBUILD}") from None

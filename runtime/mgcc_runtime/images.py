@@ -56,8 +56,7 @@ def _load_file(path: Path, name: str) -> Image.Image:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise ImageError(f"{name} {kind}; give the path of a PNG, JPEG, WebP, GIF or BMP file")
-    # by an open file: of a path Pillow may map the content, and the process ends if somebody then cuts the file short
-    with path.open("rb") as file, open_image(file) as own:
+    with open_image(path) as own:
         return _load_own(own, name)
 
 

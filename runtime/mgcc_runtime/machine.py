@@ -175,7 +175,7 @@ def tool_output(*command: str) -> str:
 
 def _cpu_name() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model")):
                 return line.split(":", 1)[1].strip()
     except OSError:

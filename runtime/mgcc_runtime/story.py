@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mgcc_runtime.errors import PromptError
-from mgcc_runtime.files import read_json
 from mgcc_runtime.prompt import Part
+from mgcc_runtime.reading import read_json
 
 _FORM = '{"parts": [{"text": "..."}, {"image": "path"}, ...]}'
 

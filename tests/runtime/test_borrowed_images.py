@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mgcc_runtime import borrowed_images
 from mgcc_runtime.errors import ImageError
 from mgcc_runtime.images import load_image
 from tests.runtime.golden_data import gradient
@@ -212,8 +213,6 @@ def test_a_chat_keeps_what_it_was_shown(pipe, tmp_path):
 
 def test_a_forked_child_can_take_images_over(tmp_path):
     """While another thread of the parent holds the lock, which no thread of the child will ever give back."""
-    from mgcc_runtime import borrowed_images
-
     if not hasattr(os, "fork"):
         pytest.skip("needs a system that can fork")
     gradient(8, 8).save(tmp_path / "a.png")
@@ -227,3 +226,12 @@ def test_a_forked_child_can_take_images_over(tmp_path):
                 os._exit(1)
     _, status = os.waitpid(child, 0)
     assert status == 0
+
+
+def test_a_file_that_is_cut_short_meanwhile(tmp_path):
+    """Pillow maps such a file into memory, where a read beyond its new end would end the process."""
+    noise(1, (600, 600)).convert("L").save(tmp_path / "a.pgm")
+    with borrowed_images.open_image(tmp_path / "a.pgm") as image:
+        os.truncate(tmp_path / "a.pgm", 100)
+        with pytest.raises(OSError, match="truncated"):
+            image.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_runtime.errors import BundleError
-from mgcc_runtime.files import read_json
+from mgcc_runtime.reading import read_json
 
 SCHEMA = 1
 Shape = tuple[int, ...]
