@@ -19,6 +19,13 @@ class Grounding(enum.StrEnum):
     GLIGEN = "gligen"  # gated self-attention in every transformer block (arXiv 2301.07093)
 
 
+class LayoutPainter(enum.StrEnum):
+    """What paints the objects of a layout map."""
+
+    FOURIER = "fourier"  # a small network over Fourier features of where in its box a cell lies
+    TEXTURES = "textures"  # a learned picture for each phrase, resampled into the box (texture_painter.py)
+
+
 class VisualPooling(enum.StrEnum):
     """What of the vision tower is projected to the k visual tokens."""
 
@@ -138,6 +145,7 @@ class UNetConfig:
     norm_groups: int
     prediction: str  # "v_prediction" or "epsilon"
     gate_fraction: float = 0.3  # tau: GLIGEN's gates are on for this first part of the steps
+    painter: LayoutPainter = LayoutPainter.FOURIER  # of a layout map; GLIGEN has none
     source: str = ""
 
 

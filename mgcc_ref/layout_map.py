@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mgcc_ref.config import LayoutPainter
+from mgcc_ref.texture_painter import TexturePainter
+
 LAYOUT_EMBEDDING = 16
 PAINTED_CHANNELS = 48
 MAP_CHANNELS = LAYOUT_EMBEDDING + 5  # and u, v, width, height, coverage
@@ -79,7 +82,7 @@ class _Axis:
 class LayoutMap(nn.Module):
     """Boxes and phrases as pictures at latent size: (B, N, 4), (B, N), (B, N, D_p) -> (B, LAYOUT_CHANNELS, h, w).
 
-    The first channels are `ObjectPainter`'s. Then each object adds its learned 16-channel embedding times the exact
+    The first channels are the painter's. Then each object adds its learned 16-channel embedding times the exact
     share of every cell that its box covers, and, likewise weighted, where inside the box the cell lies (u, v), the
     box's size, and the coverage itself. What stands beside each other is summed.
     """
@@ -89,10 +92,14 @@ class LayoutMap(nn.Module):
     phrase_mean: Tensor
     phrase_axes: Tensor
 
-    def __init__(self, phrase: int, latent_px: int) -> None:
+    def __init__(self, phrase: int, latent_px: int, painter: LayoutPainter = LayoutPainter.FOURIER) -> None:
         super().__init__()
         self.embed = nn.Linear(phrase, LAYOUT_EMBEDDING)
-        self.painter = ObjectPainter(phrase)
+        self.painter: ObjectPainter | TexturePainter = (
+            TexturePainter(phrase, latent_px, PAINTED_CHANNELS)
+            if painter is LayoutPainter.TEXTURES
+            else ObjectPainter(phrase)
+        )
         self.register_buffer("phrase_mean", torch.zeros(phrase))
         self.register_buffer("phrase_axes", torch.eye(phrase))
         edges = torch.arange(latent_px + 1, dtype=torch.float32) / latent_px
@@ -113,6 +120,10 @@ class LayoutMap(nn.Module):
         self.phrase_axes.zero_()
         self.phrase_axes[:, : int(kept.sum())] = (axes[kept].T * scale).float()
 
+    def whitened(self, phrases: Tensor) -> Tensor:
+        """Phrase embeddings (..., D_p) in the coordinates that `whiten` has fitted."""
+        return (phrases - self.phrase_mean) @ self.phrase_axes
+
     def _axis(self, start: Tensor, end: Tensor) -> _Axis:
         """Boxes from `start` to `end` (B, N) along one axis."""
         low, high = start.unsqueeze(-1), end.unsqueeze(-1)
@@ -125,8 +136,11 @@ class LayoutMap(nn.Module):
         x1, y1, x2, y2 = boxes.unbind(-1)
         columns, rows = self._axis(x1, x2), self._axis(y1, y2)
         covered = rows.covered.unsqueeze(-1) * columns.covered.unsqueeze(-2) * box_mask[..., None, None]  # (B, N, h, w)
-        phrases = (phrase_embeddings - self.phrase_mean) @ self.phrase_axes
-        painted = self.painter(columns, rows, phrases, covered)
+        phrases = self.whitened(phrase_embeddings)
+        if isinstance(self.painter, TexturePainter):
+            painted = self.painter(boxes, box_mask, phrases)
+        else:
+            painted = self.painter(columns, rows, phrases, covered)
         ones = torch.ones_like(covered)
         geometry = (
             columns.inside.clamp(0.0, 1.0).unsqueeze(-2),

@@ -67,7 +67,7 @@ class GroundedUNet(nn.Module):
         self.unet: nn.Module = build_unet(config, conditioning)
         self.register_buffer("null_conditioning", torch.zeros(1, conditioning_tokens, conditioning))
         if config.grounding is Grounding.LAYOUT_MAP:
-            self.layout_map = LayoutMap(phrase, config.latent_px)
+            self.layout_map = LayoutMap(phrase, config.latent_px, config.painter)
             self.register_buffer("positions", position_channels(config.latent_px), persistent=False)
 
     def denoise(

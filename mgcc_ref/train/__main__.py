@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from mgcc_ref.config import PROFILE_NAMES, Profile, get_profile
+from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, get_profile
 from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
 
@@ -112,6 +112,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")
     parser.add_argument("--cmrm-blocks", type=int, metavar="N", help="blocks of the cross-modal refinement; 0 is GILL")
     parser.add_argument(
+        "--painter", type=LayoutPainter, choices=list(LayoutPainter), metavar="{fourier,textures}",
+        help="what paints the layout map of step `unet`; with --go-on it may differ from that of the weights",
+    )  # fmt: skip
+    parser.add_argument(
         "--conversations",
         type=int,
         default=0,
@@ -134,6 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
     own_folder = EVALUATOR_FILE.parent if args.step == "evaluator" else profile.weights_folder
     if args.cmrm_blocks is not None:
         profile = replace(profile, refiner=replace(profile.refiner, cmrm_blocks=args.cmrm_blocks))
+    if args.painter is not None:
+        profile = replace(profile, unet=replace(profile.unet, painter=args.painter))
     weights = args.weights or own_folder
     run_folder = args.run or Path("runs") / profile.name / args.step
     torch.manual_seed(args.seed)

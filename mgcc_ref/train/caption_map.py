@@ -112,7 +112,7 @@ class Blur:
 def tell_looks(caption_map: CaptionMap, painter: ScenePainter, unet: CaptionUNet, scenes: Sequence[Scene]) -> None:
     """Fill `kinds` with what the scenes' boxes look like by place and size, and `things` with labels' embeddings."""
     layout_map = unet.layout_map.eval()
-    whitened = (painter.phrase_table - layout_map.phrase_mean) @ layout_map.phrase_axes
+    whitened = layout_map.whitened(painter.phrase_table)
     caption_map.things.copy_(layout_map.embed(whitened))
     things = [item for scene in scenes for item in scene.objects]
     boxes = torch.tensor([item.box for item in things]).unsqueeze(1)

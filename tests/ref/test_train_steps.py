@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from mgcc_ref.config import get_profile
+from mgcc_ref.layout_map import PAINTED_CHANNELS
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.train import caption_map, context_store, layout_painter, visual_projection
 from mgcc_ref.train.__main__ import main
 from mgcc_ref.train.steps import align, caption_unet, clip, draw, grounder, student, unet, vae
+from mgcc_ref.unet import POSITION_CHANNELS
 
 STEPS = ("vae", "decoder", "clip", "unet", "caption_unet", "student", "align", "draw", "grounder")
 
@@ -31,6 +33,7 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(unet, "BATCH_SIZE", 4)
         patch.setattr(unet, "CACHED_SCENES", 200)
         patch.setattr(layout_painter, "STEPS", 20)
+        patch.setattr(layout_painter, "TEXTURE_STEPS", 5)
         patch.setattr(caption_unet, "BATCH_SIZE", 4)
         patch.setattr(caption_unet, "CACHED_SCENES", 200)
         patch.setattr(caption_map, "SCENES", 100)
@@ -117,6 +120,29 @@ def test_going_on_starts_from_the_weights_that_are_there(
         after = (beside if "fast" in before.parent.name else folder) / before.name
         for name, value in load_file(before).items():
             torch.testing.assert_close(load_file(after)[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_unet_goes_on_with_another_painter(trained: Path) -> None:
+    """All of it stays but what was painted, which counts for nothing at first; textures come from pixels."""
+    folder = trained / "weights-textures"
+    shutil.copytree(trained / "weights", folder)
+    arguments = ["--profile", "tiny", "--step", "unet", "--painter", "textures", "--go-on"]
+    run = ["--run", str(trained / "runs-textures" / "unet"), "--weights", str(folder)]
+    assert main([*arguments, "--steps", "0", *run]) == 0
+    before, after = (load_file(f / "unet.safetensors") for f in (trained / "weights", folder))
+    painted = slice(8 + POSITION_CHANNELS, 8 + POSITION_CHANNELS + PAINTED_CHANNELS)
+    assert not after["unet.conv_in.weight"][:, painted].any()
+    before["unet.conv_in.weight"][:, painted] = 0
+    kept = {name: value for name, value in before.items() if "painter" not in name}
+    assert kept.keys() == {name for name in after if "painter" not in name}
+    for name, value in kept.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+    assert main([*arguments, "--steps", "2", *run]) == 0
+    learned = load_file(folder / "unet.safetensors")
+    assert learned["unet.conv_in.weight"][:, painted].any()
+    textures = "layout_map.painter.texture.weight"
+    assert torch.equal(learned[textures], after[textures]), "pixels said what they are"
 
 
 @pytest.mark.slow

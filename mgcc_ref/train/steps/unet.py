@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mgcc_ref.config import Profile
+from mgcc_ref.layout_map import PAINTED_CHANNELS
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.train import layout_painter
 from mgcc_ref.train.layout_painter import PaintedLatents, fit_painter
@@ -26,7 +28,7 @@ from mgcc_ref.train.steps.denoising import (
     save_drawn,
     weighted_error,
 )
-from mgcc_ref.unet import GroundedUNet
+from mgcc_ref.unet import POSITION_CHANNELS, GroundedUNet
 from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 32
@@ -34,6 +36,7 @@ CACHED_SCENES = 40_000
 DROP_BOXES, DROP_ALL = 0.25, 0.10
 BACKGROUND_ONLY_CAPTIONS = 0.5
 PAINT_LOSS = 0.3
+_PAINTER, _CONV_IN = "layout_map.painter.", "unet.conv_in.weight"
 
 
 class UNetObjective(nn.Module):
@@ -99,4 +102,16 @@ class UNetStep:
         return [save_module(self.objective.unet, folder / "unet.safetensors")]
 
     def load_weights(self, folder: Path) -> None:
-        load_module(self.objective.unet, folder / "unet.safetensors")
+        """Go on from a UNet, which may have learned with another painter than the profile's.
+
+        Then this run's painter stays, and the UNet's weights for what is painted start at zero.
+        """
+        path, unet = folder / "unet.safetensors", self.objective.unet
+        theirs, ours = load_file(path), unet.state_dict()
+        if {name for name in theirs if _PAINTER in name} == {name for name in ours if _PAINTER in name}:
+            load_module(unet, path)
+            return
+        kept = {name: value.float() for name, value in theirs.items() if _PAINTER not in name}
+        painted = slice(unet.latent_channels + POSITION_CHANNELS, None)
+        kept[_CONV_IN][:, painted][:, :PAINTED_CHANNELS] = 0
+        unet.load_state_dict(ours | kept)
