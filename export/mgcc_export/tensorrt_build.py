@@ -23,6 +23,7 @@ from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import Axis, StageSpec
 from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, ProfileRecord, TensorRecord
+from mgcc_runtime.engines.tensorrt_features import Feature, features
 from mgcc_runtime.machine import peak_rss_bytes
 
 #: (minimum, optimum, maximum) shape of each dynamic input.
@@ -132,9 +133,8 @@ def build_engine(job: EngineJob) -> EngineBuild:
     config = builder.create_builder_config()
     # on by default, it multiplies fp32 with the digits of fp16: what the graph keeps in fp32 needs the others
     config.clear_flag(trt.BuilderFlag.TF32)
-    # TensorRT-RTX's, 1.2 and later (its release notes): without it a run may allocate, which no CUDA graph captures
-    if (user_allocation := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
-        config.set_flag(user_allocation)
+    if Feature.USER_ALLOCATION in features(job.library, str(trt.__version__)):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # a run that allocates no CUDA graph captures
     for profile in job.profiles:
         _add_profile(builder, config, profile, job.stage)
     plan = builder.build_serialized_network(network, config)

@@ -10,22 +10,18 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from mgcc_export import device_build
 from mgcc_export.bundle_writer import BundleWriter
-from mgcc_export.device_build import PLAN, build_on_device, build_plan, main
+from mgcc_export.device_build import PLAN, build_on_device, main
 from mgcc_export.errors import BusyError, ExportError, OutputFolderError
-from mgcc_export.stages import Stage
-from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
 from mgcc_runtime.errors import BundleError
 from mgcc_runtime.verify import verify
 from tests.export.device_fakes import fake_device
-from tests.runtime.golden_data import add_golden
-from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, reseal
+from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle
 
 NAMES = [spec.name for spec in stages(DIMENSIONS)]
 
@@ -36,16 +32,6 @@ def silent(*_: str) -> None:
 
 def failures(bundle: Path) -> dict[str, str]:
     return {f.name: f.detail for f in verify(bundle) if not f.passed}
-
-
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle with a plan, as `--target jetson` writes it."""
-    root = add_golden(make_bundle(tmp_path_factory.mktemp("planned") / "bundle"))
-    chosen = [Stage(spec, torch.nn.Identity(), DIMENSIONS.axes) for spec in stages(DIMENSIONS)]
-    plan = build_plan(chosen, choose_recipe(Target.JETSON, Precision.FP16), "tiny")
-    (root / PLAN).write_text(json.dumps(plan))
-    return reseal(root)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ class _Engine:
     module: str  # of this folder
     package: str  # that it imports
     extra: str  # of the distribution, that installs it
+    queues: bool = False  # a call that brings nothing to the host comes back before its work is done
 
     @property
     def way_to_get(self) -> str:
@@ -52,8 +53,8 @@ _ENGINES = {
     "openvino": _Engine("openvino", "openvino", "openvino"),
     "openvino_bf16": _Engine("openvino_bf16", "openvino", "openvino"),
     "onnxruntime_gpu": _Engine("onnxruntime_gpu", "onnxruntime", "gpu"),
-    "tensorrt": _Engine("tensorrt", "tensorrt", _JETSON),
-    "tensorrt_rtx": _Engine("tensorrt_rtx", "tensorrt_rtx", "rtx"),
+    "tensorrt": _Engine("tensorrt", "tensorrt", _JETSON, queues=True),
+    "tensorrt_rtx": _Engine("tensorrt_rtx", "tensorrt_rtx", "rtx", queues=True),
 }
 
 
@@ -161,8 +162,11 @@ class EngineModule(Protocol):
 class Session:
     """One opened stage. `run` and `close` may be called from any thread at any time."""
 
-    def __init__(self, spec: StageSpec, engine: EngineSession) -> None:
-        self.spec = spec
+    def __init__(self, spec: StageSpec, engine: EngineSession, *, queues: bool = False) -> None:
+        """`queues`: a call that brings nothing to the host comes back before its work is done; who measures its time
+        has to measure until the next call that waits.
+        """
+        self.spec, self.queues = spec, queues
         self.providers = engine.providers  # what the stage really runs on; see `EngineSession`
         self._engine = engine
         self._lifetime = Lifetime(f"stage {spec.name}", engine.close)
@@ -202,7 +206,7 @@ def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions)
     try:
         with working():
             module = cast(EngineModule, importlib.import_module(f"{__name__}.{engine.module}"))
-            return Session(spec, module.open_session(path, spec, options))
+            return Session(spec, module.open_session(path, spec, options), queues=engine.queues)
     except MgccError:
         raise
     except ImportError as error:  # by the module itself, or by the library that it opens sessions with

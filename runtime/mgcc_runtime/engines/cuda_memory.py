@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mgcc_runtime.engines import Array, cuda
 from mgcc_runtime.engines.cuda import Device
+from mgcc_runtime.errors import EngineError
 from mgcc_runtime.machine import available_memory_bytes
 
 
@@ -54,7 +56,8 @@ class Buffer:
 
     def __del__(self) -> None:
         if getattr(self, "address", 0):
-            self.free()
+            with contextlib.suppress(EngineError):  # of a driver that goes with the process, and its memory with it
+                self.free()
 
 
 class PinnedBuffer:
@@ -86,4 +89,5 @@ class PinnedBuffer:
 
     def __del__(self) -> None:
         if getattr(self, "address", 0):
-            self.free()
+            with contextlib.suppress(EngineError):  # of a driver that goes with the process, and its memory with it
+                self.free()

@@ -19,12 +19,13 @@ TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt_rtx"
 
 
 class Feature(enum.Enum):
-    """What the runtime uses where a release has it."""
+    """What the runtime, or the exporter, uses where a release has it."""
 
     DEVICE_COMPILER = "compiles kernels on the device; a runtime configuration says when, and which are kept"
     CAPTURE_QUESTION = "says whether a context's work can be captured as a CUDA graph"
     HEADER_CHECK = "says by the first bytes of an engine whether it runs here"
     STREAM_READER = "reads an engine piece by piece, through calls of ours"
+    USER_ALLOCATION = "builds engines that work in memory of ours alone, if it is told to"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ OFFERS: Mapping[Feature, Offer] = {
         {TENSORRT: (10, 7), TENSORRT_RTX: (1, 7)},
         ("IStreamReaderV2.read", "IStreamReaderV2.seek", "SeekPosition.SET", "SeekPosition.CUR", "SeekPosition.END"),
     ),
+    Feature.USER_ALLOCATION: Offer({TENSORRT_RTX: (1, 7)}, ("BuilderFlag.REQUIRE_USER_ALLOCATION",)),
 }  # fmt: skip
 
 
