@@ -27,6 +27,7 @@ from mgcc_calibration.stage_store import StageStore, stage_key
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import DECODE, WITHOUT_WEIGHTS, StageSpec, stages
 from mgcc_runtime.engines import EngineOptions
+from mgcc_runtime.files import check_writable, hidden_beside
 from mgcc_runtime.machine import describe_machine, installed_version
 from mgcc_runtime.manifest import decoding_graph
 from mgcc_runtime.pipeline import Pipeline
@@ -90,9 +91,11 @@ def build_low(
     from there, new ones put into it.
     """
     started = time.monotonic()
+    for path in report_paths(out):
+        check_writable(path)
     chosen = _chosen(bundle, data, options)
     judge = _judge(bundle, options, progress)
-    work = out.parent / f".{out.name}.candidates"
+    work = hidden_beside(out.resolve(), "candidates")
     shutil.rmtree(work, ignore_errors=True)
     outcomes: dict[str, StageOutcome] = {}
     changes: dict[str, StageChange] = {}

@@ -22,7 +22,7 @@ from mgcc_runtime.bundle import (
 from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
 from mgcc_runtime.contract import DECODE, stages
 from mgcc_runtime.engines import EngineOptions, open_session
-from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.files import copy_file, hidden_beside
 from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.golden_play import play_request
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
@@ -53,7 +53,8 @@ def write_low_bundle(source: Bundle, changes: Mapping[str, StageChange], out: Pa
     """
     if out.exists() and any(out.iterdir()):
         raise CalibrationError(f"{out} is not empty, expected a new folder for the bundle; give another or remove it")
-    staging = out.parent / f".{out.name}.partial"
+    out = out.resolve()  # a link to a folder stays one
+    staging = hidden_beside(out, "partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:
         manifest = _copy(source, changes, staging)
@@ -80,7 +81,7 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
         if name not in replaced and name != MANIFEST:
-            link_or_copy(source.root / name, staging / name)
+            copy_file(source.root / name, staging / name)
             files[name] = entry
     entries, precision = dict(manifest.stages), dict(manifest.precision)
     for stage, change in changes.items():
@@ -121,7 +122,7 @@ def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileE
         target = renamed.get(path.name, path.name)
         entry = FileEntry(path.stat().st_size, sha256_of(path))
         if target not in files:
-            link_or_copy(path, staging / target)
+            copy_file(path, staging / target)
         elif files[target] != entry:
             raise CalibrationError(
                 f"{graph} reads {target}, of which another stage has its own; lower both stages, or neither"
@@ -130,7 +131,7 @@ def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileE
     if weights and name != graph.name:
         copy_renamed(graph, staging / name, renamed)
     else:
-        link_or_copy(graph, staging / name)
+        copy_file(graph, staging / name)
     files[name] = FileEntry((staging / name).stat().st_size, sha256_of(staging / name))
     return GraphEntry(name, change.engine, change.precision)
 

@@ -19,7 +19,7 @@ from mgcc_calibration.low_bundle import StageChange
 from mgcc_calibration.report import StageOutcome
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.errors import InputError
-from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.files import copy_file
 from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.reading import Numbers, read_json
 
@@ -67,7 +67,7 @@ class StageStore:
         try:
             files = {path.name: sha256_of(path) for path in files_of(change.path)}
             for file in files:
-                link_or_copy(change.path.with_name(file), temporary / file)
+                copy_file(change.path.with_name(file), temporary / file)
             entry = {
                 "graph": change.path.name, "engine": change.engine, "precision": change.precision, "files": files,
                 "outcome": asdict(outcome),

@@ -23,7 +23,7 @@ from mgcc_export.stage_cache import BuiltStage, file_entry
 from mgcc_runtime.bundle import Bundle, FileEntry, Manifest, write_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
-from mgcc_runtime.files import link_or_copy, recover, replace_folder
+from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder
 
 
 class BundleWriter:
@@ -31,8 +31,8 @@ class BundleWriter:
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
-        self.staging = self.out.parent / f".{self.out.name}.partial"
-        self._lock = FileLock(self.out.parent / f".{self.out.name}.lock")
+        self.staging = hidden_beside(self.out, "partial")
+        self._lock = FileLock(hidden_beside(self.out, "lock"))
         self.files: dict[str, FileEntry] = {}
 
     def __enter__(self) -> BundleWriter:
@@ -84,13 +84,13 @@ class BundleWriter:
         self.files[name] = file_entry(path)
 
     def add_stage(self, built: BuiltStage, instead: Mapping[str, bytes] | None = None) -> None:
-        """Link or copy a finished stage's files in; `instead`: files of it that are others in this bundle, by name."""
+        """Copy a finished stage's files in; `instead`: files of it that are others in this bundle, by name."""
         others = instead or {}
         for name, entry in built.files.items():
             if name in others:
                 self.add_bytes(name, others[name])
                 continue
-            link_or_copy(built.folder / name, self.staging / name)
+            copy_file(built.folder / name, self.staging / name)
             self.files[name] = entry
 
     def share_weights(self, owner: str, reader: str) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from mgcc_export.errors import UnavailableError
 from mgcc_export.targets import Precision, Target, available, choose_recipe
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, InputError, MgccError
-from mgcc_runtime.files import write_atomically
+from mgcc_runtime.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from mgcc_export.build import BuildOptions
@@ -95,6 +95,9 @@ def _run(args: argparse.Namespace) -> int:
         from mgcc_calibration.data import CalibrationData
 
         CalibrationData.open(args.scan)  # refused here rather than after the export
+    if args.report:
+        for path in (args.report, args.report.with_suffix(".md")):
+            check_writable(path)
     started = time.monotonic()
     if recipe.note:
         print(recipe.note)

@@ -15,7 +15,7 @@ from mgcc_calibration.build import BuildOptions as LowOptions
 from mgcc_calibration.build import build_low
 from mgcc_calibration.data import CalibrationData
 from mgcc_calibration.one_step import LowerOptions, lower_bundle
-from mgcc_calibration.report import Report, markdown, write_report
+from mgcc_calibration.report import Report, markdown, report_paths, write_report
 from mgcc_calibration.stage_store import StageStore
 from mgcc_export.build import BuildOptions, build
 from mgcc_export.bundle_writer import BundleWriter
@@ -28,7 +28,7 @@ from mgcc_export.report_text import report_markdown
 from mgcc_export.targets import Precision, choose_recipe
 from mgcc_ref.config import get_profile
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.files import check_writable, copy_file, hidden_beside
 
 _MIB = 2**20
 #: What the calibration calls the precisions: on a CPU 4 bits are of weights alone, 8 bits of activations too.
@@ -63,8 +63,10 @@ def build_for_cpu(options: BuildOptions, progress: Progress, low: LowOptions | N
     started = time.monotonic()
     asked = replace(low or LowOptions(), asked=_ASKED[options.recipe.precision], stages=options.stages)
     out = options.out.resolve()
-    work = out.parent / f".{out.name}.work"
+    work = hidden_beside(out, "work")
     with BundleWriter(out) as writer:
+        for path in report_paths(out):  # their names are longer than the bundle's
+            check_writable(path)
         writer.check_replaceable(estimate_build(get_profile(options.profile)).parameters)
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -72,7 +74,7 @@ def build_for_cpu(options: BuildOptions, progress: Progress, low: LowOptions | N
             report = _lower(Path(exported.bundle), work / out.name, options, asked, progress)
             made = Bundle.open(work / out.name)
             for name, entry in made.manifest.files.items():
-                link_or_copy(made.root / name, writer.staging / name)
+                copy_file(made.root / name, writer.staging / name)
                 writer.files[name] = entry
             progress("bundle", "storing once what the stages share")
             writer.share_weights("unet", "unet_plain")

@@ -26,7 +26,7 @@ from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_model
 from mgcc_ref.parts import load_parts
-from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.files import copy_file
 from mgcc_runtime.manifest import Tolerance
 
 _CACHE = ("past_key_values.", "present.")
@@ -83,7 +83,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _LOADER_NAME).write_text(_LOADER, encoding="utf-8")  # first: the mark that the folder is ours
     for path in built.folder.glob(f"{name}.onnx*"):
-        link_or_copy(path, folder / path.name)
+        copy_file(path, folder / path.name)
     cases = reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one))
     source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
     lowerer = _Lowerer(profile, options.recipe, maker, cache, progress, options.captured)

@@ -29,7 +29,7 @@ from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
-from mgcc_runtime.files import link_or_copy, recover, replace_folder, write_atomically
+from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder, write_atomically
 from mgcc_runtime.machine import available_memory_bytes
 from mgcc_runtime.reading import read_json
 
@@ -164,8 +164,7 @@ def _finish(source: Bundle, specs: Sequence[StageSpec], work: Path, library: str
     for name, entry in manifest.files.items():
         if name in graphs or name.endswith(WEIGHTS) or name == PLAN:
             continue
-        (work / name).unlink(missing_ok=True)  # of a run that was stopped here
-        link_or_copy(source.root / name, work / name)
+        copy_file(source.root / name, work / name)
         files[name] = entry
     entries = {}
     for spec in specs:
@@ -200,7 +199,7 @@ class _EngineFolder:
 
     def __init__(self, out: Path) -> None:
         self.out = out.resolve()
-        self.work = self.out.parent / f".{self.out.name}.engines"
+        self.work = hidden_beside(self.out, "engines")
         self._lock: TextIO | None = None
 
     def __enter__(self) -> _EngineFolder:
@@ -208,7 +207,7 @@ class _EngineFolder:
 
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.out.parent / f".{self.out.name}.lock").open("a", encoding="ascii")
+            self._lock = hidden_beside(self.out, "lock").open("a", encoding="ascii")
         except OSError as error:
             raise OutputFolderError(
                 f"folder {self.out} cannot be made ({error.strerror}); give a writable place with --out"

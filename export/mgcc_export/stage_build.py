@@ -46,7 +46,7 @@ from mgcc_ref.config import Profile
 from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.engines import engine_record
 from mgcc_runtime.engines.engine_record import read_record, record_path
-from mgcc_runtime.files import link_or_copy
+from mgcc_runtime.files import copy_file
 
 REAL_CASES = 4  # captured inputs that 8-bit activations are compared on
 #: Modules whose code decides what a lowered stage's files hold.
@@ -154,7 +154,7 @@ class StageBuilder:
             golden.parent.mkdir()
             golden.write_bytes(npz(golden_arrays(case.feeds, case.outputs)))
         else:
-            link_or_copy(base.folder / "golden" / golden.name, golden)
+            copy_file(base.folder / "golden" / golden.name, golden)
         return replace(
             base,
             folder=folder,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Bundle:
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of the folder `root`, its schema checked but none of the other files."""
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 (Path's own raises for a name that is too long)
         raise BundleError(
             f"bundle {root} is not a folder; give the folder that `python export/build_engines.py --out {root}` makes"
         )

@@ -64,6 +64,22 @@ def test_a_graph_that_was_chosen_as_it_was_brings_its_file(shared: Bundle, tmp_p
     np.testing.assert_array_equal(answer(made.root), answer(shared.root))
 
 
+def test_the_bundles_share_no_file(shared: Bundle, tmp_path: Path) -> None:
+    """One lowered from another, and two from one: each is a bundle of its own."""
+    change = other_unet(tmp_path / "low")
+    made = [write_low_bundle(shared, {"unet": change}, tmp_path / name, threads=1) for name in ("a", "b")]
+    folders = [bundle.root for bundle in (shared, *made)] + [change.path.parent]
+    assert {path.stat().st_nlink for folder in folders for path in folder.rglob("*") if path.is_file()} == {1}
+
+
+def test_a_link_to_the_folder_stays_one(shared: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large-disk")
+    made = write_low_bundle(shared, {"unet": other_unet(tmp_path / "low")}, tmp_path / "out", threads=1)
+    assert (tmp_path / "out").is_symlink() and made.root == tmp_path / "large-disk"
+    Bundle.open(tmp_path / "out")
+
+
 def test_a_file_that_nobody_reads_any_more_goes(shared: Bundle, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     onnx.save(make_stage(PLAIN, GATED), tmp_path / "plain" / "unet_plain.onnx")

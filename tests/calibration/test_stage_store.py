@@ -43,6 +43,8 @@ def test_what_goes_in_comes_out(change: StageChange, tmp_path: Path) -> None:
     assert found[0].choice.chosen.engine is Engine.OPENVINO
     assert kept.path.read_bytes() == change.path.read_bytes()
     assert kept.path.with_name("unet.onnx.data").read_bytes() == b"weights"
+    for name in ("unet.onnx", "unet.onnx.data"):
+        assert kept.path.with_name(name).stat().st_nlink == 1
 
 
 def test_weights_beside_a_graph_are_part_of_its_digest(change: StageChange) -> None:

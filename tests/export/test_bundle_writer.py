@@ -10,7 +10,8 @@ import pytest
 from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.errors import BusyError, OutputFolderError
 from mgcc_runtime.bundle import Bundle, read_manifest
-from mgcc_runtime.errors import BundleError
+from mgcc_runtime.errors import BundleError, OutputError
+from mgcc_runtime.files import replace_folder
 
 
 @pytest.fixture
@@ -52,6 +53,27 @@ def test_what_a_killed_build_left_does_not_load_and_is_cleared(tmp_path: Path) -
             Bundle.open(folder)
     with BundleWriter(out) as writer:
         assert not list(writer.staging.iterdir())
+
+
+def test_names_of_any_length(bundle: Path) -> None:
+    for length in (248, 255):
+        out = bundle.with_name("x" * length)
+        with BundleWriter(out) as writer:
+            shutil.copytree(bundle, writer.staging, dirs_exist_ok=True)
+            replace_folder(writer.staging, out)
+        Bundle.open(out)
+    with pytest.raises(OutputError, match=r"cannot be made .*too long"):
+        BundleWriter(bundle.with_name("x" * 256)).__enter__()
+
+
+def test_a_link_to_the_folder_stays_one(bundle: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(bundle)
+    with BundleWriter(link) as writer:
+        shutil.copytree(bundle, writer.staging, dirs_exist_ok=True)
+        replace_folder(writer.staging, writer.out)
+    assert link.is_symlink()
+    Bundle.open(link)
 
 
 def test_killed_between_the_two_renames_the_old_bundle_comes_back(bundle: Path) -> None:

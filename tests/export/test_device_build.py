@@ -89,6 +89,7 @@ def test_a_kill_at_the_end_loses_no_engine(planned: Path, tmp_path: Path, monkey
     assert device.built == NAMES
     Bundle.open(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*"))
+    assert {path.stat().st_nlink for path in (tmp_path / "out").rglob("*") if path.is_file()} == {1}
 
 
 def test_a_kill_before_the_bundle_is_in_its_place_loses_no_engine(

@@ -10,7 +10,7 @@ from pathlib import Path
 from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
 from mgcc_runtime.engines import extra_of
 from mgcc_runtime.errors import BundleError, OutputError
-from mgcc_runtime.files import link_or_copy, recover, replace_folder
+from mgcc_runtime.files import copy_file, recover, replace_folder
 from mgcc_runtime.kit.own_wheel import own_wheel
 from mgcc_runtime.kit.readme import BUNDLE, SUMS, WHEELS, KitText
 from mgcc_runtime.kit.target import Target
@@ -43,12 +43,13 @@ def make_kit(
     opened = Bundle.open(bundle)
     _check_place(out, bundle)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        recover(out)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
+        place = out.resolve()  # a link to a folder stays one
+        place.parent.mkdir(parents=True, exist_ok=True)
+        recover(place)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".mgcc-kit-") as work:
             finished = Path(work) / "kit"
             made = _fill(finished, opened, target, wheel, said)
-            replace_folder(finished, out)
+            replace_folder(finished, place)
     except OSError as error:
         raise OutputError(f"kit {out} cannot be written ({error.strerror}); give another folder with --out") from None
     return Kit(out, target, made.extras, sum(1 for _ in (out / WHEELS).iterdir()), _bytes(out))
@@ -65,7 +66,7 @@ def _fill(folder: Path, bundle: Bundle, target: Target, wheel: Path | None, said
     fetched = fetch(wanted, target, wheels, _least_versions(bundle))
     said("copying the bundle")
     for name in (MANIFEST, *bundle.manifest.files):
-        link_or_copy(bundle.root / name, folder / BUNDLE / name)
+        copy_file(bundle.root / name, folder / BUNDLE / name)
     text = KitText(
         target, bundle.manifest.profile, bundle.manifest.target, extras,
         next(path.name for path in fetched if path.name.startswith("pip-")),
