@@ -21,7 +21,7 @@ from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.stage_build import StageBuilder
 from mgcc_export.stage_cache import BuiltStage, StageCache, versions
 from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
-from mgcc_export.targets import LADDER, Form, Precision, Recipe, Target, request_tolerance, tolerance_of
+from mgcc_export.targets import LADDER, Form, Precision, Recipe, request_tolerance, tolerance_of
 from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.parts import PartedModel, load_parts
@@ -79,7 +79,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         _add_data(writer, model)
         for name, data in _request_golden(model, parts, chosen, progress).items():
             writer.add_bytes(name, data)
-        if options.recipe.target is Target.JETSON:
+        if options.recipe.on_device:
             plan = build_plan(chosen, options.recipe, profile.name)
             writer.add_bytes(PLAN, (json.dumps(plan, indent=1) + "\n").encode())
         manifest = _manifest(options, model, chosen, done, writer)

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
                         "what a turn is predicted to take on the target's devices, and stop")  # fmt: skip
     parser.add_argument("--ignore-estimate", action="store_true", help="build even where the estimate does not fit")
     parser.add_argument("--scan", type=Path, metavar="DIR",
-                        help="calibration data: scanned for what fp16 cannot hold; on a Jetson and on the CPU also the "
+                        help="calibration data: scanned for what fp16 cannot hold; for TensorRT and the CPU also the "
                         "source of int8 ranges (unset: a build for the CPU captures its own); not used for a language "
                         "model that is built block by block, as the paper's are")  # fmt: skip
     parser.add_argument("--debug-stage", metavar="NAME", help="write this stage with inputs to reproduce a mismatch")
@@ -132,8 +132,8 @@ def _run(args: argparse.Namespace) -> int:
         with ProgressPrinter(started) as progress:
             if args.debug_stage:
                 return _debug(options, args.debug_stage, progress.report)
-            if recipe.target is Target.JETSON:
-                return _build_for_jetson(options, list(estimate.parameters), args.report, progress.report)
+            if recipe.on_device:
+                return _build_for_device(options, list(estimate.parameters), args.report, progress.report)
             _build_and_tell(options, args.report, progress.report)
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -165,7 +165,7 @@ def _build_and_tell(options: BuildOptions, report_path: Path | None, progress: C
     print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
 
 
-def _build_for_jetson(
+def _build_for_device(
     options: BuildOptions, stages: Sequence[str], report_path: Path | None, progress: Callable[[str, str], None]
 ) -> int:
     """On a device with TensorRT, engines in `options.out` and beside it the ONNX bundle that they are built from.

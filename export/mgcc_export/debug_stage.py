@@ -166,7 +166,7 @@ def polygraphy_command(
     mean, most = (["--atol", *(f"{n}:{share * at[i]:.3g}" for n, at in sizes.items())] for i in (0, 1))
     words = ["polygraphy", "run", str(folder / "lowered.onnx"), "--onnxrt"]
     loader = ["--data-loader-script", str(folder / _LOADER_NAME)]
-    if target not in (Target.RTX, Target.JETSON):
+    if target not in (Target.RTX, Target.JETSON, Target.TENSORRT):
         return shlex.join([*words, *loader])
     words += ["--trt", "--strongly-typed"]
     for profile in profiles[:1]:

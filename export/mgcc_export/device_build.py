@@ -1,9 +1,10 @@
-"""Engines on the device: `python -m mgcc_export.device_build --bundle DIR --out DIR` on a Jetson.
+"""Engines on the device: `python -m mgcc_export.device_build --bundle DIR --out DIR` on a Jetson, or any other GPU.
 
-A TensorRT engine belongs to the GPU and version that built it, so a bundle for a Jetson is written with checked ONNX
-stages and a plan; this turns it into one with engines. Needs numpy, tensorrt and mgcc_runtime, no torch, and Python
-3.10 or later. Engines grow in a hidden folder beside the output, which takes the output's place when all are done:
-a run that was stopped goes on there, and a bundle that was there before is whole until the new one is.
+A TensorRT engine belongs to the GPU and version that built it, so a bundle for the targets jetson and tensorrt is
+written with checked ONNX stages and a plan; this turns it into one with engines. Needs numpy, tensorrt and
+mgcc_runtime, no torch, and Python 3.10 or later. Engines grow in a hidden folder beside the output, which takes the
+output's place when all are done: a run that was stopped goes on there, and a bundle that was there before is whole
+until the new one is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mgcc_export.progress import Progress, ProgressPrinter
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
 from mgcc_runtime.contract import StageSpec, stages
+from mgcc_runtime.engines import way_to_get
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
 from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder, write_atomically
@@ -71,7 +73,7 @@ def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[st
         "schema": 1,
         "library": recipe.library,
         "versions": ">=10.3,<11.5",
-        "install": "pip install 'mgcc-edge[jetson]'",
+        "install": f"pip install 'mgcc-edge[{recipe.target}]'",
         "command": _COMMAND.format(bundle="DIR", out="DIR-engines"),
         "profile": profile,
         "stages": found,
@@ -96,7 +98,9 @@ def build_on_device(bundle: Path, out: Path, report: Progress, library: str = ""
     library = library or ENGINE
     source = Bundle.open(bundle)
     if not source.has(PLAN):
-        raise BundleError(f"bundle {bundle} has no {PLAN}; build one with `build_engines.py --target jetson`")
+        raise BundleError(
+            f"bundle {bundle} has no {PLAN}; build one with `build_engines.py --target jetson` or tensorrt"
+        )
     _check_version(library)
     specs = stages(source.manifest.dimensions)
     check_out(out, [spec.name for spec in specs], bundle)
@@ -266,8 +270,7 @@ def _version(library: str) -> str:
         return str(importlib.import_module(library).__version__)
     except (ImportError, OSError) as error:
         raise ExportError(
-            f"the package {library} cannot be imported ({error}); on a Jetson it comes with JetPack "
-            "(`apt install python3-libnvinfer`), in a virtual environment made with --system-site-packages"
+            f"the package {library} cannot be imported ({error}); {way_to_get(library, error)}"
         ) from error
 
 
@@ -278,13 +281,15 @@ def _check_version(library: str) -> None:
         return
     number = tuple(int(part) for part in text.split(".")[:2])
     if not VERSIONS[0] <= number < VERSIONS[1]:
-        raise ExportError(f"TensorRT here is {text}, expected 10.3 to 11.4; use a JetPack that has one of them")
+        raise ExportError(
+            f"TensorRT here is {text}, expected 10.3 to 11.4; install one of these, on a Jetson with its JetPack"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the engines of a bundle on this device; returns the exit code."""
     parser = argparse.ArgumentParser(prog="mgcc_export.device_build", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="of build_engines.py --target jetson")
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="of --target jetson or tensorrt")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle with engines; replaced if there")
     options = parser.parse_args(arguments)
     try:

@@ -12,7 +12,8 @@ from mgcc_ref.planner.prediction import NOTICE, predict_device
 from mgcc_ref.planner.roofline import Precision as Arithmetic
 
 _DEVICES = {
-    Target.RTX: DeviceClass.RTX, Target.JETSON: DeviceClass.ORIN, Target.ORT_GPU: DeviceClass.RTX,
+    Target.RTX: (DeviceClass.RTX,), Target.JETSON: (DeviceClass.ORIN,), Target.ORT_GPU: (DeviceClass.RTX,),
+    Target.TENSORRT: (DeviceClass.ORIN, DeviceClass.RTX),
 }  # fmt: skip
 _ARITHMETIC = {
     Precision.FP16: Arithmetic.FP16, Precision.INT8: Arithmetic.W8A16, Precision.INT4: Arithmetic.W4A16,
@@ -32,10 +33,10 @@ def device_lines(profile: Profile, recipe: Recipe, *, ranges: bool) -> Iterator[
     # the planner has no peaks for fp32, which no device is fastest in
     arithmetic = _ARITHMETIC.get(recipe.precision, Arithmetic.FP16)
     otherwise: dict[str, Arithmetic] = {}
-    if recipe.target is Target.JETSON and recipe.precision is Precision.INT8 and ranges:
+    if recipe.on_device and recipe.precision is Precision.INT8 and ranges:
         arithmetic, otherwise = Arithmetic.W8A8, dict.fromkeys(_LLM_CALLS, Arithmetic.W8A16)
     network = count_profile(profile, lengths)
-    for device in (device for device in PLANNED if device.kind is _DEVICES[recipe.target]):
+    for device in (device for device in PLANNED if device.kind in _DEVICES[recipe.target]):
         found = predict_device(device, network, arithmetic, otherwise)
         memory = found["memory_gb"]
         yield (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_export.tensorrt_build import REFUSED, EngineBuild, EngineJob
+from mgcc_runtime.engines import way_to_get
 
 
 def run_engine_job(job: EngineJob) -> EngineBuild:
@@ -49,6 +50,6 @@ def _failure(job: EngineJob, code: int, complaint: str) -> str:
     if "No module named" in complaint:
         return (
             f"stage {job.stage}: the package {job.library} is not installed; "
-            f"install it with `pip install 'mgcc-edge[{'rtx' if job.library == 'tensorrt_rtx' else 'jetson'}]'`"
+            f"{way_to_get(job.library, ModuleNotFoundError(complaint))}"
         )
     return f"stage {job.stage}: building its engine ended with code {code} ({lines[-1] if lines else 'no message'})"

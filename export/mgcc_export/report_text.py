@@ -12,6 +12,11 @@ _STAGE_COLUMNS = (
     "stage", "precision", "engine", "size MiB", "weights MiB", "made in s", "memory MiB", "rel. L2", "cosine",
     "engine built in s",
 )  # fmt: skip
+_ON_DEVICE = (
+    "The graphs' values were compared with PyTorch on the CPU. Engines are built from them on the device, by this same "
+    "command there or that of `build_plan.json`; `mgcc verify --bundle DIR --out verify.json` then shows what theirs "
+    "are."
+)
 #: What this machine cannot show about a target.
 _UNCHECKED = {
     Target.CPU: "Nothing: the bundle was run here.",
@@ -20,11 +25,8 @@ _UNCHECKED = {
         "with every fp16 result rounded; loading, speed and values of the engines are shown by `mgcc verify --bundle "
         "DIR --out verify.json` on the device."
     ),
-    Target.JETSON: (
-        "The graphs' values were compared with PyTorch on the CPU. Engines are built from them on the device, by this "
-        "same command there or that of `build_plan.json`; `mgcc verify --bundle DIR --out verify.json` then shows what "
-        "theirs are."
-    ),
+    Target.JETSON: _ON_DEVICE,
+    Target.TENSORRT: _ON_DEVICE,
     Target.ORT_GPU: (
         "No GPU provider ran these graphs. Their values were compared with PyTorch on the CPU; `mgcc verify --bundle "
         "DIR --out verify.json` on the device shows the rest."

@@ -38,7 +38,7 @@ from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
 from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key
 from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage, input_axes, value_cases
-from mgcc_export.targets import Form, Precision, Recipe, Target, calibrated_tolerance, fallbacks
+from mgcc_export.targets import Form, Precision, Recipe, calibrated_tolerance, fallbacks
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_export.to_onnx import export_stage
 from mgcc_export.validate import run_reference, validate_stage
@@ -248,13 +248,13 @@ class StageBuilder:
         yield from CalibrationData.open(self.captured).samples(stage.name)
 
     def _quantisers(self, stage: Stage, source: Path) -> Sequence[Quantise]:
-        """On a Jetson int8 is weights and activations, where there is calibration data to take their ranges from.
+        """For TensorRT int8 is weights and activations, where there is calibration data to take their ranges from.
 
         Not so for the language model, whose decode steps wait for weights alone, nor on RTX, whose int8 kernels
         take weights alone.
         """
         spared = stage.name == "llm" or stage.name in WITHOUT_WEIGHTS
-        if self.recipe.target is not Target.JETSON or self.captured is None or spared:
+        if not self.recipe.on_device or self.captured is None or spared:
             return ()
         from mgcc_calibration.data import CalibrationData
         from mgcc_calibration.transfer import static_quantisers

@@ -13,6 +13,7 @@ class Target(enum.StrEnum):
     CPU = "cpu"
     RTX = "rtx"
     JETSON = "jetson"
+    TENSORRT = "tensorrt"  # as a Jetson, for any GPU with full TensorRT
     ORT_GPU = "ort-gpu"
 
 
@@ -51,6 +52,11 @@ class Recipe:
         return "host" if stage in WITHOUT_WEIGHTS and self.target is Target.CPU else self.engine
 
     @property
+    def on_device(self) -> bool:
+        """Whether the engines are built by TensorRT where they will run, from checked graphs and a plan."""
+        return self.target in (Target.JETSON, Target.TENSORRT)
+
+    @property
     def library(self) -> str:
         """The Python module that builds the engines."""
         return "tensorrt_rtx" if self.target is Target.RTX else "tensorrt"
@@ -60,6 +66,7 @@ _ENGINES = {
     Target.CPU: ("onnxruntime", Form.ONNX),
     Target.RTX: ("tensorrt_rtx", Form.ENGINE),
     Target.JETSON: ("onnxruntime", Form.ONNX),  # until the device has built the engines: device_build.py
+    Target.TENSORRT: ("onnxruntime", Form.ONNX),
     Target.ORT_GPU: ("onnxruntime_gpu", Form.ONNX),
 }
 #: What a stage falls back to where a precision is out of its tolerance, in this order.

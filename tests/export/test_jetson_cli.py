@@ -1,7 +1,8 @@
-"""`build_engines.py --target jetson`: engines where it runs on the device, and elsewhere all that the device needs."""
+"""`build_engines.py --target jetson` or tensorrt: engines where it runs on the device, elsewhere all that it needs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,27 +18,30 @@ from tests.export.device_fakes import fake_device
 Built = tuple[BuildReport, BuildOptions]
 
 
-def arguments_for(tiny_build: Built, out: Path) -> list[str]:
+def arguments_for(tiny_build: Built, out: Path, target: str = "jetson") -> list[str]:
     """In fp32, whose stages the cache has."""
-    words = ["--profile", "tiny", "--target", "jetson", "--precision", "fp32", "--ignore-estimate"]
+    words = ["--profile", "tiny", "--target", target, "--precision", "fp32", "--ignore-estimate"]
     return [*words, "--cache", str(tiny_build[1].cache), "--out", str(out)]
 
 
+@pytest.mark.parametrize("target", ["jetson", "tensorrt"])
 def test_on_the_device_the_same_command_builds_the_engines(
-    tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str
 ) -> None:
     device, out, graphs = fake_device(monkeypatch), tmp_path / "bundle", tmp_path / "bundle-onnx"
     device.interrupt_at = "unet"
-    assert main(arguments_for(tiny_build, out)) == 1
+    assert main(arguments_for(tiny_build, out, target)) == 1
     assert "run the same command to go on" in capsys.readouterr().err
     assert not out.exists() and Bundle.open(graphs).has(PLAN)
     device.interrupt_at = ""
-    assert main(arguments_for(tiny_build, out)) == 0
+    assert main(arguments_for(tiny_build, out, target)) == 0
     assert device.built == list(Bundle.open(graphs).manifest.stages), "what was built before the interrupt is kept"
     bundle = Bundle.open(out)
     assert {entry.engine for entry in bundle.manifest.stages.values()} == {"tensorrt"}
     record = read_record(out / "unet.engine")
-    assert record.rebuild == "python export/build_engines.py --profile tiny --target jetson --precision fp32"
+    assert record.rebuild == f"python export/build_engines.py --profile tiny --target {target} --precision fp32"
+    assert json.loads((graphs / PLAN).read_text())["install"] == f"pip install 'mgcc-edge[{target}]'"
+    assert bundle.manifest.target == target
     assert f"--onnx={graphs}/unet.onnx" in record.command
     told = capsys.readouterr()
     assert f"{out} gets the engines, {graphs} the ONNX bundle that they are built from" in told.out
@@ -52,7 +56,10 @@ def test_on_the_device_the_same_command_builds_the_engines(
         ("", ""),
         (
             "9.2.0",
-            "no engines here: TensorRT here is 9.2.0, expected 10.3 to 11.4; use a JetPack that has one of them",
+            (
+                "no engines here: TensorRT here is 9.2.0, expected 10.3 to 11.4; install one of these, "
+                "on a Jetson with its JetPack"
+            ),
         ),
     ],
 )

@@ -54,6 +54,7 @@ def failures(bundle: Path) -> dict[str, str]:
         (Target.ORT_GPU, Precision.INT4),
         (Target.JETSON, Precision.FP16),
         (Target.JETSON, Precision.INT8),
+        (Target.TENSORRT, Precision.FP16),
     ],
 )
 def test_bundles_of_graphs_pass_verify_here(
@@ -72,7 +73,7 @@ def test_bundles_of_graphs_pass_verify_here(
     assert {*manifest.precision.values()} <= {p.value for p in fallbacks(precision)}
     assert precision.value in manifest.precision.values()
     assert manifest.tolerances["llm"].relative_l2 > tiny_build[0].stages[1].tolerance.relative_l2
-    assert (options.out / PLAN).exists() == (target is Target.JETSON)
+    assert (options.out / PLAN).exists() == options.recipe.on_device
     text = report_markdown(report)
     assert all(f"`{s.stage}`" in text for s in report.stages)
     assert "What could not be checked here" in text and "Precision by layer type" in text

@@ -133,9 +133,15 @@ def test_profiles_of_another_rank_are_refused(toy: Toy, toy_graph: Path, tmp_pat
         run_engine_job(job_of(toy_graph, "toy", (wrong,)))
 
 
-def test_an_absent_library_names_the_extra(toy_graph: Path) -> None:
-    with pytest.raises(ExportError, match=r"no_such_trt is not installed; .*mgcc-edge\[jetson\]"):
-        run_engine_job(job_of(toy_graph, "toy", library="no_such_trt"))
+@pytest.mark.parametrize(("library", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
+def test_an_absent_library_names_the_extra(
+    toy_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, extra: str
+) -> None:
+    """Also where this machine has it: the builder's process finds a file of that name that fails as an absent one."""
+    (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{library}'\")")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ExportError, match=rf"{library} is not installed; .*mgcc-edge\[{extra}\]"):
+        run_engine_job(job_of(toy_graph, "toy", library=library))
 
 
 def test_a_killed_builder_says_that_memory_may_be_short() -> None:

@@ -27,6 +27,7 @@ UNSEEN = {
     "vermin": "a tool, in tools/oldest_python.py",
     "pytest-xdist": "a plugin",
     "polygraphy": "the tool that --debug-stage writes a command for",
+    "tensorrt": "imported under the name that an engine's record holds",
     "tensorrt-rtx-cu13": "imported under the name that an engine's record holds",
 }
 #: Imported by optional engines, which an extra will name when it exists.

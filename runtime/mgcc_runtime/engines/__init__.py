@@ -42,7 +42,8 @@ class _Engine:
         if self.extra == _JETSON:
             return (
                 "on a Jetson it comes with JetPack (`apt install python3-libnvinfer`), in a virtual environment made "
-                "with --system-site-packages"
+                "with --system-site-packages; elsewhere install it with `pip install 'mgcc-edge[tensorrt]'`, with "
+                "NVIDIA's package index as an extra one, which alone has its libraries"
             )
         return f"install it with `pip install 'mgcc-edge[{self.extra}]'`"
 
