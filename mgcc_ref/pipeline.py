@@ -15,7 +15,7 @@ from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, build_prompt
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
 from mgcc_ref.settling import settle, to_whole_pixels
-from mgcc_runtime.contract import BoxEdges
+from mgcc_runtime.contract import BARE_VIEWS, STAND_IN, BoxEdges
 
 PRESENCE_THRESHOLD = 0.5
 REPETITION_PENALTY = 1.2
@@ -36,6 +36,10 @@ class Layout:
     boxes: Tensor
     box_mask: Tensor
     phrase_embeddings: Tensor
+
+    def told(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same in the order of the stage's inputs."""
+        return self.boxes, self.box_mask, self.phrase_embeddings
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class ReferencePipeline:
         words: int = 0,
         boxes: Sequence[GroundedObject] | None = None,
     ) -> ReferenceResult:
-        """Draw the next image. `boxes` replaces the grounder's layout; an empty sequence means none.
+        """Draw the next image. `boxes` replaces the grounder's layout; an empty sequence: the bare background.
 
         `seed` sets the first noise, `words` the most words of text. ValueError for a prompt that is empty or too long.
         """
@@ -140,6 +144,16 @@ class ReferencePipeline:
             phrases[0, i] = self.model.embed_phrases((item.label,))[0]
         return Layout(tuple(objects), boxes, mask, phrases)
 
+    def views(self, layout: Layout) -> tuple[Layout, ...]:
+        """What the UNet is told of a layout: that itself, or of one without things on a layout map its two views.
+
+        GLIGEN's gates have learned from pictures without boxes. See `BARE_VIEWS` for why a layout map has not.
+        """
+        if layout.objects or self.model.gated:
+            return (layout,)
+        label = self.model.labels[0] if self.model.labels else STAND_IN
+        return tuple(self.layout_of([GroundedObject(label, view.box, 1.0)]) for view in BARE_VIEWS)
+
     def initial_noise(self, seed: int) -> Tensor:
         """Unit noise (1, C, h, w) float32, the same that the runtime draws from this seed."""
         unet = self.model.profile.unet
@@ -156,18 +170,24 @@ class ReferencePipeline:
         x_T = x = noise * table.init_scale
         unet, predictions = self.model.stage("unet"), []
         scale = () if guidance is None else (torch.tensor([guidance]),)
-        gated_until = len(table.timesteps)
+        gated_until, views = len(table.timesteps), self.views(layout)
         if self.model.gated:
             gated_until = int(self.model.profile.unet.gate_fraction * len(table.timesteps))
         for i, (timestep, row) in enumerate(zip(table.timesteps, table.matrix, strict=True)):
             t = torch.tensor([timestep])
             if i < gated_until:
-                where = (layout.boxes, layout.box_mask, layout.phrase_embeddings)
-                predictions.append(unet(x, t, *scale, conditioning, *where))
+                seen = [unet(x, t, *scale, conditioning, *view.told()) for view in views]
+                predictions.append(seen[0] if len(seen) == 1 else joined(seen))
             else:
                 predictions.append(self.model.unet_plain(x, t, *scale, conditioning))
             x = row[0] * x_T + sum(c * p for c, p in zip(row[1:], predictions, strict=True))
             yield x
+
+
+def joined(predictions: Sequence[Tensor]) -> Tensor:
+    """Predictions (1, C, h, w), one for each of BARE_VIEWS -> that of the bare picture."""
+    parts = [found[..., view.of(found.shape[-1])] for view, found in zip(BARE_VIEWS, predictions, strict=True)]
+    return torch.cat(parts, dim=-1)
 
 
 def full_mask(features: Tensor) -> Tensor:

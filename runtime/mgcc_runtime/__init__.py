@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         EngineError,
         ImageError,
         InputError,
+        KitError,
         LayoutError,
         MgccError,
         OptionError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
         BoxesReady,
         Event,
         ImageReady,
+        Note,
+        NoteCode,
         Reply,
         ReplyReady,
         Result,
@@ -58,13 +61,14 @@ _NAMES = {
     "decoding": ("TextOptions",),
     "errors": (
         "BundleError", "ClosedError", "ContextLimitError", "ContractError", "EngineError", "ImageError", "InputError",
-        "LayoutError", "MgccError", "OptionError", "OutputError", "PromptError", "StageMemoryError", "StageValueError",
+        "KitError", "LayoutError", "MgccError", "OptionError", "OutputError", "PromptError", "StageMemoryError", "StageValueError",
     ),
     "layout": ("Box", "BoxMode"),
     "pipeline": ("Pipeline",),
     "request": ("Draw",),
     "results": (
-        "BoxesReady", "Event", "ImageReady", "Reply", "ReplyReady", "Result", "StepPreview", "TextDelta",
+        "BoxesReady", "Event", "ImageReady", "Note", "NoteCode", "Reply", "ReplyReady", "Result", "StepPreview",
+        "TextDelta",
     ),
     "streams": ("Stream",),
 }  # fmt: skip
@@ -72,9 +76,9 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Box", "BoxMode", "BoxesReady", "BundleError", "Chat", "Check", "ClosedError", "ContextLimitError", "ContractError",
-    "Draw", "EngineError", "Event", "ImageError", "ImageReady", "InputError", "LayoutError", "MgccError", "OptionError",
-    "OutputError", "Overflow", "Pipeline", "PromptError", "Reply", "ReplyReady", "Result", "StageMemoryError",
-    "StageValueError", "StepPreview", "Stream", "TextDelta", "TextOptions", "__version__",
+    "Draw", "EngineError", "Event", "ImageError", "ImageReady", "InputError", "KitError", "LayoutError", "MgccError",
+    "Note", "NoteCode", "OptionError", "OutputError", "Overflow", "Pipeline", "PromptError", "Reply", "ReplyReady",
+    "Result", "StageMemoryError", "StageValueError", "StepPreview", "Stream", "TextDelta", "TextOptions", "__version__",
 ]  # fmt: skip
 
 

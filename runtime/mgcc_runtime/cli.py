@@ -195,6 +195,8 @@ def _save_and_tell(result: Result, path: Path, *, as_json: bool) -> None:
     if result.text:
         print(result.text)
     print(f"{path} ({result.image.width}x{result.image.height}, {result.timings['total'] / 1e3:.1f} s)", flush=True)
+    for note in result.notes:
+        print(f"  {note.text}", flush=True)
     for box in result.boxes:
         left, top, right, bottom = (round(v) for v in box.xyxy)
         print(f"  {box.label}: {left}, {top} to {right}, {bottom} (score {box.score:.2f})", flush=True)
@@ -295,6 +297,7 @@ def _result_json(result: Result, path: Path) -> dict[str, Any]:
         "seed": result.seed,
         "timings_ms": result.timings,
         "peak_rss_mb": peak_rss_mb(),
+        **({"notes": [note.to_json() for note in result.notes]} if result.notes else {}),
     }
 
 

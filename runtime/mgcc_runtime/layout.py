@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import BoxEdges, Dimensions
+from mgcc_runtime.contract import BARE_VIEWS, BoxEdges, Dimensions
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
 from mgcc_runtime.manifest import LayoutRules
@@ -26,7 +26,7 @@ class BoxMode(str, enum.Enum):
     """Where boxes come from when the user gives none."""
 
     AUTO = "auto"  # the grounder
-    NONE = "none"  # no boxes at all
+    NONE = "none"  # no boxes at all: the bare background
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,21 @@ class Layout:
         return cls(
             (), np.zeros((1, n, 4), np.float32), np.zeros((1, n), np.float32), np.zeros((1, n, d.phrase), np.float32)
         )
+
+
+def bare_views(phrase: NDArray[np.float32], d: Dimensions) -> tuple[Layout, ...]:
+    """What a UNet with a layout map is told, view by view, of a picture without things; `phrase` (D_p,) is any label's.
+
+    `joined` makes one prediction of those of all views.
+    """
+    boxes = [tuple(edge * d.image_px for edge in view.box) for view in BARE_VIEWS]
+    return tuple(layout_from_boxes([Box("", (x1, y1, x2, y2))], [phrase], d) for x1, y1, x2, y2 in boxes)
+
+
+def joined(predictions: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Predictions (1, C, h, w), one for each of `bare_views` -> that of the bare picture."""
+    parts = [found[..., view.of(found.shape[-1])] for view, found in zip(BARE_VIEWS, predictions, strict=True)]
+    return np.concatenate(parts, axis=-1)
 
 
 class Labels:

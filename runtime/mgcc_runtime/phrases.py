@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from mgcc_runtime.bundle import REBUILD, Bundle
+from mgcc_runtime.contract import STAND_IN
 from mgcc_runtime.errors import BundleError, LayoutError
-from mgcc_runtime.layout import Box, Labels, Layout, layout_from_boxes
+from mgcc_runtime.layout import Box, Labels, Layout, bare_views, layout_from_boxes
 
 EncodePhrase = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # input_ids (1, N_c) -> (D_p,)
 
@@ -42,6 +43,18 @@ class PhraseBook:
 
     def layout(self, items: Sequence[Box]) -> Layout:
         return layout_from_boxes(items, [self._embedding(item.label) for item in items], self._dimensions)
+
+    def views(self, layout: Layout) -> tuple[Layout, ...]:
+        """What the UNet is told of a layout: that itself, or of one without things on a layout map its `bare_views`.
+
+        GLIGEN's gates have learned from pictures without boxes.
+        """
+        if layout.items or self._dimensions.gated:
+            return (layout,)
+        label = self._labels.names[0] if self._labels.names else STAND_IN
+        known = bool(self._labels.names) or self._encode is not None
+        phrase = self._embedding(label) if known else np.zeros(self._dimensions.phrase, np.float32)
+        return bare_views(phrase, self._dimensions)
 
     def _embedding(self, label: str) -> NDArray[np.float32]:
         if label in self._labels.names:

@@ -14,19 +14,21 @@ from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.chat import Chat, Overflow
 from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
-from mgcc_runtime.engines import Compiled, EngineOptions, Feed
+from mgcc_runtime.engines import Compiled, EngineOptions, Feed, host_array
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
-from mgcc_runtime.layout import BoxMode, Labels, Layout, layout_from_grounder, parse_boxes
+from mgcc_runtime.layout import BoxMode, Labels, Layout, joined, layout_from_grounder, parse_boxes
 from mgcc_runtime.lifetime import Lifetime, working
 from mgcc_runtime.phrases import PhraseBook
 from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
 from mgcc_runtime.request import Boxes, Draw, Request, box_mode
 from mgcc_runtime.results import (
+    NOTHING_TO_PLACE,
     BoxesReady,
     Event,
     ImageReady,
+    Note,
     Reply,
     ReplyReady,
     Result,
@@ -107,10 +109,10 @@ class Pipeline:
         """The same as a stream of events: TextDelta..., BoxesReady, StepPreview..., ImageReady.
 
         `parts`: texts (str) and images (path or PIL image) in order. `seed` sets the noise and sampled text.
-        `steps` and `guidance`: None for the bundle's defaults. `boxes`: "auto", "none", or a list of `Box` or
-        {"label", "xyxy"} in pixels of the output image. `preview_every`: a preview image every so many steps.
-        Bad input raises an InputError here, not at the first event. Closing the iterator cancels the request, also
-        from another thread.
+        `steps` and `guidance`: None for the bundle's defaults. `boxes`: "auto", "none" (the bare background), or a list
+        of `Box` or {"label", "xyxy"} in pixels of the output image. `preview_every`: a preview image every so many
+        steps. Bad input raises an InputError here, not at the first event. Closing the iterator cancels the request,
+        also from another thread.
         """
         watch = Stopwatch()
         with working(), watch.measure("prompt"):
@@ -182,8 +184,8 @@ class Pipeline:
         # latents to pixels
         with watch.measure("vae_decoder"):
             image = to_image(self.stages.decode(latents))
-        timings = watch.timings()
-        yield ImageReady(Result(image, written.text, layout.items, timings, request.seed, written.tokens))
+        timings, notes = watch.timings(), self._notes(request, layout)
+        yield ImageReady(Result(image, written.text, layout.items, timings, request.seed, written.tokens, notes))
 
     def _preview(self, request: Request, step: int, latents: Feed, watch: Stopwatch) -> Image.Image | None:
         if not request.preview_every or step % request.preview_every:
@@ -222,6 +224,10 @@ class Pipeline:
             found = self.stages.ground(context.features)
             return layout_from_grounder(found, context.words, self.labels, manifest.dimensions, manifest.layout)
 
+    @staticmethod
+    def _notes(request: Request, layout: Layout) -> tuple[Note, ...]:
+        return (NOTHING_TO_PLACE,) if request.boxes is BoxMode.AUTO and not layout.items else ()
+
     def _imagine(self, context: Context, watch: Stopwatch) -> Floats:
         with watch.measure("llm_image_tokens"):
             image_features = self.stages.read(self.prompts.image_token_embeddings, context.end.cache).features
@@ -235,11 +241,16 @@ class Pipeline:
         gated = self.bundle.manifest.dimensions.gated
         grounded_until = self.schedule.gated_evaluations(table) if gated else table.evaluations
 
+        views = self.phrases.views(layout)
+
         def predict(i: int, x: Feed, timestep: float) -> Feed:
             with watch.measure("unet"):
-                return self.stages.predict(
-                    x, timestep, request.guidance, conditioning, layout if i < grounded_until else None
-                )
+                if i >= grounded_until:
+                    return self.stages.predict(x, timestep, request.guidance, conditioning, None)
+                if len(views) == 1:
+                    return self.stages.predict(x, timestep, request.guidance, conditioning, views[0])
+                seen = (self.stages.predict(x, timestep, request.guidance, conditioning, view) for view in views)
+                return joined([host_array(prediction) for prediction in seen])
 
         # where the UNet's call only queues it, the solver's waits for both, and nearly all of that is the UNet's
         waiting = "unet" if self.stages.sessions["unet"].queues else "solver"

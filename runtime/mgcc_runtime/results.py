@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,28 @@ class StepPreview:
     image: Image.Image | None
 
 
+class NoteCode(str, enum.Enum):
+    """What a program can tell a note by."""
+
+    NOTHING_TO_PLACE = "nothing-to-place"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is no error, but good to know of a result."""
+
+    code: NoteCode
+    text: str  # one sentence for people
+
+    def to_json(self) -> dict[str, str]:
+        return {"code": self.code.value, "text": self.text}
+
+
+NOTHING_TO_PLACE = Note(
+    NoteCode.NOTHING_TO_PLACE, "nothing was found to place in the picture, so it shows the bare background"
+)
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished request."""
@@ -46,6 +69,7 @@ class Result:
     timings: dict[str, float]  # milliseconds by stage, and "total"
     seed: int
     text_tokens: tuple[int, ...]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)

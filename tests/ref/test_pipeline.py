@@ -12,9 +12,10 @@ from mgcc_ref.config import get_profile
 from mgcc_ref.model import MgccModel, load_folder, load_model
 from mgcc_ref.pipeline import GroundedObject, ReferencePipeline
 from mgcc_ref.prompting import build_prompt, prompt_ids
+from mgcc_ref.schedule import compile_schedule
 from mgcc_ref.tokens import encode_user_text
 from mgcc_ref.weights import WeightsError
-from mgcc_runtime.contract import StageSpec, stages
+from mgcc_runtime.contract import BARE_VIEWS, StageSpec, stages
 
 RED = Image.new("RGB", (40, 50), (250, 0, 0))
 PARTS = ("this is my friend", RED, "the fox is under the tree")
@@ -64,6 +65,30 @@ def test_given_boxes_replace_the_layout(tiny: MgccModel) -> None:
     assert pipeline.generate(PARTS, steps=2, boxes=[]).image.tobytes() != given.image.tobytes()
     with pytest.raises(ValueError, match="5 boxes were given; at most 4"):
         pipeline.layout_of([box] * 5)
+
+
+@torch.no_grad()
+def test_a_bare_background_is_drawn_half_by_half(tiny: MgccModel) -> None:
+    """Each half as in a picture with a thing in the other one, at every step; with gates, as it is."""
+    pipeline = ReferencePipeline(tiny)
+    nothing = pipeline.layout_of([])
+    views = pipeline.views(nothing)
+    assert [len(view.objects) for view in views] == [1, 1]
+    conditioning = pipeline.refine(pipeline.read(PARTS))
+    table = compile_schedule(tiny.profile.sampler, tiny.profile.unet.prediction, 1)
+    noise = pipeline.initial_noise(0)
+    bare, *others = (next(pipeline.denoise(noise, table, conditioning, layout, 2.0)) for layout in (nothing, *views))
+    for view, other in zip(BARE_VIEWS, others, strict=True):
+        columns = view.of(bare.shape[-1])
+        torch.testing.assert_close(bare[..., columns], other[..., columns])
+    assert (others[0] - others[1]).abs().max() > 1e-3
+    assert pipeline.views(views[0]) == (views[0],)
+
+
+def test_gates_take_a_layout_without_things_as_it_is(gated: MgccModel) -> None:
+    pipeline = ReferencePipeline(gated)
+    nothing = pipeline.layout_of([])
+    assert pipeline.views(nothing) == (nothing,)
 
 
 def test_images_take_their_visual_tokens_in_order(tiny: MgccModel) -> None:

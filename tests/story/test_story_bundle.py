@@ -10,10 +10,11 @@ from PIL import Image
 
 from mgcc_export.build import BuildOptions, build
 from mgcc_export.targets import Precision, Target, choose_recipe
-from mgcc_ref.story.scene import IMAGE_PX
+from mgcc_ref.story.scene import IMAGE_PX, Background, backdrop
 from mgcc_ref.story.sprites import LABELS, sprite
-from mgcc_runtime import Pipeline
+from mgcc_runtime import NoteCode, Pipeline
 from mgcc_runtime.cli import main
+from mgcc_runtime.closeness import psnr_db
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,26 @@ def test_given_boxes_hold_the_named_objects(pipeline: Pipeline) -> None:
         drawn = pipeline.generate([f"A {label} in the snow."], seed=i, boxes=[{"label": label, "xyxy": box}], steps=12)
         right += nearest_sprite(drawn.image, box) == label
     assert right >= 26, f"only {right} of 32 objects are recognisable"
+
+
+BACKGROUNDS = {
+    Background.MEADOW: "We are on the meadow.", Background.BEACH: "We are at the beach.",
+    Background.NIGHT: "It is night.", Background.SNOW: "We are in the snow.",
+    Background.DESERT: "We are in the desert.", Background.ROOM: "We are in the room.",
+}  # fmt: skip
+
+
+def test_nothing_to_place_draws_the_bare_background(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """45 to 51 dB from the world's own; told of no box at all, the UNet makes things up (23 dB and less of some)."""
+
+    def far_db(background: Background) -> float:
+        found = pipeline.generate([BACKGROUNDS[background]])
+        assert found.boxes == () and [note.code for note in found.notes] == [NoteCode.NOTHING_TO_PLACE]
+        return psnr_db(np.asarray(found.image), np.rint(backdrop(background) * 255).astype(np.uint8))
+
+    assert min(map(far_db, BACKGROUNDS)) > 40
+    monkeypatch.setattr(pipeline.phrases, "views", lambda layout: (layout,))
+    assert far_db(Background.MEADOW) < 30
 
 
 STORIES = [
