@@ -37,14 +37,6 @@ class ScheduleTable:
     init_scale: float  # x_T = init_scale * unit noise
     matrix: tuple[tuple[float, ...], ...]  # row i has i + 2 entries
 
-    def to_json(self, order: int) -> dict[str, Any]:
-        """As the runtime reads it; ValueError as `step_coefficients`."""
-        return {
-            "timesteps": list(self.timesteps),
-            "init_scale": self.init_scale,
-            "coefficients": [list(row) for row in step_coefficients(self, order)],
-        }
-
 
 def build_scheduler(sampler: SamplerConfig, prediction: str) -> Any:
     """The diffusers scheduler that the profile names, configured as the profile's UNet was trained."""

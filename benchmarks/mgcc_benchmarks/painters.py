@@ -16,6 +16,7 @@ from mgcc_ref.story.bench import BenchItem
 from mgcc_ref.story.scene import Scene, render
 from mgcc_runtime import Box, BoxMode, Pipeline
 from mgcc_runtime.manifest import Manifest
+from mgcc_runtime.names import GOLDEN
 
 
 class Oracle(enum.Enum):
@@ -58,7 +59,7 @@ def bundle_identity(manifest: Manifest, oracle: Oracle, steps: int | None) -> st
     told = manifest.to_json()
     for name in ("built_at", "memory_estimate_bytes"):
         del told[name]
-    told["files"] = {name: entry for name, entry in told["files"].items() if not name.startswith("golden/")}
+    told["files"] = {name: entry for name, entry in told["files"].items() if not name.startswith(GOLDEN)}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return f"bundle {digest[:16]}, {_asked(oracle, steps)}"
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from torch import Tensor, nn
 
 from mgcc_benchmarks.peers_client import PeerError
 from mgcc_benchmarks.peers_gligen import GUIDANCE, STEPS, gligen_inputs, gligen_model
-from mgcc_benchmarks.peers_worker import read_arrays
 from mgcc_ref.model import MgccModel, load_model
-from mgcc_ref.schedule import compile_schedule
+from mgcc_ref.schedule import compile_schedule, step_coefficients
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.closeness import relative_l2
 from mgcc_runtime.contract import StageSpec, past_names, stage
+from mgcc_runtime.denoise import ScheduleTable
+from mgcc_runtime.golden import StageGolden, stage_golden
+from mgcc_runtime.names import EMBEDDINGS, graph_file
 
 #: Lengths to trace at; torch takes 0 and 1 for constants.
 _TRACED = {"S": 5, "P": 3}
@@ -70,11 +72,11 @@ def write_graphs(bundle: Bundle, folder: Path) -> None:
     with _replacing(folder) as new:
         for name in ("unet", "llm"):
             spec, module = stage(model.dimensions, name), model.stage(name).eval()
-            golden = read_arrays(bundle.file(f"golden/{name}.npz"))
+            golden = stage_golden(bundle, name)
             _check_weights(bundle, module, spec, golden)
-            known = [torch.from_numpy(golden[f"in.{tensor.name}"]) for tensor in spec.inputs]
-            export_plain(module, spec, _llm_example(model) if name == "llm" else known, new / f"{name}.onnx")
-        np.save(new / "embed_tokens.npy", model.embed_tokens.numpy())
+            known = [torch.from_numpy(golden.inputs[tensor.name]) for tensor in spec.inputs]
+            export_plain(module, spec, _llm_example(model) if name == "llm" else known, new / graph_file(name))
+        np.save(new / EMBEDDINGS, model.embed_tokens.numpy())
 
 
 def write_gligen(folder: Path) -> None:
@@ -82,19 +84,21 @@ def write_gligen(folder: Path) -> None:
     model = gligen_model()
     inputs = gligen_inputs(model)
     unet, profile = model.profile.unet, model.profile
-    schedule = compile_schedule(profile.sampler, unet.prediction, STEPS)
+    compiled = compile_schedule(profile.sampler, unet.prediction, STEPS)
+    coefficients = np.array(step_coefficients(compiled, profile.sampler.order), np.float32)
+    schedule = ScheduleTable(compiled.timesteps, compiled.init_scale, coefficients)
     told = {
-        "dimensions": asdict(model.dimensions), "schedule": schedule.to_json(profile.sampler.order),
+        "dimensions": asdict(model.dimensions), "schedule": schedule.to_json(),
         "guidance": GUIDANCE, "gate_fraction": unet.gate_fraction,
     }  # fmt: skip
     named = {**inputs, "latents": inputs["noise"], "timestep": torch.tensor([417.0]), "guidance": torch.tensor([2.0])}
     with _replacing(folder) as new:
         for name in ("unet", "unet_plain"):
             spec = stage(model.dimensions, name)
-            export_plain(model.stage(name), spec, [named[t.name] for t in spec.inputs], new / f"{name}.onnx")
+            export_plain(model.stage(name), spec, [named[t.name] for t in spec.inputs], new / graph_file(name))
         spec = stage(model.dimensions, "solver")
         example = [*(inputs["noise"] for _ in spec.inputs[:-1]), torch.ones(len(spec.inputs) - 1)]
-        export_plain(model.stage("solver"), spec, example, new / "solver.onnx")
+        export_plain(model.stage("solver"), spec, example, new / graph_file("solver"))
         np.savez(new / "inputs.npz", allow_pickle=False, **{name: value.numpy() for name, value in inputs.items()})
         (new / "gligen.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
@@ -107,9 +111,9 @@ def _llm_example(model: MgccModel) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _check_weights(bundle: Bundle, module: nn.Module, spec: StageSpec, golden: Mapping[str, np.ndarray]) -> None:
-    found = _Positional(module)(*(torch.from_numpy(golden[f"in.{t.name}"]) for t in spec.inputs))
-    off = relative_l2(found[0].numpy(), golden[f"out.{spec.outputs[0].name}"])
+def _check_weights(bundle: Bundle, module: nn.Module, spec: StageSpec, golden: StageGolden) -> None:
+    found = _Positional(module)(*(torch.from_numpy(golden.inputs[t.name]) for t in spec.inputs))
+    off = relative_l2(found[0].numpy(), golden.outputs[spec.outputs[0].name])
     if off > _SAME_WEIGHTS:
         raise PeerError(
             f"stage {spec.name} of bundle {bundle.root} is off by {off:.1e} from the weights of this tree, expected "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mgcc_benchmarks.peers_llm import CachedLlm, DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
+from mgcc_runtime.names import EMBEDDINGS, graph_file
 
 _VERSIONS = {"onnxruntime": ort.__version__}
 
@@ -19,7 +20,7 @@ def open_graph(spec: WorkerSpec, name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = spec.threads
     return ort.InferenceSession(
-        str(Path(spec.files["graphs"]) / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+        str(Path(spec.files["graphs"]) / graph_file(name)), options, providers=["CPUExecutionProvider"]
     )
 
 
@@ -43,7 +44,7 @@ class OrtLlm(CachedLlm[list[ort.OrtValue]]):
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.session, self.versions = open_graph(spec, "llm"), _VERSIONS
-        self.table = np.load(Path(spec.files["graphs"]) / "embed_tokens.npy", mmap_mode="r")
+        self.table = np.load(Path(spec.files["graphs"]) / EMBEDDINGS, mmap_mode="r")
         inputs = self.session.get_inputs()
         self.past = [i.name for i in inputs if i.name != "inputs_embeds"]
         self.outputs = [o.name for o in self.session.get_outputs()]

@@ -19,6 +19,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 
 from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
+from mgcc_runtime.names import EMBEDDINGS, graph_file
 
 _FP32 = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -32,7 +33,7 @@ def _compile(model: Any, spec: WorkerSpec) -> tuple[Any, dict[str, str]]:
 
 
 def _read_graph(spec: WorkerSpec, name: str) -> Any:
-    return ov.Core().read_model(Path(spec.files["graphs"]) / f"{name}.onnx")
+    return ov.Core().read_model(Path(spec.files["graphs"]) / graph_file(name))
 
 
 class OpenVinoUnet:
@@ -64,7 +65,7 @@ class OpenVinoLlm:
         present = [name for port in model.outputs for name in port.names if name.startswith("present.")]
         apply_make_stateful_transformation(model, dict(zip(past, present, strict=True)))
         self.request, self.versions = _compile(model, spec)
-        self.table = np.load(Path(spec.files["graphs"]) / "embed_tokens.npy", mmap_mode="r")
+        self.table = np.load(Path(spec.files["graphs"]) / EMBEDDINGS, mmap_mode="r")
         self.prompt: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def _read(self, ids: NDArray[np.int64]) -> Logits:

@@ -19,6 +19,7 @@ from mgcc_runtime.denoise import Schedule, ScheduleTable, denoise, solver_feeds
 from mgcc_runtime.engines import EngineOptions, Feed, Session, host_array, open_session
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.machine import installed_version
+from mgcc_runtime.names import SCHEDULE, EngineName, graph_file
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.prompt import PromptBuilder
 from mgcc_runtime.results import Result
@@ -31,7 +32,7 @@ LATER_TURN, EARLY_TURN = 10, 2
 
 def our_versions(*engines: str) -> dict[str, str]:
     """Ours, and of the engines that do the work."""
-    packages = {"onnxruntime_gpu": "onnxruntime-gpu"}
+    packages = {EngineName.ONNXRUNTIME_GPU: "onnxruntime-gpu"}
     found = {name: installed_version(packages.get(name, name)) for name in engines}
     return {"mgcc-edge": VERSION, **{name: version for name, version in found.items() if version}}
 
@@ -105,7 +106,7 @@ class OurUnet:
         bundle = Bundle.open(spec.files["bundle"])
         self.session = _open(bundle, "unet", spec.threads)
         self.feeds = spec.arrays("unet")
-        schedule = Schedule.load(bundle.file("schedule.json"))
+        schedule = Schedule.load(bundle.file(SCHEDULE))
         self.steps = schedule.table(schedule.default_steps).evaluations
         self.requests = 0
         self.versions = our_versions(bundle.manifest.stages["unet"].engine)
@@ -161,7 +162,7 @@ class OurGligen:
         told = json.loads((folder / "gligen.json").read_text(encoding="utf-8"))
         dimensions, options = Dimensions.from_json(told["dimensions"]), EngineOptions(spec.threads)
         self.sessions = {
-            name: open_session("onnxruntime", folder / f"{name}.onnx", stage(dimensions, name), options)
+            name: open_session(EngineName.ONNXRUNTIME, folder / graph_file(name), stage(dimensions, name), options)
             for name in ("unet", "unet_plain", "solver")
         }
         self.table = ScheduleTable.from_json(told["schedule"])

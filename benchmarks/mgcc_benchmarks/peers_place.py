@@ -14,6 +14,7 @@ from mgcc_benchmarks.peers_client import ROOT, PeerError
 from mgcc_benchmarks.peers_plan import Peer
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.names import golden_file
 
 FOLDER = ROOT / "build" / "peers"
 GRAPH_PEERS = (Peer.ONNXRUNTIME, Peer.OPENVINO, Peer.OPENVINO_DEFAULT)  # they run the plain graphs
@@ -39,7 +40,7 @@ class Place:
         """Plain graphs of the bundle's weights. The golden data, which PyTorch made of them, stands for the weights."""
         files = self.bundle.manifest.files
         try:
-            told = "".join(files[f"golden/{name}.npz"].sha256 for name in ("unet", "llm"))
+            told = "".join(files[golden_file(name)].sha256 for name in ("unet", "llm"))
         except KeyError as error:
             raise BundleError(f"bundle {self.bundle.root} has no {error}; build it again, without --stages") from None
         key = hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -12,6 +12,7 @@ from mgcc_ref.planner.counts import Lengths, NetworkWork, StageWork, Work, reque
 from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.names import GRAPH_SUFFIX, SCHEDULE
 
 #: Between a weight and the product that reads it.
 _CARRIERS = {"DequantizeLinear", "QuantizeLinear", "Transpose", "Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
@@ -26,11 +27,11 @@ Shape = tuple[int, ...]
 def count_bundle(root: Path, lengths: Lengths) -> NetworkWork:
     """Every stage of a bundle of ONNX files in Q/DQ or floating-point form; BundleError for another form."""
     manifest = read_manifest(root)
-    gate_fraction = Schedule.load(root / "schedule.json").gate_fraction
+    gate_fraction = Schedule.load(root / SCHEDULE).gate_fraction
     d, calls, weights = manifest.dimensions, [], {}
     for name, stage, times, axes in request_calls(d, lengths, gate_fraction):
         entry = manifest.stages[stage]
-        if not entry.file.endswith(".onnx"):
+        if not entry.file.endswith(GRAPH_SUFFIX):
             raise BundleError(f"stage {stage} is {entry.file}, expected ONNX; plan from the fp32 bundle or --profile")
         works = count_graph(root / entry.file, {**axes, "T": axes.get("S", 0) + axes.get("P", 0)})
         calls.append(StageWork(name, times, works))

@@ -45,10 +45,11 @@ from mgcc_ref.config import PROFILE_NAMES, get_profile
 from mgcc_ref.story.bench import SETTINGS, BenchItem, Suite, setting_of
 from mgcc_ref.weights import WeightsError
 from mgcc_runtime import MgccError, Pipeline
-from mgcc_runtime.bundle import MANIFEST, read_manifest
+from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, BundleError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.names import GOLDEN, MANIFEST
 
 _LONGEST_SHEET = 40  # rows: an image of some 12,000 pixels' height
 
@@ -191,7 +192,7 @@ def describe_bundle(root: Path) -> dict[str, Any]:
     `files` are all others that a picture comes from, weights beside their graph among them; the golden answers are not.
     """
     manifest = read_manifest(root)
-    hashes = {name: entry.sha256 for name, entry in manifest.files.items() if not name.startswith("golden/")}
+    hashes = {name: entry.sha256 for name, entry in manifest.files.items() if not name.startswith(GOLDEN)}
     graphs = {
         name: {"file": g.file, "engine": g.engine, "precision": g.precision, "sha256": hashes.get(g.file)}
         for name, g in manifest.graphs().items()

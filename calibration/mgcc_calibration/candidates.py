@@ -27,6 +27,7 @@ from mgcc_calibration.sensitivity import (
 from mgcc_calibration.weight_only import WeightResult, head_layers, of_bits, write_weight_only
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.names import EngineName, graph_file
 
 __all__ = [
     "FORMS", "Candidate", "CandidateOptions", "Engine", "StagePrecision", "make_candidates", "write_dynamic",
@@ -119,7 +120,7 @@ class _Maker:
             return self._static(engine)
         if self.fused is not None and engine is Engine.ONNXRUNTIME:
             return self.fused.make(precision)
-        path = self.folder / f"{engine}-{precision}" / f"{self.spec.name}.onnx"
+        path = self.folder / f"{engine}-{precision}" / graph_file(self.spec.name)
         graph = Graph.load(self.source)
         linear = [layer for layer in find_layers(graph) if layer.kind is Kind.LINEAR]
         if not linear:
@@ -151,7 +152,7 @@ class _Maker:
 
     def _llm_outputs(self, path: Path, chosen: Sequence[Feeds]) -> list[dict[str, Array]]:
         """What counts of a graph's outputs, for each of the samples."""
-        session = open_session("onnxruntime", path, self.spec, EngineOptions(self.options.weights.threads))
+        session = open_session(EngineName.ONNXRUNTIME, path, self.spec, EngineOptions(self.options.weights.threads))
         try:
             found = [session.run(feeds).arrays for feeds in chosen]
         finally:
@@ -161,7 +162,7 @@ class _Maker:
     def _static(self, engine: Engine) -> Candidate:
         placement, codes = _STATIC[engine]
         plan = replace(self._found_plan(), codes=codes)
-        path = self.folder / f"{engine}-int8" / f"{self.spec.name}.onnx"
+        path = self.folder / f"{engine}-int8" / graph_file(self.spec.name)
         write_qdq(plan, placement).save(path)
         settings = self.options.plan
         note = f"ranges by {settings.method}, smoothing {settings.smoothing}, Q/DQ at {placement}, codes to {codes:d}"

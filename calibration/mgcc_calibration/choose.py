@@ -16,6 +16,7 @@ from mgcc_calibration.sensitivity import signal_to_noise_db, spread, worst_error
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, EngineOptions, Session, open_session
 from mgcc_runtime.errors import EngineError
+from mgcc_runtime.names import weights_file
 
 #: Tokens of text in the turn that a language model's calls are weighted by; it has one prefill, one [IMG] pass.
 DECODE_STEPS = 24
@@ -243,5 +244,5 @@ def _measurement(
 
 def stage_bytes(path: Path) -> int:
     """Size of a graph with the file of its weights, if that is another."""
-    data = path.with_name(f"{path.name}.data")
+    data = path.with_name(weights_file(path.name))
     return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)

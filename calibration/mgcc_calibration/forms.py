@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mgcc_calibration.plan import PlanOptions
 from mgcc_calibration.weight_only import WeightOptions
+from mgcc_runtime.names import EngineName
 
 
 class StagePrecision(enum.StrEnum):
@@ -25,9 +26,9 @@ class StagePrecision(enum.StrEnum):
 class Engine(enum.StrEnum):
     """Engines of the CPU target, as the runtime calls them."""
 
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    OPENVINO_BF16 = "openvino_bf16"  # what is not in integers is computed in bfloat16
+    ONNXRUNTIME = EngineName.ONNXRUNTIME
+    OPENVINO = EngineName.OPENVINO
+    OPENVINO_BF16 = EngineName.OPENVINO_BF16  # what is not in integers is computed in bfloat16
 
 
 class GraphForm(enum.StrEnum):
@@ -54,7 +55,7 @@ class Engines(enum.StrEnum):
     """What a device will have installed. OpenVINO's packages take nearly as much room as all others together."""
 
     ALL = "all"
-    ONNXRUNTIME = "onnxruntime"
+    ONNXRUNTIME = EngineName.ONNXRUNTIME
 
     def has(self, engine: Engine) -> bool:
         """Whether stages may run in `engine`."""

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_da
 
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.engines.onnxruntime import cpu_settings
+from mgcc_runtime.names import weights_file
 
 Array = NDArray[Any]
 
@@ -120,7 +121,7 @@ class Graph:
             return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
         with tempfile.TemporaryDirectory(prefix="mgcc-calibration-") as folder:
             path = Path(folder) / "graph.onnx"
-            onnx.save_model(model, path, save_as_external_data=True, location="graph.onnx.data")
+            onnx.save_model(model, path, save_as_external_data=True, location=weights_file(path.name))
             return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
     def save(self, path: Path) -> Path:
@@ -129,7 +130,7 @@ class Graph:
         if self.model.ByteSize() < EXTERNAL_DATA_BYTES:
             path.write_bytes(self.model.SerializeToString(deterministic=True))
             return path
-        data = path.with_name(f"{path.name}.data")
+        data = path.with_name(weights_file(path.name))
         data.unlink(missing_ok=True)  # onnx appends to a file that is there
         external_data_helper.convert_model_to_external_data(
             self.model, location=data.name, size_threshold=_EXTERNAL_TENSOR_BYTES

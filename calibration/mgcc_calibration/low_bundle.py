@@ -10,7 +10,6 @@ from pathlib import Path
 from mgcc_calibration.errors import CalibrationError
 from mgcc_calibration.graph import copy_renamed, digest_of, files_of
 from mgcc_runtime.bundle import (
-    MANIFEST,
     Bundle,
     FileEntry,
     GraphEntry,
@@ -26,6 +25,7 @@ from mgcc_runtime.files import copy_file, hidden_beside
 from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.golden_play import play_request
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
+from mgcc_runtime.names import GOLDEN_REQUEST, MANIFEST, EngineName, golden_file, graph_file, weights_file
 from mgcc_runtime.pipeline import Pipeline
 
 #: Another machine sums in another order, and one code more or less goes through the whole stage: half as much again.
@@ -61,7 +61,7 @@ def write_low_bundle(source: Bundle, changes: Mapping[str, StageChange], out: Pa
         write_manifest(staging, manifest)
         manifest = replace(manifest, tolerances=_stage_tolerances(Bundle.open(staging), changes, threads))
         write_manifest(staging, manifest)
-        if source.has("golden/request.json"):
+        if source.has(GOLDEN_REQUEST):
             manifest = replace(manifest, request_tolerance=_request_tolerance(Bundle.open(staging), threads))
             write_manifest(staging, manifest)
         if out.exists():
@@ -77,7 +77,7 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     """All files in place, and the manifest that lists them."""
     manifest = source.manifest
     replaced = {manifest.stages[name].file for name in changes if name != DECODE}
-    replaced |= {f"{name}.data" for name in replaced} - _weights_of_others(source, replaced)
+    replaced |= {weights_file(name) for name in replaced} - _weights_of_others(source, replaced)
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
         if name not in replaced and name != MANIFEST:
@@ -94,10 +94,10 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
     if (one := changes.get(DECODE)) is not None:
         entries["llm"] = replace(entries["llm"], decode=_decode(one, changes["llm"], staging, files))
     requires = dict(manifest.requires)
-    if any(change.engine in ("openvino", "openvino_bf16") for change in changes.values()):
-        requires["openvino"] = _LOWEST_OPENVINO
-    if any(change.engine == "onnxruntime" and change.precision in _WITH_BLOCKS for change in changes.values()):
-        requires["onnxruntime"] = _LOWEST_ONNXRUNTIME
+    if any(change.engine in (EngineName.OPENVINO, EngineName.OPENVINO_BF16) for change in changes.values()):
+        requires[EngineName.OPENVINO] = _LOWEST_OPENVINO
+    if any(change.engine == EngineName.ONNXRUNTIME and change.precision in _WITH_BLOCKS for change in changes.values()):
+        requires[EngineName.ONNXRUNTIME] = _LOWEST_ONNXRUNTIME
     return replace(manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires)
 
 
@@ -111,13 +111,13 @@ def _decode(one: StageChange, several: StageChange, staging: Path, files: dict[s
     """The language model's second graph; None where one graph was chosen for both uses."""
     if one.engine == several.engine and digest_of(one.path) == digest_of(several.path):
         return None
-    return _graph(one, f"{DECODE}.onnx", staging, files)
+    return _graph(one, graph_file(DECODE), staging, files)
 
 
 def _graph(change: StageChange, name: str, staging: Path, files: dict[str, FileEntry]) -> GraphEntry:
     """The change's file, and those of its weights if they are others, in the bundle and in `files`."""
     graph, *weights = files_of(change.path)
-    renamed = {f"{graph.name}.data": f"{name}.data"}
+    renamed = {weights_file(graph.name): weights_file(name)}
     for path in weights:
         target = renamed.get(path.name, path.name)
         entry = FileEntry(path.stat().st_size, sha256_of(path))
@@ -141,7 +141,7 @@ def _stage_tolerances(bundle: Bundle, changes: Mapping[str, StageChange], thread
     found = dict(bundle.manifest.tolerances)
     graphs = bundle.manifest.graphs()
     for spec in stages(bundle.manifest.dimensions):
-        if spec.name not in changes or not bundle.has(f"golden/{spec.name}.npz"):
+        if spec.name not in changes or not bundle.has(golden_file(spec.name)):
             continue
         golden, pairs = stage_golden(bundle, spec.name), []
         for name, run in ((spec.name, at_once), (DECODE, one_by_one)):

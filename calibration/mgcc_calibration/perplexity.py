@@ -20,6 +20,7 @@ from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import present_names, stage
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.kv_cache import KvCache
+from mgcc_runtime.names import EngineName
 from mgcc_runtime.prompt import PromptBuilder
 
 
@@ -46,7 +47,13 @@ def story_texts(count: int, seed: int) -> list[str]:
 
 
 def score_texts(
-    bundle: Bundle, path: Path, texts: Sequence[str], *, engine: str = "onnxruntime", most: int = 512, threads: int = 1
+    bundle: Bundle,
+    path: Path,
+    texts: Sequence[str],
+    *,
+    engine: str = EngineName.ONNXRUNTIME,
+    most: int = 512,
+    threads: int = 1,
 ) -> TextScore:
     """Perplexity of the llm graph at `path` on `texts`, at most `most` tokens in all; DataError if there are none.
 

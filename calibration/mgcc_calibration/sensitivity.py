@@ -22,6 +22,7 @@ from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.closeness import psnr_db, relative_l2
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.names import EngineName, graph_file
 from mgcc_runtime.pipeline import Pipeline
 
 #: Quality of a stage's graph, higher is better: PSNR of images against fp32, or a StoryBench score.
@@ -215,8 +216,8 @@ class ImageQuality:
     def images_with(self, graph: Graph) -> list[Array]:
         """What the requests give with `graph` as the stage."""
         with tempfile.TemporaryDirectory(prefix="mgcc-calibration-") as folder:
-            path = graph.save(Path(folder) / f"{self.stage}.onnx")
-            session = open_session("onnxruntime", path, self._own.spec, self._options)
+            path = graph.save(Path(folder) / graph_file(self.stage))
+            session = open_session(EngineName.ONNXRUNTIME, path, self._own.spec, self._options)
             self._pipeline.stages.sessions[self.stage] = session
             try:
                 return self.images()

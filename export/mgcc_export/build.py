@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from mgcc_export.bundle_writer import BundleWriter
-from mgcc_export.device_build import PLAN, build_plan
+from mgcc_export.device_build import build_plan
 from mgcc_export.estimate import estimate_build
-from mgcc_export.golden import request_golden
+from mgcc_export.golden import request_files
 from mgcc_export.progress import Progress
 from mgcc_export.rebuild import rebuild_command, records_with
 from mgcc_export.report import BuildReport, StageReport
@@ -27,13 +27,37 @@ from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.prompting import vision_statistics
-from mgcc_ref.schedule import compile_schedule
-from mgcc_runtime.bundle import SCHEMA, LayoutRules, Manifest, StageEntry, Tokens, Tolerance, Vision, read_manifest
+from mgcc_ref.schedule import compile_schedule, step_coefficients
+from mgcc_runtime.bundle import (
+    SCHEMA,
+    LayoutRules,
+    Manifest,
+    StageEntry,
+    Tokens,
+    Tolerance,
+    Vision,
+    labels_json,
+    read_manifest,
+)
 from mgcc_runtime.contract import stages
+from mgcc_runtime.denoise import Schedule, ScheduleTable
 from mgcc_runtime.machine import peak_rss_bytes
+from mgcc_runtime.names import (
+    EMBEDDINGS,
+    LABEL_EMBEDDINGS,
+    LABELS,
+    PHRASE_TOKENIZER,
+    PLAN,
+    RUNTIME,
+    SCHEDULE,
+    TOKENIZER,
+    EngineName,
+    engine_file,
+    graph_file,
+)
 
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
-REQUIRES = {"runtime": ">=0.1", "onnxruntime": ">=1.20"}
+REQUIRES = {RUNTIME: ">=0.1", EngineName.ONNXRUNTIME: ">=1.20"}
 
 
 @dataclass(frozen=True)
@@ -123,42 +147,46 @@ def _request_golden(
     """
     if parts is None:
         progress("golden", "running one whole request through the reference")
-        return request_golden(model)
+        return request_files(model)
     if len(chosen) < len(stages(model.dimensions)):
         return {}
     progress("golden", "running one whole request through the reference, which takes minutes at this size")
     parts.hold([s.name for s in chosen])
     try:
-        return request_golden(model, *((1, 1) if parts.random else ()))
+        return request_files(model, *((1, 1) if parts.random else ()))
     finally:
         parts.release()
 
 
 def _add_data(writer: BundleWriter, model: MgccModel) -> None:
     """Everything of the bundle that is no stage."""
-    writer.add_bytes("tokenizer.json", model.tokenizer.to_str().encode())
-    writer.add_array("embed_tokens.npy", np.ascontiguousarray(model.embed_tokens.numpy()))
-    writer.add_bytes("schedule.json", json.dumps(schedule_json(model.profile)).encode())
+    writer.add_bytes(TOKENIZER, model.tokenizer.to_str().encode())
+    writer.add_array(EMBEDDINGS, np.ascontiguousarray(model.embed_tokens.numpy()))
+    writer.add_bytes(SCHEDULE, json.dumps(schedule_of(model.profile).to_json()).encode())
     if model.labels:
-        writer.add_bytes("labels.json", json.dumps({"labels": list(model.labels)}).encode())
-        writer.add_array("label_embeddings.npy", np.ascontiguousarray(model.label_embeddings.numpy()))
+        writer.add_bytes(LABELS, json.dumps(labels_json(model.labels)).encode())
+        writer.add_array(LABEL_EMBEDDINGS, np.ascontiguousarray(model.label_embeddings.numpy()))
     if model.dimensions.phrase_encoder:
-        writer.add_bytes("text_tokenizer.json", model.text_tokenizer.to_str().encode())
+        writer.add_bytes(PHRASE_TOKENIZER, model.text_tokenizer.to_str().encode())
 
 
-def schedule_json(profile: Profile) -> dict[str, object]:
-    """schedule.json: the solver's coefficients for every number of steps that the UNet was trained for."""
-    sampler, prediction = profile.sampler, profile.unet.prediction
+def schedule_of(profile: Profile) -> Schedule:
+    """The solver's coefficients for every number of steps that the UNet was trained for."""
+    sampler = profile.sampler
     steps = (sampler.default_steps,) if sampler.distilled else range(1, MAX_STEPS + 1)
-    tables = {str(n): compile_schedule(sampler, prediction, n).to_json(sampler.order) for n in steps}
-    return {
-        "schema": 2,
-        "prediction": prediction,
-        "scheduler": sampler.scheduler,
-        "default_steps": sampler.default_steps,
-        "gate_fraction": profile.unet.gate_fraction,
-        "tables": tables,
-    }
+    return Schedule(
+        prediction=profile.unet.prediction,
+        scheduler=sampler.scheduler,
+        default_steps=sampler.default_steps,
+        gate_fraction=profile.unet.gate_fraction,
+        tables={number: _table(profile, number) for number in steps},
+    )
+
+
+def _table(profile: Profile, steps: int) -> ScheduleTable:
+    compiled = compile_schedule(profile.sampler, profile.unet.prediction, steps)
+    coefficients = np.array(step_coefficients(compiled, profile.sampler.order), np.float32)
+    return ScheduleTable(compiled.timesteps, compiled.init_scale, coefficients)
 
 
 def _manifest(
@@ -166,7 +194,7 @@ def _manifest(
 ) -> Manifest:
     profile, recipe = model.profile, options.recipe
     precisions = {name: _precision(built) for name, built in done.items()}
-    suffix = "engine" if recipe.form is Form.ENGINE else "onnx"
+    file_of = engine_file if recipe.form is Form.ENGINE else graph_file
     random = options.weights == "random" or (options.weights is None and not profile.llm.source)
     mean, std = vision_statistics(model)
     return Manifest(
@@ -183,13 +211,12 @@ def _manifest(
         default_steps=profile.sampler.default_steps,
         default_guidance=profile.sampler.default_guidance,
         stages={
-            s.name: StageEntry(f"{s.name}.{suffix}", recipe.engine_of(s.name), s.spec.inputs, s.spec.outputs)
-            for s in chosen
+            s.name: StageEntry(file_of(s.name), recipe.engine_of(s.name), s.spec.inputs, s.spec.outputs) for s in chosen
         },
         files=dict(writer.files),
         built_with=versions(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        requires=REQUIRES if recipe.form is Form.ONNX else {"runtime": REQUIRES["runtime"]},
+        requires=REQUIRES if recipe.form is Form.ONNX else {RUNTIME: REQUIRES[RUNTIME]},
         memory_estimate_bytes=estimate_build(profile, options.stages, recipe).device_memory_bytes,
         tolerances={name: _tolerance(name, built) for name, built in done.items()},
         request_tolerance=request_tolerance(min(precisions.values(), key=LADDER.index), random_weights=random),

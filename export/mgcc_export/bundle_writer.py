@@ -24,6 +24,7 @@ from mgcc_runtime.bundle import Bundle, FileEntry, Manifest, write_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
 from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder
+from mgcc_runtime.names import ENGINE_SUFFIX, graph_file, weights_file
 
 
 class BundleWriter:
@@ -98,12 +99,12 @@ class BundleWriter:
 
         After this a changed byte there is found by the one hash that the manifest has of the file, for both stages.
         """
-        graphs = [f"{name}.onnx" for name in (owner, reader)]
+        graphs = [graph_file(name) for name in (owner, reader)]
         if not {*graphs} <= {*self.files}:
             return 0
         saved = share_weights(*(self.staging / graph for graph in graphs))
         if saved:
-            for name in [*graphs, *(f"{graph}.data" for graph in graphs)]:
+            for name in [*graphs, *(weights_file(graph) for graph in graphs)]:
                 self.files.pop(name, None)
                 if (path := self.staging / name).is_file():
                     self.files[name] = file_entry(path)
@@ -118,7 +119,7 @@ class BundleWriter:
 
         To what the bundle was built with come the versions of the libraries that its engines' records name.
         """
-        records = [read_record(self.staging / name) for name in self.files if name.endswith(".engine")]
+        records = [read_record(self.staging / name) for name in self.files if name.endswith(ENGINE_SUFFIX)]
         builders = {record.library: record.version for record in records}
         manifest = replace(manifest, built_with={**manifest.built_with, **builders})
         write_manifest(self.staging, manifest)

@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--profile", choices=PROFILES, default="story", help="what to export")
-    parser.add_argument("--target", choices=[t.value for t in Target], default="cpu", help="where it will run")
+    parser.add_argument(
+        "--target", choices=[t.value for t in Target], default=Target.CPU.value, help="where it will run"
+    )
     parser.add_argument(
         "--precision", choices=[p.value for p in Precision], default="fp32", help="auto chooses for each stage"
     )

@@ -27,12 +27,14 @@ from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_model
 from mgcc_ref.parts import load_parts
 from mgcc_runtime.files import copy_file
+from mgcc_runtime.golden import INPUT, StageGolden
 from mgcc_runtime.manifest import Tolerance
+from mgcc_runtime.names import graph_file
 
 _CACHE = ("past_key_values.", "present.")
 _LOADER_NAME, _RESULTS = "data_loader.py", "results.json"
 _WRITTEN = ("lowered.onnx*", ".lowered.*", "asked.onnx*", "half.onnx*", "case-*.npz", _RESULTS)  # and NAME.onnx*
-_LOADER = '''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
+_LOADER = f'''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,7 @@ import numpy as np
 def load_data():
     for path in sorted(Path(__file__).parent.glob("case-*.npz")):
         with np.load(path, allow_pickle=False) as file:
-            yield {name[3:]: file[name] for name in file.files if name.startswith("in.")}
+            yield {{name[{len(INPUT)}:]: file[name] for name in file.files if name.startswith({INPUT!r})}}
 '''
 
 
@@ -85,7 +87,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     for path in built.folder.glob(f"{name}.onnx*"):
         copy_file(path, folder / path.name)
     cases = reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one))
-    source, target = built.folder / f"{name}.onnx", folder / "lowered.onnx"
+    source, target = built.folder / graph_file(name), folder / "lowered.onnx"
     lowerer = _Lowerer(profile, options.recipe, maker, cache, progress, options.captured)
     progress(name, f"lowering to {lowerer.wanted(stage)}")
     lowered = lowerer.lower(stage, source, target, cases)
@@ -97,8 +99,8 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     if lowered.reasons or lowered.remarks:
         lowerer.write_asked(stage, source, folder / "asked.onnx", lowered, boundary)
     for number, case in enumerate(cases):
-        arrays = {f"in.{n}": v.astype(np.float16) if n in half else v for n, v in case.feeds.items()}
-        arrays |= {f"out.{n}": v for n, v in case.outputs.items()}
+        feeds = {n: v.astype(np.float16) if n in half else v for n, v in case.feeds.items()}
+        arrays = StageGolden(feeds, case.outputs).arrays()
         np.savez(folder / f"case-{number}.npz", allow_pickle=False, **arrays)
     profiles = profiles_of(stage.spec, stage.axes)
     sizes = _sizes([case.outputs for case in cases])

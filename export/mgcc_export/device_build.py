@@ -33,15 +33,14 @@ from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
 from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder, write_atomically
 from mgcc_runtime.machine import available_memory_bytes
+from mgcc_runtime.names import PLAN, WEIGHTS_SUFFIX, EngineName, engine_file, graph_file, record_file
 from mgcc_runtime.reading import read_json
 
 if TYPE_CHECKING:
     from mgcc_export.stages import Stage
     from mgcc_export.targets import Recipe
 
-PLAN = "build_plan.json"
-ENGINE = "tensorrt"  # the runtime's name of the engine that plays the result
-WEIGHTS = ".onnx.data"  # files of graphs' weights, of one graph or of two; engines have their own
+ENGINE = EngineName.TENSORRT  # the runtime's name of the engine that plays the result
 _COMMAND = "python -m mgcc_export.device_build --bundle {bundle} --out {out}"
 #: The versions that the runtime's calls exist in: JetPack 6.1 to 7.2, and 11 on AGX Orin and Thor.
 VERSIONS = (10, 3), (11, 5)
@@ -60,8 +59,8 @@ def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[st
     found = {}
     for stage in chosen:
         job = EngineJob(
-            recipe.library, stage.name, f"{stage.name}.onnx", f"{stage.name}.engine", f"{stage.name}.engine.json",
-            profiles_of(stage.spec, stage.axes), "",
+            recipe.library, stage.name, graph_file(stage.name), engine_file(stage.name),
+            record_file(engine_file(stage.name)), profiles_of(stage.spec, stage.axes), "",
         )  # fmt: skip
         memory, seconds = needs[stage.name]
         found[stage.name] = {
@@ -110,7 +109,7 @@ def build_on_device(bundle: Path, out: Path, report: Progress, library: str = ""
             report(spec.name, f"building the engine ({number} of {len(specs)})")
             kept = _build_stage(source, spec, folder.work, library, rebuild or _command(bundle, out))
             report(spec.name, "kept from an earlier build" if kept else "done")
-            report(spec.name, f"equivalent: {read_record(folder.work / f'{spec.name}.engine').command}")
+            report(spec.name, f"equivalent: {read_record(folder.work / engine_file(spec.name)).command}")
         report("bundle", "checking all files")
         _finish(source, specs, folder.work, library)
         folder.commit()
@@ -136,8 +135,8 @@ def _needs(source: Bundle) -> str:
 def _build_stage(source: Bundle, spec: StageSpec, work: Path, library: str, rebuild: str) -> bool:
     """Build one engine unless it is there already, of this graph and this library; says which."""
     graph = source.file(source.manifest.stages[spec.name].file)
-    engine, mark = work / f"{spec.name}.engine", work / f".{spec.name}.done"
-    weights = [entry.sha256 for name, entry in sorted(source.manifest.files.items()) if name.endswith(WEIGHTS)]
+    engine, mark = work / engine_file(spec.name), work / f".{spec.name}.done"
+    weights = [entry.sha256 for name, entry in sorted(source.manifest.files.items()) if name.endswith(WEIGHTS_SUFFIX)]
     key = " ".join((source.manifest.files[graph.name].sha256, *weights, _version(library)))
     job = EngineJob(
         library, spec.name, str(graph.resolve()), str(engine.resolve()), str(record_path(engine).resolve()),
@@ -166,20 +165,20 @@ def _finish(source: Bundle, specs: Sequence[StageSpec], work: Path, library: str
     graphs = {manifest.stages[s.name].file for s in specs}
     files: dict[str, FileEntry] = {}
     for name, entry in manifest.files.items():
-        if name in graphs or name.endswith(WEIGHTS) or name == PLAN:
+        if name in graphs or name.endswith(WEIGHTS_SUFFIX) or name == PLAN:
             continue
         copy_file(source.root / name, work / name)
         files[name] = entry
     entries = {}
     for spec in specs:
-        engine = work / f"{spec.name}.engine"
+        engine = work / engine_file(spec.name)
         for path in (engine, record_path(engine)):
             files[path.name] = FileEntry(path.stat().st_size, sha256_of(path))
         entries[spec.name] = replace(manifest.stages[spec.name], file=engine.name, engine=library)
     for path in work.rglob("*"):  # of another bundle that was begun here
         if path.is_file() and path.relative_to(work).as_posix() not in files and path.suffix != ".done":
             path.unlink()
-    requires = {name: wanted for name, wanted in manifest.requires.items() if name != "onnxruntime"}
+    requires = {name: wanted for name, wanted in manifest.requires.items() if name != EngineName.ONNXRUNTIME}
     built_with = {**manifest.built_with, library: _version(library)}
     write_manifest(work, replace(manifest, stages=entries, files=files, requires=requires, built_with=built_with))
     Bundle.open(work)

@@ -6,8 +6,10 @@ Made by PyTorch alone, never by the exported graph.
 from __future__ import annotations
 
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage
 from mgcc_export.to_onnx import Positional
 from mgcc_ref.model import MgccModel
 from mgcc_ref.pipeline import ReferencePipeline, ReferenceResult
+from mgcc_runtime.golden import IMAGE, RequestGolden, StageGolden
+from mgcc_runtime.names import GOLDEN_REQUEST, GOLDEN_REQUEST_ARRAYS, golden_picture
 
 Array = np.ndarray[Any, Any]
 SEED, WORDS = 7, 8
@@ -26,22 +30,18 @@ MOST_STEPS = 20  # the paper's 50 would take a device minutes and check nothing 
 _IMAGE_SIZES = ((0, 0), (150, 110))  # the vision tower's own size, and one that must be resized and cropped
 
 
-def stage_golden(stage: Stage, maker: ExampleMaker) -> bytes:
-    """One stage's inputs and outputs as .npz: keys in.NAME and out.NAME."""
+def stage_npz(stage: Stage, maker: ExampleMaker) -> bytes:
+    """One stage's inputs and outputs as .npz."""
     inputs = maker.inputs(stage.spec, GOLDEN_LENGTHS)
     with torch.inference_mode():
         outputs = Positional(stage.module)(*inputs)
     feeds = {t.name: _array(v) for t, v in zip(stage.spec.inputs, inputs, strict=True)}
-    return npz(golden_arrays(feeds, {t.name: _array(v) for t, v in zip(stage.spec.outputs, outputs, strict=True)}))
+    found = {t.name: _array(v) for t, v in zip(stage.spec.outputs, outputs, strict=True)}
+    return npz(StageGolden(feeds, found).arrays())
 
 
-def golden_arrays(feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """A stage's inputs and outputs under their names in the file."""
-    return {f"in.{name}": value for name, value in feeds.items()} | {f"out.{n}": v for n, v in outputs.items()}
-
-
-def request_golden(model: MgccModel, most_steps: int = MOST_STEPS, words: int = WORDS) -> dict[str, bytes]:
-    """One whole request of texts and images: golden/request.json, request.npz and its images, by bundle path."""
+def request_files(model: MgccModel, most_steps: int = MOST_STEPS, words: int = WORDS) -> dict[str, bytes]:
+    """One whole request of texts and images and what the reference makes of it: its files, by their names."""
     images = [_picture(model, size, i) for i, size in enumerate(_IMAGE_SIZES)]
     parts: list[str | Image.Image] = [
         "This is my friend.",
@@ -53,27 +53,40 @@ def request_golden(model: MgccModel, most_steps: int = MOST_STEPS, words: int = 
     steps = min(model.profile.sampler.default_steps, most_steps)
     guidance = model.profile.sampler.default_guidance
     result = ReferencePipeline(model).generate(parts, seed=SEED, steps=steps, guidance=guidance, words=words)
-    files = {f"golden/image-{i}.png": _png(image) for i, image in enumerate(images)}
-    request = {
-        "parts": _parts_json(parts),
-        "seed": SEED,
-        "steps": steps,
-        "guidance": guidance,
-        "words": words,
-        "text": result.text.text,
-        "token_ids": list(result.text.token_ids),
-        "boxes": _boxes_json(result),
+    golden = _request(parts, result, steps=steps, guidance=guidance, words=words)
+    arrays = {
+        IMAGE: golden.image,
+        "context_features": _array(result.context_features),
+        "conditioning": _array(result.conditioning),
+        "latents": _array(result.latents),
     }
-    files["golden/request.json"] = (json.dumps(request, indent=1) + "\n").encode()
-    files["golden/request.npz"] = npz(
-        {
-            "image": np.asarray(result.image),
-            "context_features": _array(result.context_features),
-            "conditioning": _array(result.conditioning),
-            "latents": _array(result.latents),
-        }
+    return {
+        **{golden_picture(i): _png(image) for i, image in enumerate(images)},
+        GOLDEN_REQUEST: (json.dumps(golden.to_json(), indent=1) + "\n").encode(),
+        GOLDEN_REQUEST_ARRAYS: npz(arrays),
+    }
+
+
+def _request(
+    parts: Sequence[str | Image.Image], result: ReferenceResult, *, steps: int, guidance: float | None, words: int
+) -> RequestGolden:
+    """The request and its outcome as a device reads them: images by their files, boxes in pixels."""
+    width, height = result.image.size
+    pictures = (Path(golden_picture(i)).name for i in itertools.count())
+    objects = result.layout.objects
+    return RequestGolden(
+        parts=tuple(part if isinstance(part, str) else Path(next(pictures)) for part in parts),
+        seed=SEED,
+        steps=steps,
+        guidance=guidance,
+        words=words,
+        text=result.text.text,
+        token_ids=tuple(result.text.token_ids),
+        labels=tuple(item.label for item in objects),
+        scores=tuple(item.score for item in objects),
+        boxes=np.array([item.box for item in objects], np.float64).reshape(-1, 4) * (width, height, width, height),
+        image=np.asarray(result.image),
     )
-    return files
 
 
 def npz(arrays: dict[str, np.ndarray[Any, Any]]) -> bytes:
@@ -81,29 +94,6 @@ def npz(arrays: dict[str, np.ndarray[Any, Any]]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
-
-
-def _parts_json(parts: Sequence[str | Image.Image]) -> list[dict[str, str]]:
-    """As `--story` reads them; image paths are relative to the file."""
-    found: list[dict[str, str]] = []
-    images = 0
-    for part in parts:
-        if isinstance(part, str):
-            found.append({"text": part})
-        else:
-            found.append({"image": f"image-{images}.png"})
-            images += 1
-    return found
-
-
-def _boxes_json(result: ReferenceResult) -> list[dict[str, Any]]:
-    """Label, xyxy in pixels of the output image, and score of each object."""
-    width, height = result.image.size
-    scale = (width, height, width, height)
-    return [
-        {"label": o.label, "xyxy": [c * s for c, s in zip(o.box, scale, strict=True)], "score": o.score}
-        for o in result.layout.objects
-    ]
 
 
 def _picture(model: MgccModel, size: tuple[int, int], number: int) -> Image.Image:

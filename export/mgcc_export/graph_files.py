@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from mgcc_runtime.names import weights_file
+
 #: Weights above this go to a file of their own beside the graph, which engines map; those in the graph they parse and
 #: copy first. (Protocol buffers end at 2 GB.)
 EXTERNAL_DATA_BYTES = 64_000_000
@@ -28,8 +30,8 @@ def save_graph(model: ir.Model, path: Path, external_data_bytes: int | None = No
     if weight_bytes(model) <= limit and not mapped:
         ir.save(model, path)
         return (path,)
-    ir.save(model, path, external_data=f"{path.name}.data")
-    return path, path.with_name(f"{path.name}.data")
+    ir.save(model, path, external_data=weights_file(path.name))
+    return path, path.with_name(weights_file(path.name))
 
 
 def weight_bytes(model: ir.Model) -> int:

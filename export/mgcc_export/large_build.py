@@ -14,7 +14,7 @@ import mgcc_ref.llm
 import mgcc_ref.llm_layers
 from mgcc_export import llm_chain, llm_merge, llm_segments, stages, to_onnx, validate
 from mgcc_export.errors import ValueMismatchError
-from mgcc_export.golden import golden_arrays, npz, stage_golden
+from mgcc_export.golden import npz, stage_npz
 from mgcc_export.llm_chain import STATE, CacheTooLargeError, ChainState, check_contract, first_state, lower_segment
 from mgcc_export.llm_merge import merge_segments
 from mgcc_export.llm_segments import LlmSegments
@@ -28,6 +28,8 @@ from mgcc_export.targets import TOLERANCES, Form, Precision, fallbacks
 from mgcc_export.to_onnx import export_stage
 from mgcc_ref.parts import PartedModel
 from mgcc_runtime.contract import past_names, present_names
+from mgcc_runtime.golden import StageGolden
+from mgcc_runtime.names import golden_file, graph_file
 
 #: The language model's features are computed for so many positions; longer ones repeat them.
 FEATURE_POSITIONS = 128
@@ -94,20 +96,20 @@ class LargeStageBuilder(StageBuilder):
     def _export(self, stage: Stage, folder: Path, name: str) -> BuiltStage:
         """As the base does, but PyTorch answers first and leaves memory to ONNX Runtime."""
         started = self._started(stage, "exporting", name, "export_s")
-        path = folder / f"{stage.name}.onnx"
+        path = folder / graph_file(stage.name)
         # weights in a file of their own from the start: in the graph's they are in memory three times while it is
         # written and read (9.4 GB for CLIP's vision tower, whose weights are 1.2)
         graph = export_stage(
             stage.module, stage.spec, stage.axes, self.maker.trace_inputs(stage), path, external_data_bytes=0
         )
         exported = self._started(stage, "comparing with PyTorch", name, "validate_s")
-        golden = folder / "golden" / f"{stage.name}.npz"
+        golden = folder / golden_file(stage.name)
         golden.parent.mkdir()
         if input_axes(stage.spec):
-            golden.write_bytes(stage_golden(stage, self.maker))
+            golden.write_bytes(stage_npz(stage, self.maker))
         cases = self._reference(stage)
         if not input_axes(stage.spec):  # the same inputs, and a UNet or VAE of this size takes a minute for them
-            golden.write_bytes(npz(golden_arrays(cases[0].feeds, cases[0].outputs)))
+            golden.write_bytes(npz(StageGolden(cases[0].feeds, cases[0].outputs).arrays()))
         parity = compare_graph(path, path, stage.spec, cases, TOLERANCES[Precision.FP32])
         return BuiltStage(
             folder=folder,
@@ -205,13 +207,13 @@ class LargeStageBuilder(StageBuilder):
     ) -> BuiltStage:
         self.progress("llm", "putting the parts together")
         started = time.monotonic()
-        graph = folder / "llm.onnx"
-        parts = [one.folder / f"llm.{number:03}.onnx" for number, one in enumerate(done)]
+        graph = folder / graph_file(stage.name)
+        parts = [one.folder / graph_file(f"llm.{number:03}") for number, one in enumerate(done)]
         nodes, weight_bytes = merge_segments(parts, stage.spec, graph)
         half = ChainState.load(done[-1].folder / STATE)[0].half
         outer = frozenset(half & {*past_names(len(done)), *present_names(len(done))})
         check_contract(graph, stage.spec, outer)
-        golden = folder / "golden" / "llm.npz"
+        golden = folder / golden_file(stage.name)
         golden.parent.mkdir()
         golden.write_bytes(npz({k: v for one in done for k, v in ChainState.load(one.folder / STATE)[1].items()}))
         report = _joined([one.lowered for one in done if one.lowered], graph, reasons)

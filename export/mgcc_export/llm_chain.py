@@ -41,6 +41,8 @@ from mgcc_export.validate import (
 from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_runtime.contract import DType, StageSpec
 from mgcc_runtime.engines.onnxruntime import cpu_settings
+from mgcc_runtime.golden import StageGolden
+from mgcc_runtime.names import graph_file
 
 #: Values are compared up to this many positions: every block's weights are read for each case, and a block at 512
 #: positions says nothing that it does not say at 64.
@@ -130,7 +132,7 @@ def lower_segment(
     """
     started = time.monotonic()
     stage = segments.stage(number)
-    spec, graph = stage.spec, folder / f"{stage.name}.onnx"
+    spec, graph = stage.spec, folder / graph_file(stage.name)
     say("exporting")
     cases = _reference(segments, stage, state)
     source = _export(stage, graph.with_name(f".{stage.name}.fp32.onnx"))
@@ -221,7 +223,7 @@ def _half(spec: StageSpec, scan: RangeScan | None, before: frozenset[str], *, ha
 
 def _write(source: Path, graph: Path, precision: Precision, scan: RangeScan | None, half: frozenset[str]) -> None:
     """The segment at this precision, its weights in a file of their own, which the merge maps rather than reads."""
-    steps = [graph.with_name(f".{graph.stem}.{step}.onnx") for step in ("half", "low")]
+    steps = [graph.with_name(graph_file(f".{graph.stem}.{step}")) for step in ("half", "low")]
     last = source
     try:
         if scan is not None:
@@ -288,10 +290,10 @@ def _next_flows(
 
 
 def _golden(segments: LlmSegments, number: int, case: ReferenceCase) -> Values:
-    """This segment's share of the stage's golden data, as `golden.stage_golden` names it."""
+    """This segment's share of the stage's golden data, under its names in the file."""
     inputs = set(_names(segments.spec.inputs)) if number else {"inputs_embeds"}  # the entry reads a length alone
-    found = {f"in.{n}": v for n, v in case.feeds.items() if n in inputs}
-    return found | {f"out.{n}": v for n, v in case.outputs.items() if n in _names(segments.spec.outputs)}
+    outputs = {n: v for n, v in case.outputs.items() if n in _names(segments.spec.outputs)}
+    return StageGolden({n: v for n, v in case.feeds.items() if n in inputs}, outputs).arrays()
 
 
 def _report(precision: Precision, scan: RangeScan | None, nodes: dict[str, int], *, half_cache: bool) -> LowReport:

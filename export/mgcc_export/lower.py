@@ -25,6 +25,7 @@ from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_export.weight_search import search_wider
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.manifest import Tolerance
+from mgcc_runtime.names import weights_file
 
 #: (fp16 graph in, graph with 8-bit weights and activations out): what a quantiser with calibrated ranges is. Returns
 #: what it kept in fp16, for the report, and "" for nothing; None where nothing would be left in 8 bits.
@@ -151,7 +152,7 @@ class _Work:
 
     def write(self, precision: Precision, attempt: _Attempt) -> str | None:
         """Write the stage; what the report is to say of it, None if the graph has no weight for the precision."""
-        self.target.with_name(f"{self.target.name}.data").unlink(missing_ok=True)
+        self.target.with_name(weights_file(self.target.name)).unlink(missing_ok=True)
         if precision is Precision.FP32:
             save_graph(load_graph(self.source), self.target)
             return attempt.remark

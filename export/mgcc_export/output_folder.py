@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mgcc_export.errors import OutputFolderError
-from mgcc_runtime.bundle import MANIFEST, read_manifest
+from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.names import MANIFEST
 
 _LEFT_OUT = "which --stages leaves out; give another folder with --out, or build all stages"
 

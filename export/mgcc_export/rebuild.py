@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mgcc_export.stage_cache import BuiltStage
 from mgcc_runtime.engines.engine_record import read_record, record_path
+from mgcc_runtime.names import ENGINE_SUFFIX
 
 if TYPE_CHECKING:
     from mgcc_export.build import BuildOptions
@@ -40,7 +41,7 @@ def records_with(built: BuiltStage, command: str) -> dict[str, bytes]:
     found = {}
     for name in built.files:
         path = built.folder / name
-        if path.suffix == ".engine":
+        if path.suffix == ENGINE_SUFFIX:
             record = replace(read_record(path), rebuild=command)
             found[record_path(path).name] = (json.dumps(record.to_json()) + "\n").encode()
     return found

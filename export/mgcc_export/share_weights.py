@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo, set_external_data
 
 from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.names import weights_file
 
 #: Smaller weights, which most often are shapes and scales, stay in the graph.
 LEAST_BYTES = 1024
@@ -56,7 +57,7 @@ def share_weights(owner: Path, reader: Path) -> int:
 
 
 def _data_of(graph: Path) -> Path:
-    return graph.with_name(f"{graph.name}.data")
+    return graph.with_name(weights_file(graph.name))
 
 
 def _large(model: ModelProto) -> Iterator[TensorProto]:

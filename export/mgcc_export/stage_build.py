@@ -29,7 +29,7 @@ from mgcc_export import (
 )
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import EngineRefusedError
-from mgcc_export.golden import golden_arrays, npz, stage_golden
+from mgcc_export.golden import npz, stage_npz
 from mgcc_export.low_report import LowReport
 from mgcc_export.lower import Lowered, Quantise, between, lower_stage, types_by_operator
 from mgcc_export.peak_memory import with_peak
@@ -47,6 +47,8 @@ from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.engines import engine_record
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.files import copy_file
+from mgcc_runtime.golden import StageGolden
+from mgcc_runtime.names import EngineName, engine_file, golden_file, graph_file
 
 REAL_CASES = 4  # captured inputs that 8-bit activations are compared on
 #: Modules whose code decides what a lowered stage's files hold.
@@ -122,15 +124,15 @@ class StageBuilder:
     def _export(self, stage: Stage, folder: Path, name: str) -> BuiltStage:
         """Export, validate and give golden data; nothing that failed validation reaches the cache."""
         started = self._started(stage, "exporting", name, "export_s")
-        path = folder / f"{stage.name}.onnx"
+        path = folder / graph_file(stage.name)
         graph = export_stage(stage.module, stage.spec, stage.axes, self.maker.trace_inputs(stage), path)
         exported = self._started(stage, "comparing with PyTorch", name, "validate_s")
         parity = validate_stage(
             path, stage.module, stage.spec, value_cases(stage), lambda lengths: self.maker.inputs(stage.spec, lengths)
         )
-        golden = folder / "golden" / f"{stage.name}.npz"
+        golden = folder / golden_file(stage.name)
         golden.parent.mkdir()
-        golden.write_bytes(stage_golden(stage, self.maker))
+        golden.write_bytes(stage_npz(stage, self.maker))
         return BuiltStage(
             folder=folder,
             files={},
@@ -147,14 +149,14 @@ class StageBuilder:
             "comparing with PyTorch" if wanted is Precision.FP32 else f"lowering to {wanted} and comparing with PyTorch"
         )
         started = self._started(stage, doing, name, "validate_s")
-        graph = folder / f"{stage.name}.onnx"
+        graph = folder / graph_file(stage.name)
         lowered, report, weights, checked = self._lowest_that_builds(stage, base.folder / graph.name, graph, name)
-        golden = folder / "golden" / f"{stage.name}.npz"
+        golden = folder / golden_file(stage.name)
         if case := lowered.golden:
             golden.parent.mkdir()
-            golden.write_bytes(npz(golden_arrays(case.feeds, case.outputs)))
+            golden.write_bytes(npz(StageGolden(case.feeds, case.outputs).arrays()))
         else:
-            copy_file(base.folder / "golden" / golden.name, golden)
+            copy_file(base.folder / golden_file(stage.name), golden)
         return replace(
             base,
             folder=folder,
@@ -231,7 +233,7 @@ class StageBuilder:
 
     def _build_engine(self, stage: Stage, graph: Path, report: LowReport, name: str) -> LowReport:
         self._started(stage, "building the engine", name, "lowered", "engine", "seconds")
-        engine = graph.with_suffix(".engine")
+        engine = graph.with_name(engine_file(stage.name))
         job = engine_job(stage, self.recipe, graph)
         done = run_engine_job(job)
         for path in graph.parent.glob(f"{graph.name}*"):  # the engine holds the weights
@@ -265,7 +267,7 @@ class StageBuilder:
 
 def engine_job(stage: Stage, recipe: Recipe, graph: Path) -> EngineJob:
     """What the builder has to do for one stage's graph. The command to rebuild it is the bundle's: `rebuild.py`."""
-    engine = graph.with_suffix(".engine")
+    engine = graph.with_name(engine_file(stage.name))
     return EngineJob(
         library=recipe.library,
         stage=stage.name,
@@ -292,7 +294,7 @@ def cases_of(stage: Stage) -> list[dict[str, int]]:
 
 def distribution(library: str) -> str:
     """The package that brings a builder's Python module."""
-    return "tensorrt_rtx_cu13_bindings" if library == "tensorrt_rtx" else "tensorrt"
+    return "tensorrt_rtx_cu13_bindings" if library == EngineName.TENSORRT_RTX else EngineName.TENSORRT
 
 
 def _report(lowered: Lowered) -> LowReport:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 
 from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
+from mgcc_runtime.names import EngineName, TargetName
 
 
 class Target(enum.StrEnum):
-    CPU = "cpu"
-    RTX = "rtx"
-    JETSON = "jetson"
-    TENSORRT = "tensorrt"  # as a Jetson, for any GPU with full TensorRT
-    ORT_GPU = "ort-gpu"
+    CPU = TargetName.CPU
+    RTX = TargetName.RTX
+    JETSON = TargetName.JETSON
+    TENSORRT = TargetName.TENSORRT  # as a Jetson, for any GPU with full TensorRT
+    ORT_GPU = TargetName.ORT_GPU
 
 
 class Precision(enum.StrEnum):
@@ -49,7 +50,7 @@ class Recipe:
 
     def engine_of(self, stage: str) -> str:
         """The engine of a stage. On the CPU numpy does what has no weights in less time than any other is called in."""
-        return "host" if stage in WITHOUT_WEIGHTS and self.target is Target.CPU else self.engine
+        return EngineName.HOST if stage in WITHOUT_WEIGHTS and self.target is Target.CPU else self.engine
 
     @property
     def on_device(self) -> bool:
@@ -59,15 +60,15 @@ class Recipe:
     @property
     def library(self) -> str:
         """The Python module that builds the engines."""
-        return "tensorrt_rtx" if self.target is Target.RTX else "tensorrt"
+        return EngineName.TENSORRT_RTX if self.target is Target.RTX else EngineName.TENSORRT
 
 
 _ENGINES = {
-    Target.CPU: ("onnxruntime", Form.ONNX),
-    Target.RTX: ("tensorrt_rtx", Form.ENGINE),
-    Target.JETSON: ("onnxruntime", Form.ONNX),  # until the device has built the engines: device_build.py
-    Target.TENSORRT: ("onnxruntime", Form.ONNX),
-    Target.ORT_GPU: ("onnxruntime_gpu", Form.ONNX),
+    Target.CPU: (EngineName.ONNXRUNTIME, Form.ONNX),
+    Target.RTX: (EngineName.TENSORRT_RTX, Form.ENGINE),
+    Target.JETSON: (EngineName.ONNXRUNTIME, Form.ONNX),  # until the device has built the engines: device_build.py
+    Target.TENSORRT: (EngineName.ONNXRUNTIME, Form.ONNX),
+    Target.ORT_GPU: (EngineName.ONNXRUNTIME_GPU, Form.ONNX),
 }
 #: What a stage falls back to where a precision is out of its tolerance, in this order.
 LADDER = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)

@@ -25,12 +25,14 @@ from mgcc_runtime.contract import Axis, StageSpec
 from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, ProfileRecord, TensorRecord
 from mgcc_runtime.engines.tensorrt_features import Feature, features
 from mgcc_runtime.machine import peak_rss_bytes
+from mgcc_runtime.names import EngineName
 
 #: (minimum, optimum, maximum) shape of each dynamic input.
 Profile = Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 #: What a portable TensorRT-RTX engine runs on: from Ampere on, as its documentation says of the default.
 RTX_LEAST_SM = "8.0"
+_RTX_TOOL = "tensorrt_rtx"  # TensorRT-RTX's own command
 REFUSED = 3  # exit code of the builder's process for an EngineRefusedError
 
 
@@ -100,7 +102,7 @@ def command_of(job: EngineJob, graph: str = "") -> list[str]:
     as a shell reads it; unset: under its own name. An exporter that builds engines keeps them alone, so its command
     ends with a comment that says how to get that file.
     """
-    tool = "tensorrt_rtx" if job.library == "tensorrt_rtx" else "trtexec"
+    tool = _RTX_TOOL if job.library == EngineName.TENSORRT_RTX else "trtexec"
     command = [tool, f"--onnx={graph or Path(job.onnx).name}", f"--saveEngine={Path(job.engine).name}"]
     if tool == "trtexec":
         command += ["--stronglyTyped", "--noTF32"]
@@ -110,7 +112,7 @@ def command_of(job: EngineJob, graph: str = "") -> list[str]:
         for option, place in (("min", 0), ("opt", 1), ("max", 2)):
             shapes = ",".join(f"{name}:{'x'.join(map(str, ends[place]))}" for name, ends in profile.items())
             command.append(f"--{option}Shapes={shapes}")
-    if tool == "tensorrt_rtx" and not graph:
+    if tool == _RTX_TOOL and not graph:
         # the graph does not depend on which GPU engine it is for, and that target's bundles have it
         command.append(
             f"# {Path(job.onnx).name} is in DIR of the same build with --target ort-gpu --stages {job.stage} --out DIR"
@@ -180,7 +182,7 @@ def _record(trt: Any, job: EngineJob, network: Any) -> EngineRecord:
         library=job.library,
         version=str(trt.__version__),
         platform=f"{platform.system().lower()}-{platform.machine().lower()}",
-        compute_capability=RTX_LEAST_SM if job.library == "tensorrt_rtx" else _this_device(),
+        compute_capability=RTX_LEAST_SM if job.library == EngineName.TENSORRT_RTX else _this_device(),
         sha256=sha256_of(Path(job.engine)),
         inputs=_tensors([network.get_input(i) for i in range(network.num_inputs)]),
         outputs=_tensors([network.get_output(i) for i in range(network.num_outputs)]),

@@ -12,13 +12,14 @@ from typing import Any
 
 from mgcc_runtime.bench_parts import Say, Summary, Workload, draw, measure_dialogue, measure_scale
 from mgcc_runtime.bench_table import loads_of
-from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
+from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.cold_start import PHASES, start_cold
 from mgcc_runtime.engines import Compiled, EngineOptions
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden
 from mgcc_runtime.load import LoadMeter, busy_sentence
 from mgcc_runtime.machine import describe_machine, peak_rss_mb
+from mgcc_runtime.names import MANIFEST
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import PowerMeter, describe_clocks
 from mgcc_runtime.prompt import Part

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +34,17 @@ from mgcc_runtime.manifest import (
     Tolerance,
     Vision,
 )
+from mgcc_runtime.names import LABELS, MANIFEST, REQUIRED_FILES, RUNTIME
 from mgcc_runtime.reading import map_npy, read_json
 from mgcc_runtime.version import VERSION
 
 __all__ = [
-    "MANIFEST", "SCHEMA", "Bundle", "Check", "FileEntry", "GraphEntry", "LayoutRules", "Manifest", "RequestTolerance",
-    "StageEntry", "Tokens", "Tolerance", "Vision", "check_files", "read_manifest", "sha256_of", "write_manifest",
+    "SCHEMA", "Bundle", "Check", "FileEntry", "GraphEntry", "LayoutRules", "Manifest", "RequestTolerance",
+    "StageEntry", "Tokens", "Tolerance", "Vision", "check_files", "labels_json", "read_manifest", "sha256_of",
+    "write_manifest",
 ]  # fmt: skip
 
-MANIFEST = "manifest.json"
+_LABELS = "labels"  # the one field of the label list's file
 REBUILD = "rebuild it with `python export/build_engines.py`"
 
 
@@ -88,12 +92,17 @@ class Bundle:
 
     def labels(self) -> tuple[str, ...]:
         """The label list, empty for an open vocabulary."""
-        if not self.has("labels.json"):
+        if not self.has(LABELS):
             return ()
-        values = read_json(self.file("labels.json"), "label list")
-        if not isinstance(values, dict) or not isinstance(values.get("labels"), list):
-            raise BundleError(f'{self.root / "labels.json"} is not {{"labels": [...]}}; {REBUILD}')
-        return tuple(str(label) for label in values["labels"])
+        values = read_json(self.file(LABELS), "label list")
+        if not isinstance(values, dict) or not isinstance(values.get(_LABELS), list):
+            raise BundleError(f'{self.root / LABELS} is not {{"{_LABELS}": [...]}}; {REBUILD}')
+        return tuple(str(label) for label in values[_LABELS])
+
+
+def labels_json(labels: Sequence[str]) -> dict[str, Any]:
+    """The label list's file, as `Bundle.labels` reads it."""
+    return {_LABELS: list(labels)}
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -130,8 +139,7 @@ def check_files(bundle: Bundle, check: Check) -> list[str]:
     """One sentence for each listed file that is outside the folder, missing, truncated or altered."""
     found = [message for name in bundle.manifest.files if (message := _path_fault(bundle.root, name))]
     listed = {*bundle.manifest.files}
-    needed = {"tokenizer.json", "embed_tokens.npy", "schedule.json"}
-    needed |= {name for entry in bundle.manifest.stages.values() for name in entry.files}
+    needed = REQUIRED_FILES | {name for entry in bundle.manifest.stages.values() for name in entry.files}
     found += [f"bundle {bundle.root} lists no {name} in its manifest; {REBUILD}" for name in sorted(needed - listed)]
     if found:
         return found
@@ -181,10 +189,10 @@ def sha256_of(path: Path) -> str:
 def _check_requirements(bundle: Bundle) -> None:
     """Least versions of the runtime and of packages; a package that is absent is the engine's own error later."""
     for name, wanted in bundle.manifest.requires.items():
-        ours = VERSION if name == "runtime" else installed_version(name)
+        ours = VERSION if name == RUNTIME else installed_version(name)
         match = re.fullmatch(r">=\s*(\d+(?:\.\d+)*)", wanted.strip())
         if match and ours and _numbers(ours) < _numbers(match[1]):
-            upgrade = "mgcc-edge" if name == "runtime" else name
+            upgrade = "mgcc-edge" if name == RUNTIME else name
             raise BundleError(
                 f"bundle {bundle.root} needs {name} {wanted}, this is {ours}; `pip install --upgrade {upgrade}`"
             )

@@ -19,6 +19,7 @@ from mgcc_runtime.errors import (
     PromptError,
 )
 from mgcc_runtime.kit import cli as kit
+from mgcc_runtime.names import weights_file
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ def _info(options: argparse.Namespace) -> int:
     for name, wanted in manifest.requires.items():
         print(f"  needs {name} {wanted}")
     for name, graph in manifest.graphs().items():
-        own = (graph.file, f"{graph.file}.data")  # what a stage shares of another's weights is shown there
+        own = (graph.file, weights_file(graph.file))  # what a stage shares of another's weights is shown there
         megabytes = sum(manifest.files[file].bytes for file in own if file in manifest.files) / 1e6
         print(f"  {name:15} {graph.precision:6} {graph.engine:12} {megabytes:9.1f} MB")
     return EXIT_DONE

@@ -33,11 +33,12 @@ def start_cold(
     EngineError with what the process said if it fails.
     """
     from mgcc_runtime.errors import EngineError
+    from mgcc_runtime.story import story_json
 
     with tempfile.TemporaryDirectory(prefix="mgcc-cold-") as folder:
         request = {
             "bundle": str(bundle.resolve()), "threads": threads,
-            "parts": [_to_json(part, Path(folder) / f"{i}.png") for i, part in enumerate(parts)],
+            "story": story_json([_stored(part, Path(folder) / f"{i}.png") for i, part in enumerate(parts)]),
             "options": {"steps": steps, "words": words, "seed": seed},
         }  # fmt: skip
         # the child must find this very package, also where it is not installed
@@ -57,17 +58,18 @@ def start_cold(
     return {**phases, "total": round((ends[-1] - start_s) * 1e3, 3), "peak_rss_mb": marks["peak_rss_mb"]}
 
 
-def _to_json(part: Part, path: Path) -> dict[str, str]:
+def _stored(part: Part, path: Path) -> str | Path:
+    """A text, or the path of an image; one that is in memory goes to `path`."""
     from PIL import Image
 
     from mgcc_runtime.images import load_image
 
     if isinstance(part, str):
-        return {"text": part}
+        return part
     if isinstance(part, Image.Image):
         load_image(part).save(path)
-        return {"image": str(path)}
-    return {"image": str(Path(part).resolve())}
+        return path
+    return Path(part).resolve()
 
 
 def _draw_once(request: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _draw_once(request: dict[str, Any]) -> dict[str, Any]:
     from mgcc_runtime.story import parse_story
 
     marks["imports"] = time.monotonic()
-    parts = parse_story({"parts": request["parts"]}, Path(), "the request")
+    parts = parse_story(request["story"], Path(), "the request")
     with Pipeline.load(request["bundle"], threads=request["threads"]) as pipeline:
         marks["load"] = time.monotonic()
         pipeline.generate(parts, **request["options"])

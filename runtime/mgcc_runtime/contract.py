@@ -10,6 +10,8 @@ import enum
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from mgcc_runtime.names import SCHEDULE
+
 Shape = tuple["int | str", ...]
 
 #: The one input more than the contract's of an `llm` graph whose cache is a buffer that it writes in place:
@@ -229,7 +231,7 @@ def _solver(d: Dimensions) -> StageSpec:
         (
             *(_float(f"latents.{i}", latents, "x_t, newest first") for i in range(SOLVER_LATENTS)),
             *(_float(f"prediction.{i}", latents, "the UNet's, newest first") for i in range(d.solver_order)),
-            _float("coefficients", (SOLVER_LATENTS + d.solver_order,), "of these, from schedule.json"),
+            _float("coefficients", (SOLVER_LATENTS + d.solver_order,), f"of these, from {SCHEDULE}"),
         ),
         (
             _float("next_latents", latents, "x_t of the next step"),

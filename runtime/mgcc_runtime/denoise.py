@@ -15,11 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mgcc_runtime.bundle import REBUILD
 from mgcc_runtime.contract import SOLVER_LATENTS, StageSpec
 from mgcc_runtime.engines import Feed
 from mgcc_runtime.errors import BundleError, OptionError
 from mgcc_runtime.reading import read_json
 
+SCHEMA = 2  # of schedule.json
 Latents = NDArray[np.float32]
 
 #: Makes a step of the solver: its coefficients (n,), latents and predictions, newest first, to the next latents.
@@ -45,6 +47,13 @@ class ScheduleTable:
         coefficients = np.array(values["coefficients"], np.float32)
         return cls(tuple(map(float, values["timesteps"])), float(values["init_scale"]), coefficients)
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "timesteps": list(self.timesteps),
+            "init_scale": self.init_scale,
+            "coefficients": self.coefficients.tolist(),
+        }
+
     @property
     def evaluations(self) -> int:
         return len(self.timesteps)
@@ -55,6 +64,7 @@ class Schedule:
     """All tables of a bundle, by number of steps."""
 
     prediction: str
+    scheduler: str  # that the tables were compiled from, by its diffusers class
     default_steps: int
     gate_fraction: float  # GLIGEN's gates are on for this first part of the evaluations
     tables: dict[int, ScheduleTable]
@@ -64,14 +74,28 @@ class Schedule:
         """Read schedule.json; BundleError if it is not of the expected form."""
         values = read_json(path, "schedule")
         try:
+            if values["schema"] != SCHEMA:
+                raise BundleError(f"schedule {path} has schema {values['schema']!r}, expected {SCHEMA}; {REBUILD}")
             return cls(
                 prediction=str(values["prediction"]),
+                scheduler=str(values["scheduler"]),
                 default_steps=int(values["default_steps"]),
                 gate_fraction=float(values["gate_fraction"]),
                 tables={int(steps): ScheduleTable.from_json(table) for steps, table in values["tables"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"schedule {path} is not of the expected form ({error!r}); rebuild the bundle") from None
+            raise BundleError(f"schedule {path} is not of the expected form ({error!r}); {REBUILD}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """schedule.json, as `load` reads it."""
+        return {
+            "schema": SCHEMA,
+            "prediction": self.prediction,
+            "scheduler": self.scheduler,
+            "default_steps": self.default_steps,
+            "gate_fraction": self.gate_fraction,
+            "tables": {str(steps): table.to_json() for steps, table in self.tables.items()},
+        }
 
     def table(self, steps: int) -> ScheduleTable:
         if steps not in self.tables:

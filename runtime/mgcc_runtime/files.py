@@ -12,8 +12,6 @@ from pathlib import Path
 
 from mgcc_runtime.errors import InputError, OutputError
 
-WEIGHTS_SUFFIX = ".onnx.data"  # of the file that holds the weights of the graph beside it
-
 _LONGEST_NAME_BYTES = 255  # that file systems take
 _BLOCK_BYTES = 2**20
 

@@ -16,6 +16,7 @@ from mgcc_runtime.contract import BARE_VIEWS, BoxEdges, Dimensions
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
 from mgcc_runtime.manifest import LayoutRules
+from mgcc_runtime.names import LABEL_EMBEDDINGS
 from mgcc_runtime.settling import settle, to_whole_pixels
 from mgcc_runtime.values import is_number
 
@@ -81,7 +82,7 @@ class Labels:
         self.names = bundle.labels()
         self.embeddings: NDArray[np.float32] = np.zeros((0, d.phrase), np.float32)
         if self.names:
-            self.embeddings = np.array(bundle.array("label_embeddings.npy", (len(self.names), d.phrase)))
+            self.embeddings = np.array(bundle.array(LABEL_EMBEDDINGS, (len(self.names), d.phrase)))
         norms = np.linalg.norm(self.embeddings, axis=1, keepdims=True)
         self._unit = self.embeddings / np.maximum(norms, 1e-12)
 

@@ -20,6 +20,7 @@ from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.layout import BoxMode, Labels, Layout, joined, layout_from_grounder, parse_boxes
 from mgcc_runtime.lifetime import Lifetime, working
+from mgcc_runtime.names import SCHEDULE
 from mgcc_runtime.phrases import PhraseBook
 from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
 from mgcc_runtime.request import Boxes, Draw, Request, box_mode
@@ -61,7 +62,7 @@ class Pipeline:
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         with working():
             self.bundle = bundle
-            self.schedule = Schedule.load(bundle.file("schedule.json"))
+            self.schedule = Schedule.load(bundle.file(SCHEDULE))
             self.prompts = PromptBuilder(bundle)
             self.labels = Labels(bundle)
             self.stages = Stages(bundle, options)

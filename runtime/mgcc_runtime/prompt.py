@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.errors import BundleError, ContextLimitError, PromptError
 from mgcc_runtime.images import ImageSource, fit_square, load_image
+from mgcc_runtime.names import EMBEDDINGS, TOKENIZER
 
 Part: TypeAlias = "str | ImageSource"
 
@@ -77,12 +78,12 @@ class PromptBuilder:
     def __init__(self, bundle: Bundle) -> None:
         self._dimensions = d = bundle.manifest.dimensions
         self._image_ids = bundle.manifest.tokens.image
-        path = bundle.file("tokenizer.json")
+        path = bundle.file(TOKENIZER)
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001 (the tokenizers library raises bare Exception)
             raise BundleError(f"{path} is not a tokenizer ({error}); {REBUILD}") from None
-        self._embeddings = bundle.array("embed_tokens.npy", (d.vocabulary, d.hidden))
+        self._embeddings = bundle.array(EMBEDDINGS, (d.vocabulary, d.hidden))
         if len(self._image_ids) != d.image_tokens or not all(0 <= i < d.vocabulary for i in self._image_ids):
             raise BundleError(f"bundle {bundle.root} has the [IMG] ids {self._image_ids} and {d}; {REBUILD}")
         # special tokens are recognised in the template and nowhere else

@@ -21,13 +21,13 @@ from mgcc_runtime.golden import StageGolden, at_once, one_by_one, request_golden
 from mgcc_runtime.golden_play import TURNED_BOX_PX, play_request
 from mgcc_runtime.machine import describe_gpus, describe_machine
 from mgcc_runtime.manifest import Tolerance
+from mgcc_runtime.names import PLAN, EngineName, TargetName
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import describe_clocks
 
 STRICT = Tolerance(cosine=0.99999, relative_l2=1e-3)  # where the manifest names none: fp32 against PyTorch
 MAX_BOX_ERROR = 0.01  # of the image's side
 LATENCY_RUNS = 5  # after the first: the second may capture a CUDA graph, so the last one is a replay
-_CPU_TARGET = "cpu"  # all others are GPUs
 _CALLS = {"first": "in the first run", "last": "in the last run", "step": "for one position alone"}
 _Outputs = Mapping[str, NDArray[Any]]
 
@@ -98,7 +98,7 @@ def verify(path: str | Path, threads: int = 0) -> Iterator[Finding]:
             finding = _guarded(f"stage {graph}", partial(_compare_stage, bundle, spec, options, graph))
             ran_on[graph] = finding.providers
             yield finding
-    if bundle.manifest.target != _CPU_TARGET and any(ran_on.values()):
+    if bundle.manifest.target != TargetName.CPU and any(ran_on.values()):
         yield _guarded("device", partial(_judge_device, bundle, ran_on))
     yield _guarded("request", partial(_compare_request, bundle, threads))
 
@@ -237,15 +237,13 @@ def _judge_device(bundle: Bundle, ran_on: Mapping[str, tuple[str, ...]]) -> _Mea
         return _Measured(True, f"no stage on the CPU alone, as target {target} asks", values, providers)
     engines = {bundle.manifest.graphs()[graph].engine for graph in on_cpu}
     found = describe_gpus()
-    if engines == {"onnxruntime"} and not found["gpus"] and "jetson" not in found:
-        told = (
-            f"no GPU here: graphs for {target}, compared on the CPU; its build_plan.json has the command for the device"
-        )
+    if engines == {EngineName.ONNXRUNTIME} and not found["gpus"] and "jetson" not in found:
+        told = f"no GPU here: graphs for {target}, compared on the CPU; its {PLAN} has the command for the device"
         return _Measured(True, told, values, providers)
     way_out = (
         "check the driver with `nvidia-smi` and the package with `pip install 'mgcc-edge[gpu]'`"
-        if engines == {"onnxruntime_gpu"}
-        else "build the engines with the command of its build_plan.json"
+        if engines == {EngineName.ONNXRUNTIME_GPU}
+        else f"build the engines with the command of its {PLAN}"
     )
     return _Measured(
         False,

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from mgcc_export.build import BuildOptions, build, schedule_json
+from mgcc_export.build import BuildOptions, build, schedule_of
 from mgcc_export.errors import ValueMismatchError
 from mgcc_export.report import BuildReport, build_table
 from mgcc_export.stage_cache import StageCache
@@ -89,7 +89,7 @@ def test_the_runtime_verifies_the_bundle_and_the_whole_request(tiny_build: Built
 
 @pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
 def test_schedule_has_a_table_for_every_number_of_steps(profile: str) -> None:
-    tables = schedule_json(get_profile(profile))["tables"]
+    tables = schedule_of(get_profile(profile)).to_json()["tables"]
     assert list(tables) == [str(n) for n in range(1, 51)]
     terms = SOLVER_LATENTS + get_profile(profile).sampler.order
     for table in tables.values():

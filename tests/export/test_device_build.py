@@ -14,12 +14,13 @@ import pytest
 
 from mgcc_export import device_build
 from mgcc_export.bundle_writer import BundleWriter
-from mgcc_export.device_build import PLAN, build_on_device, main
+from mgcc_export.device_build import build_on_device, main
 from mgcc_export.errors import BusyError, ExportError, OutputFolderError
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines.engine_record import read_record
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.names import PLAN
 from mgcc_runtime.verify import verify
 from tests.export.device_fakes import fake_device
 from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle

@@ -9,10 +9,10 @@ import pytest
 
 from mgcc_export.build import BuildOptions
 from mgcc_export.cli import main
-from mgcc_export.device_build import PLAN
 from mgcc_export.report import BuildReport
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.engines.engine_record import read_record
+from mgcc_runtime.names import PLAN
 from tests.export.device_fakes import fake_device
 
 Built = tuple[BuildReport, BuildOptions]

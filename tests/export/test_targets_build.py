@@ -10,7 +10,6 @@ import pytest
 
 from mgcc_export import cli
 from mgcc_export.build import BuildOptions, build
-from mgcc_export.device_build import PLAN
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_export.estimate import estimate_build
@@ -28,6 +27,7 @@ from mgcc_ref.model import MgccModel
 from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.engines.engine_record import read_record, record_path
+from mgcc_runtime.names import PLAN
 from mgcc_runtime.verify import verify
 
 Built = tuple[BuildReport, BuildOptions]

@@ -27,6 +27,7 @@ from mgcc_runtime.contract import (
     stage,
     stages,
 )
+from mgcc_runtime.names import MANIFEST
 
 DIMENSIONS = Dimensions(
     images=2, vision_px=8, visual_tokens=4, image_tokens=8, hidden=16, features=16, layers=2, kv_heads=2, head_dim=8,
@@ -249,7 +250,7 @@ def seal(root: Path, manifest: b.Manifest) -> Path:
     files = {
         path.relative_to(root).as_posix(): b.FileEntry(path.stat().st_size, b.sha256_of(path))
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != b.MANIFEST
+        if path.is_file() and path.name != MANIFEST
     }
     b.write_manifest(root, replace(manifest, files=files))
     return root

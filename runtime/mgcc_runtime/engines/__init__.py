@@ -21,6 +21,7 @@ from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines.checks import bind_axes, check_finite, check_tensors
 from mgcc_runtime.errors import EngineError, MgccError, StageMemoryError
 from mgcc_runtime.lifetime import Lifetime, working
+from mgcc_runtime.names import EngineName
 
 Array: TypeAlias = NDArray[Any]
 
@@ -30,9 +31,8 @@ _JETSON = "jetson"  # an extra that installs nothing: JetPack has the package
 
 @dataclass(frozen=True)
 class _Engine:
-    """An engine that a manifest may name."""
+    """An engine that a manifest may name; its module in this folder has that name too."""
 
-    module: str  # of this folder
     package: str  # that it imports
     extra: str  # of the distribution, that installs it
     queues: bool = False  # a call that brings nothing to the host comes back before its work is done
@@ -49,13 +49,13 @@ class _Engine:
 
 
 _ENGINES = {
-    "host": _Engine("host", "numpy", "cpu"),
-    "onnxruntime": _Engine("onnxruntime", "onnxruntime", "cpu"),
-    "openvino": _Engine("openvino", "openvino", "openvino"),
-    "openvino_bf16": _Engine("openvino_bf16", "openvino", "openvino"),
-    "onnxruntime_gpu": _Engine("onnxruntime_gpu", "onnxruntime", "gpu"),
-    "tensorrt": _Engine("tensorrt", "tensorrt", _JETSON, queues=True),
-    "tensorrt_rtx": _Engine("tensorrt_rtx", "tensorrt_rtx", "rtx", queues=True),
+    EngineName.HOST: _Engine("numpy", "cpu"),
+    EngineName.ONNXRUNTIME: _Engine("onnxruntime", "cpu"),
+    EngineName.OPENVINO: _Engine("openvino", "openvino"),
+    EngineName.OPENVINO_BF16: _Engine("openvino", "openvino"),
+    EngineName.ONNXRUNTIME_GPU: _Engine("onnxruntime", "gpu"),
+    EngineName.TENSORRT: _Engine("tensorrt", _JETSON, queues=True),
+    EngineName.TENSORRT_RTX: _Engine("tensorrt_rtx", "rtx", queues=True),
 }
 
 
@@ -206,7 +206,7 @@ def open_session(name: str, path: Path, spec: StageSpec, options: EngineOptions)
     engine = _ENGINES[name]
     try:
         with working():
-            module = cast(EngineModule, importlib.import_module(f"{__name__}.{engine.module}"))
+            module = cast(EngineModule, importlib.import_module(f"{__name__}.{name}"))
             return Session(spec, module.open_session(path, spec, options), queues=engine.queues)
     except MgccError:
         raise

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.names import record_file
 from mgcc_runtime.reading import read_json
 
 SCHEMA = 1
@@ -101,7 +102,7 @@ class EngineRecord:
 
 def record_path(engine: Path) -> Path:
     """Where the record of an engine file lies."""
-    return engine.with_name(f"{engine.name}.json")
+    return engine.with_name(record_file(engine.name))
 
 
 def read_record(engine: Path) -> EngineRecord:

@@ -24,6 +24,7 @@ from mgcc_runtime.engines import onnxruntime as cpu
 from mgcc_runtime.engines.onnxruntime import CPU
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.files import cache_folder
+from mgcc_runtime.names import weights_file
 
 _LOG = logging.getLogger(__name__)
 TENSORRT, TENSORRT_RTX = "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"
@@ -150,7 +151,7 @@ def _kept_engines(path: Path) -> Path:
 
     TensorRT's cache knows an engine by the graph's names alone, and would play it with other weights.
     """
-    key, weights = sha256_of(path)[:32], path.with_name(f"{path.name}.data")
+    key, weights = sha256_of(path)[:32], path.with_name(weights_file(path.name))
     if weights.is_file():  # of gigabytes, and hashed already when the bundle was opened
         status = weights.stat()
         key += f"-{status.st_size:x}-{status.st_mtime_ns:x}"

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mgcc_runtime.engines.engine_record import EngineRecord
+from mgcc_runtime.names import EngineName
 
 Version = tuple[int, int]
 
-TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt_rtx"
+TENSORRT, TENSORRT_RTX = EngineName.TENSORRT, EngineName.TENSORRT_RTX
 
 
 class Feature(enum.Enum):
