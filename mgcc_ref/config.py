@@ -56,6 +56,7 @@ class LlmConfig:
     source: str = ""  # hub id, GGUF package or local folder; empty: seeded random weights
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0  # Llama family only
+    by_block: bool = False  # read, exported and run block by block at any size, as what is too large to be held is
 
     @property
     def head_dim(self) -> int:
@@ -78,10 +79,15 @@ class LlmConfig:
         return attention + (2 if self.family == "opt" else 3) * self.hidden * self.intermediate
 
     @property
-    def streamed(self) -> bool:
-        """Whether it is too large to be held whole in fp32: `llm_layers.py` and the exporter go block by block."""
+    def too_large(self) -> bool:
+        """Whether it cannot be held whole in fp32."""
         whole = self.layers * self.block_parameters + self.vocabulary * self.hidden
         return 4 * whole > LARGEST_WHOLE_LLM_BYTES
+
+    @property
+    def streamed(self) -> bool:
+        """Whether `llm_layers.py` and the exporter go block by block."""
+        return self.by_block or self.too_large
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ class ClipConfig:
     eos_token_id: int
     source: str = ""
     activation: str = "gelu"
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of the vision tower's input, on values in [0, 1]
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     stem_channels: tuple[int, ...] = ()  # stride-2 convolutions before the patches; empty: one patch convolution
 
 
@@ -290,6 +298,7 @@ _PAPER = Profile(
     clip=ClipConfig(
         224, 14, 1024, 24, 16, 768, 12, 12, 49408, 77, 768,
         eos_token_id=49407, source="openai/clip-vit-large-patch14", activation="quick_gelu",
+        pixel_mean=(0.48145466, 0.4578275, 0.40821073), pixel_std=(0.26862954, 0.26130258, 0.27577711),
     ),
     visual_pooling=VisualPooling.POOLED,
     refiner=RefinerConfig(2, 512, 8, 2048, 512, 4, 4, 2048),
@@ -325,10 +334,33 @@ def _with_opt(size: str, hidden: int, layers: int) -> Profile:
     return replace(_PAPER, name=f"paper-{size}", llm=llm)
 
 
+def _at_toy_width(paper: Profile) -> Profile:
+    """The paper's profile with the same parts, choices and rules, every length small, and seeded noise for weights."""
+    return replace(
+        paper, name=f"{paper.name}-tiny", max_context=512,
+        llm=replace(
+            paper.llm, hidden=128, layers=2, heads=4, kv_heads=4, intermediate=512, vocabulary=512, max_positions=512,
+            feature_layers=(2,), source="", by_block=True,
+        ),
+        clip=replace(
+            paper.clip, image_px=56, vision_hidden=64, vision_layers=2, vision_heads=2, text_hidden=64, text_layers=2,
+            text_heads=2, text_vocabulary=514, projection=64, eos_token_id=513, source="",
+        ),
+        refiner=RefinerConfig(1, 64, 2, 128, 64, 1, 2, 128),
+        grounder=replace(paper.grounder, hidden=64, encoder_layers=1, layers=2, heads=2, feed_forward=128),
+        unet=replace(
+            paper.unet, latent_px=8, block_channels=(32, 64), attention_blocks=(True, False), layers_per_block=1,
+            heads=2, norm_groups=8, source="",
+        ),
+        vae=replace(paper.vae, channels=(32, 32, 32, 32), source=""),
+    )  # fmt: skip
+
+
 _PROFILES = {
     p.name: p
     for p in (
-        _TINY, _STORY, _PAPER, _with_opt("2.7b", 2560, 32), _with_opt("1.3b", 2048, 24), _fast(_TINY), _fast(_STORY),
+        _TINY, _STORY, _PAPER, _with_opt("2.7b", 2560, 32), _with_opt("1.3b", 2048, 24), _at_toy_width(_PAPER),
+        _fast(_TINY), _fast(_STORY),
     )
 }  # fmt: skip
 PROFILE_NAMES = tuple(_PROFILES)

@@ -101,7 +101,7 @@ class InContextLayout:
         worked = "".join(f"Caption: {e.caption}\nLayout:\n{write_layout(e.objects)}\n\n" for e in self.examples)
         allowed = f" Objects: {', '.join(self.grammar.labels)}." if self.grammar.labels else ""
         opening = encode_template(self.tokenizer, f"{INSTRUCTION}{allowed}\n\n{worked}Caption:")
-        told = encode_user_text(self.tokenizer, " " + " ".join(caption.split()))
+        told = encode_user_text(self.tokenizer, " " + " ".join(caption.split())).ids
         return opening + told + encode_template(self.tokenizer, "\nLayout:\n")
 
     def write(self, ids: Sequence[int], cache: Cache | None, grammar: LayoutGrammar) -> WrittenLayout:

@@ -16,7 +16,14 @@ from mgcc_ref.grounder import LayoutHead
 from mgcc_ref.llm import CausalLm, ImageTokens
 from mgcc_ref.refiner import Refiner
 from mgcc_ref.solver import Solver
-from mgcc_ref.tokens import caption_tokenizer, encode_captions, word_tokenizer
+from mgcc_ref.tokens import (
+    CAPTION_END,
+    caption_tokenizer,
+    clip_tokenizer,
+    encode_captions,
+    opt_tokenizer,
+    word_tokenizer,
+)
 from mgcc_ref.unet import GroundedUNet, PlainUNet, StudentUNet
 from mgcc_ref.vae import VaeDecoder, build_autoencoder
 from mgcc_ref.weights import (
@@ -258,23 +265,27 @@ class Alignment(nn.Module):
 
 
 def llm_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
-    """The language model's tokenizer; beside random weights a small one of our own where the real one is on a hub."""
+    """The language model's tokenizer; beside random weights a small one of its form where the real one is on a hub."""
     if profile.llm.source and not (random and profile.clip.source):
         return load_llm_tokenizer(find_llm(profile.llm.source))
     from mgcc_ref.story.captions import CAPTION_WORDS
 
-    specials = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", *(("</s>",) if profile.llm.source else ()))
-    extra = ("system", "user", "assistant", "you", "tell", "short", "picture", "stories.", "(a", "of", ")", "a", "the",
-             "is", "my", "friend", "sits", "under", "this", "here", "and", "with", ".")  # fmt: skip
-    return word_tokenizer([*extra, *CAPTION_WORDS], specials)
+    words = ("system", "user", "assistant", "you", "tell", "short", "picture", "stories.", "(a", "of", ")", "a", "the",
+             "is", "my", "friend", "sits", "under", "this", "here", "and", "with", ".", *CAPTION_WORDS)  # fmt: skip
+    if profile.llm.family == "opt":
+        return opt_tokenizer(words, profile.llm.vocabulary)
+    return word_tokenizer(words, ("<|im_start|>", "<|im_end|>", "<|endoftext|>"))
 
 
 def text_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
     """The text tower's tokenizer; as `llm_tokenizer`."""
-    if profile.clip.source and not random:
+    clip = profile.clip
+    if clip.source and not random:
         from mgcc_ref.weights import load_clip_tokenizer
 
-        return load_clip_tokenizer(profile.clip.source, profile.clip.text_positions)
+        return load_clip_tokenizer(clip.source, clip.text_positions)
+    if clip.eos_token_id != CAPTION_END:
+        return clip_tokenizer(clip.text_vocabulary, clip.text_positions)
     from mgcc_ref.story.captions import CAPTION_WORDS
 
-    return caption_tokenizer(CAPTION_WORDS, profile.clip.text_positions)
+    return caption_tokenizer(CAPTION_WORDS, clip.text_positions)

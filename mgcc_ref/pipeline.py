@@ -15,7 +15,7 @@ from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, build_prompt
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
 from mgcc_ref.settling import settle, to_whole_pixels
-from mgcc_runtime.contract import BARE_VIEWS, STAND_IN, BoxEdges
+from mgcc_runtime.contract import BARE_VIEWS, STAND_IN, BoxEdges, pointed_word
 
 PRESENCE_THRESHOLD = 0.5
 REPETITION_PENALTY = 1.2
@@ -46,7 +46,7 @@ class Layout:
 class Context:
     """What one reading of the request leaves: features of all positions and the cache to go on from."""
 
-    prompt_ids: tuple[int, ...]
+    words: tuple[str, ...]  # the user's word at each of the S positions
     features: Tensor  # f_mm (1, S, D_f)
     logits: Tensor  # (V,) of the last position
     cache: tuple[Tensor, ...]
@@ -102,7 +102,7 @@ class ReferencePipeline:
         """Pass the request through vision tower and language model."""
         prompt = build_prompt(self.model, parts)
         logits, features, *cache = self.model.llm(prompt.embeddings, *self.model.llm.empty_cache())
-        return Context(prompt.ids, features, logits[0, 0], tuple(cache))
+        return Context(prompt.words, features, logits[0, 0], tuple(cache))
 
     def refine(self, context: Context) -> Tensor:
         """Append the [IMG] tokens, refine their features and map them: conditioning (1, N_c, D_c)."""
@@ -130,8 +130,7 @@ class ReferencePipeline:
         if self.model.labels:
             similarity = torch.cosine_similarity(phrase, self.model.label_embeddings)
             return self.model.labels[int(similarity.argmax())]
-        token = context.prompt_ids[int(pointer.argmax())]
-        return "picture" if token < 0 else self.model.tokenizer.decode([token]).strip()
+        return pointed_word(pointer.tolist(), context.words)
 
     def layout_of(self, objects: Sequence[GroundedObject]) -> Layout:
         """A layout given by hand. ValueError for more than N objects."""

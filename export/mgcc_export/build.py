@@ -23,10 +23,9 @@ from mgcc_export.stage_cache import BuiltStage, StageCache, versions
 from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
 from mgcc_export.targets import LADDER, Form, Precision, Recipe, request_tolerance, tolerance_of
 from mgcc_ref.config import Profile, get_profile
-from mgcc_ref.model import MgccModel, load_model
+from mgcc_ref.model import MgccModel, is_random, load_model
 from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
-from mgcc_ref.prompting import vision_statistics
 from mgcc_ref.schedule import compile_schedule, step_coefficients
 from mgcc_runtime.bundle import (
     SCHEMA,
@@ -143,17 +142,18 @@ def _request_golden(
     """Golden data of one whole request.
 
     A streamed language model reads all of its weights for each word: none for some of the stages, which cannot be
-    played as a whole, and a short request for noise, whose picture and words say nothing.
+    played as a whole, and a short request where large weights are noise, whose picture and words say nothing.
     """
     if parts is None:
         progress("golden", "running one whole request through the reference")
         return request_files(model)
     if len(chosen) < len(stages(model.dimensions)):
         return {}
-    progress("golden", "running one whole request through the reference, which takes minutes at this size")
+    large = model.profile.llm.too_large
+    progress("golden", f"running one whole request through the reference{', which takes minutes' if large else ''}")
     parts.hold([s.name for s in chosen])
     try:
-        return request_files(model, *((1, 1) if parts.random else ()))
+        return request_files(model, *((1, 1) if large and parts.random else ()))
     finally:
         parts.release()
 
@@ -195,8 +195,7 @@ def _manifest(
     profile, recipe = model.profile, options.recipe
     precisions = {name: _precision(built) for name, built in done.items()}
     file_of = engine_file if recipe.form is Form.ENGINE else graph_file
-    random = options.weights == "random" or (options.weights is None and not profile.llm.source)
-    mean, std = vision_statistics(model)
+    random = is_random(profile, options.weights)
     return Manifest(
         schema=SCHEMA,
         profile=profile.name,
@@ -206,7 +205,7 @@ def _manifest(
         dimensions=model.dimensions,
         prompt=model.template,
         tokens=Tokens(model.end_token_ids, model.image_token_ids),
-        vision=Vision(mean, std),
+        vision=Vision(profile.clip.pixel_mean, profile.clip.pixel_std),
         layout=LayoutRules(PRESENCE_THRESHOLD, profile.max_overlap, profile.box_edges),
         default_steps=profile.sampler.default_steps,
         default_guidance=profile.sampler.default_guidance,

@@ -29,6 +29,7 @@ PROFILES = (
     "paper",
     "paper-2.7b",
     "paper-1.3b",
+    "paper-tiny",
     "tiny-fast",
     "story-fast",
 )  # as mgcc_ref.config has them, which takes long to import

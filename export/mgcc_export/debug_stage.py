@@ -29,9 +29,8 @@ from mgcc_ref.parts import load_parts
 from mgcc_runtime.files import copy_file
 from mgcc_runtime.golden import INPUT, StageGolden
 from mgcc_runtime.manifest import Tolerance
-from mgcc_runtime.names import graph_file
+from mgcc_runtime.names import CACHE_PREFIXES, graph_file
 
-_CACHE = ("past_key_values.", "present.")
 _LOADER_NAME, _RESULTS = "data_loader.py", "results.json"
 _WRITTEN = ("lowered.onnx*", ".lowered.*", "asked.onnx*", "half.onnx*", "case-*.npz", _RESULTS)  # and NAME.onnx*
 _LOADER = f'''"""Inputs for `polygraphy run --data-loader-script`: one feed a case."""
@@ -93,7 +92,7 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     lowered = lowerer.lower(stage, source, target, cases)
     if lowered.golden:  # 8-bit activations are right on what the stage is really given, and were judged on that
         cases = [lowered.golden]
-    inner = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(_CACHE)]
+    inner = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(CACHE_PREFIXES)]
     boundary = inner if lowered.half_cache else []
     half = {t.name for t in stage.spec.inputs} & {*boundary}
     if lowered.reasons or lowered.remarks:

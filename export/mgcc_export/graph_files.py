@@ -30,8 +30,12 @@ def save_graph(model: ir.Model, path: Path, external_data_bytes: int | None = No
     if weight_bytes(model) <= limit and not mapped:
         ir.save(model, path)
         return (path,)
-    ir.save(model, path, external_data=weights_file(path.name))
-    return path, path.with_name(weights_file(path.name))
+    weights = path.with_name(weights_file(path.name))
+    ir.save(model, path, external_data=weights.name)
+    if not weights.stat().st_size:  # all of them are so small that they stay in the graph
+        weights.unlink()
+        return (path,)
+    return path, weights
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -42,7 +42,7 @@ from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_runtime.contract import DType, StageSpec
 from mgcc_runtime.engines.onnxruntime import cpu_settings
 from mgcc_runtime.golden import StageGolden
-from mgcc_runtime.names import graph_file
+from mgcc_runtime.names import CACHE_PREFIXES, PAST_PREFIX, PRESENT_PREFIX, graph_file
 
 #: Values are compared up to this many positions: every block's weights are read for each case, and a block at 512
 #: positions says nothing that it does not say at 64.
@@ -190,7 +190,7 @@ def _reference(segments: LlmSegments, stage: Stage, state: ChainState) -> list[R
 
 
 def _past(name: str, shape: tuple[int | str, ...], length: int, done: list[ReferenceCase]) -> Array:
-    present = name.replace("past_key_values.", "present.")
+    present = name.replace(PAST_PREFIX, PRESENT_PREFIX)
     if length and present in done[0].outputs:
         return np.ascontiguousarray(done[0].outputs[present][:, :, :length])
     return np.zeros(
@@ -213,7 +213,7 @@ def _half(spec: StageSpec, scan: RangeScan | None, before: frozenset[str], *, ha
     """Inputs and outputs of the segment in fp16: the cache, and the residual stream while it is within the range."""
     if scan is None:
         return frozenset()
-    cache = {t.name for t in (*spec.inputs, *spec.outputs) if t.name.startswith(("past_key_values.", "present."))}
+    cache = {t.name for t in (*spec.inputs, *spec.outputs) if t.name.startswith(CACHE_PREFIXES)}
     if half_cache and any(scan.largest_of(name) > scan.limit for name in cache):
         raise CacheTooLargeError
     passed = {t.name for t in spec.inputs if t.name in before}

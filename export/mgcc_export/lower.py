@@ -25,7 +25,7 @@ from mgcc_export.weight_only import Bits, write_quantised
 from mgcc_export.weight_search import search_wider
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.manifest import Tolerance
-from mgcc_runtime.names import weights_file
+from mgcc_runtime.names import CACHE_PREFIXES, weights_file
 
 #: (fp16 graph in, graph with 8-bit weights and activations out): what a quantiser with calibrated ranges is. Returns
 #: what it kept in fp16, for the report, and "" for nothing; None where nothing would be left in 8 bits.
@@ -196,7 +196,7 @@ class _Work:
 
 def _half_boundary(spec: StageSpec, scan: RangeScan) -> tuple[str, ...]:
     """The cache's inputs and outputs: half the memory and traffic in fp16, unless its values are beyond it."""
-    names = [t.name for t in (*spec.inputs, *spec.outputs) if t.name.startswith(("past_key_values.", "present."))]
+    names = [t.name for t in (*spec.inputs, *spec.outputs) if t.name.startswith(CACHE_PREFIXES)]
     beyond = any(scan.largest_of(name) > scan.limit for name in names)
     return () if beyond else tuple(names)
 

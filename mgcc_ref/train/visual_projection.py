@@ -33,7 +33,7 @@ SCENE_SEED, DIRECTIONS_SEED = 7_000_003, 7_100_003
 
 def word_embedding(model: MgccModel, text: str) -> Tensor:
     """Mean input embedding of ` text` (with the space that it has inside a sentence): (D,)."""
-    ids = encode_user_text(model.tokenizer, " " + text)
+    ids = encode_user_text(model.tokenizer, " " + text).ids
     return model.embed_tokens[torch.tensor(ids)].mean(dim=0)
 
 

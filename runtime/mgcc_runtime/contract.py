@@ -7,10 +7,13 @@ Export axes, TensorRT profiles, runtime buffers, golden data, tests and the READ
 from __future__ import annotations
 
 import enum
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mgcc_runtime.names import SCHEDULE
+from mgcc_runtime.names import PAST_PREFIX, PRESENT_PREFIX, SCHEDULE
 
 Shape = tuple["int | str", ...]
 
@@ -125,12 +128,12 @@ def _float(name: str, shape: Shape, meaning: str) -> TensorSpec:
 
 def past_names(layers: int) -> list[str]:
     """Names of the cache inputs, in the order of the stage's inputs."""
-    return [f"past_key_values.{i}.{part}" for i in range(layers) for part in ("key", "value")]
+    return [f"{PAST_PREFIX}{i}.{part}" for i in range(layers) for part in ("key", "value")]
 
 
 def present_names(layers: int) -> list[str]:
     """Names of the cache outputs, matching `past_names` one to one."""
-    return [f"present.{i}.{part}" for i in range(layers) for part in ("key", "value")]
+    return [f"{PRESENT_PREFIX}{i}.{part}" for i in range(layers) for part in ("key", "value")]
 
 
 def stages(d: Dimensions) -> tuple[StageSpec, ...]:
@@ -262,6 +265,30 @@ def _phrase_encoder(d: Dimensions) -> StageSpec:
 def most_tokens(words: int) -> int:
     """How many tokens a text of up to `words` words may take: a model that writes no spaces still ends."""
     return 4 * words + 8 if words > 0 else 0
+
+
+_WORD = re.compile(r"\w+(?:[-']\w+)*")
+
+
+def words_at(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """For each token text[start:end] the whole word that it is a part of; "" for punctuation and spaces."""
+    found = list(_WORD.finditer(text))
+    ends = [match.end() for match in found]
+    words = []
+    for start, end in offsets:
+        i = bisect_right(ends, start)  # the first word that ends after the token's start
+        words.append(found[i][0] if i < len(found) and found[i].start() < end else "")
+    return tuple(words)
+
+
+def pointed_word(pointer: Sequence[float], words: Sequence[str]) -> str:
+    """What an object is called where there is no label list: the user's word at the position that `pointer` selects.
+
+    `words` has an entry for each position, "" in images and in the template, which are passed over.
+    """
+    sayable = (position for position, word in enumerate(words) if word)
+    chosen = max(sayable, key=pointer.__getitem__, default=None)
+    return "object" if chosen is None else words[chosen]
 
 
 class BoxEdges(str, enum.Enum):

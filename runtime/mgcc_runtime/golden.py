@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.engines import Session
 from mgcc_runtime.errors import BundleError, InputError
-from mgcc_runtime.names import GOLDEN_REQUEST, GOLDEN_REQUEST_ARRAYS, golden_file
+from mgcc_runtime.names import GOLDEN_REQUEST, GOLDEN_REQUEST_ARRAYS, PAST_PREFIX, PRESENT_PREFIX, golden_file
 from mgcc_runtime.prompt import Part
 from mgcc_runtime.reading import read_json, read_npz
 from mgcc_runtime.story import parse_story, story_json
@@ -112,7 +112,7 @@ def one_by_one(session: Session, inputs: Mapping[str, Array]) -> Mapping[str, Ar
         one = inputs["inputs_embeds"][:, position : position + 1]
         found = dict(session.run({"inputs_embeds": one, **past}).arrays)
         features.append(found["hidden_states"])
-        past = {name: found[f"present.{name.removeprefix('past_key_values.')}"] for name in past}
+        past = {name: found[f"{PRESENT_PREFIX}{name.removeprefix(PAST_PREFIX)}"] for name in past}
     return found | {"hidden_states": np.concatenate(features, axis=1)}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.contract import BARE_VIEWS, BoxEdges, Dimensions
+from mgcc_runtime.contract import BARE_VIEWS, BoxEdges, Dimensions, pointed_word
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
 from mgcc_runtime.manifest import LayoutRules
@@ -114,7 +114,7 @@ def layout_from_grounder(
     for i in np.flatnonzero(kept):
         left, top, right, bottom = (float(v) * d.image_px for v in xyxy[i])
         label = labels.nearest(grounder["phrase_embeddings"][0, i]) if labels.names else ""
-        label = label or _pointed_word(grounder["pointers"][0, i], words)
+        label = label or pointed_word(grounder["pointers"][0, i].tolist(), words)
         items.append(Box(label, (left, top, right, bottom), float(presence[i])))
     shown = kept[None, :, None]
     return Layout(
@@ -123,14 +123,6 @@ def layout_from_grounder(
         kept[None].astype(np.float32),
         np.where(shown, grounder["phrase_embeddings"], 0).astype(np.float32),
     )
-
-
-def _pointed_word(pointer: NDArray[np.float32], words: Sequence[str]) -> str:
-    """The user's word that the pointer (S,) selects; positions of images and of the template have none."""
-    sayable = np.array([bool(word) for word in words])
-    if not sayable.any():
-        return "object"
-    return words[int(np.argmax(np.where(sayable, pointer, -1)))]
 
 
 def parse_boxes(values: object, image_px: int) -> tuple[Box, ...]:

@@ -1,4 +1,4 @@
-"""Every name that an exporter writes and the runtime reads, declared once: files of a bundle, engines, targets.
+"""Every name that an exporter writes and the runtime reads, declared once: bundle files, the cache, engines, targets.
 
 The fields of a bundle's JSON files have their one place too, beside the dataclass that reads and writes them:
 `manifest.py`, `golden.py`, `denoise.py` (schedule), `story.py` (parts) and `engines/engine_record.py`.
@@ -60,6 +60,12 @@ def weights_file(graph: str) -> str:
 def record_file(engine: str) -> str:
     """The file beside an engine's that says what it was built for."""
     return f"{engine}.json"
+
+
+# Of the language model's cache, as input and as output; what follows is the layer and "key" or "value".
+PAST_PREFIX: Final = "past_key_values."
+PRESENT_PREFIX: Final = "present."
+CACHE_PREFIXES: Final = (PAST_PREFIX, PRESENT_PREFIX)
 
 
 class EngineName:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.contract import STAND_IN
 from mgcc_runtime.errors import BundleError, LayoutError
-from mgcc_runtime.layout import bare_views, Box, Labels, Layout, layout_from_boxes
+from mgcc_runtime.layout import Box, Labels, Layout, bare_views, layout_from_boxes
 from mgcc_runtime.names import PHRASE_TOKENIZER
 
 EncodePhrase = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # input_ids (1, N_c) -> (D_p,)

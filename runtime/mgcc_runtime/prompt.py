@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +14,7 @@ from PIL import Image
 from tokenizers import Encoding, Tokenizer
 
 from mgcc_runtime.bundle import REBUILD, Bundle
+from mgcc_runtime.contract import words_at
 from mgcc_runtime.errors import BundleError, ContextLimitError, PromptError
 from mgcc_runtime.images import ImageSource, fit_square, load_image
 from mgcc_runtime.names import EMBEDDINGS, TOKENIZER
@@ -24,7 +23,6 @@ Part: TypeAlias = "str | ImageSource"
 
 _VISUAL = -1  # stands for one visual token in `Prompt.ids`
 _LONGEST_TOKEN = 128  # characters; a longer text than this times the context is first tried by its beginning
-_WORD = re.compile(r"\w+(?:[-']\w+)*")
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ class PromptBuilder:
                 pieces.append(self.separator)
             if isinstance(part, _Text):
                 encoding = part.encoding if part.whole else _encode(self.tokenizer, part.text)
-                words = _words_at(part.text, encoding.offsets)
+                words = words_at(part.text, encoding.offsets)
                 pieces.append(Prompt(np.array(encoding.ids, np.int64), (), words))
                 continue
             image = fit_square(load_image(part), self._dimensions.vision_px)
@@ -217,14 +215,3 @@ def _control_tokens(tokenizer: Tokenizer, used: set[int]) -> frozenset[int]:
     """
     added, unknown = tokenizer.get_added_tokens_decoder(), getattr(tokenizer.model, "unk_token", None)
     return frozenset(i for i, token in added.items() if i in used and token.content != unknown)
-
-
-def _words_at(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[str, ...]:
-    """For each token text[start:end] the whole word that it is a part of; "" for punctuation and spaces."""
-    found = list(_WORD.finditer(text))
-    ends = [match.end() for match in found]
-    words = []
-    for start, end in offsets:
-        i = bisect_right(ends, start)  # the first word that ends after the token's start
-        words.append(found[i][0] if i < len(found) and found[i].start() < end else "")
-    return tuple(words)

@@ -24,7 +24,7 @@ from mgcc_benchmarks.peers_place import Place
 from mgcc_benchmarks.peers_plan import COMPARISONS, NAMES, Comparison, Peer
 from mgcc_benchmarks.peers_ratio import paired_ratio
 from mgcc_benchmarks.peers_report import chart, markdown
-from mgcc_benchmarks.peers_worker import SIDES, Outputs, WorkerSpec, read_arrays
+from mgcc_benchmarks.peers_worker import SIDES, Outputs, WorkerSpec
 from mgcc_ref.model import load_model
 from mgcc_ref.pipeline import Layout, ReferencePipeline
 from mgcc_ref.schedule import compile_schedule
@@ -32,6 +32,7 @@ from mgcc_runtime.bundle import Bundle, Tolerance
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.errors import EngineError
+from mgcc_runtime.golden import stage_golden
 
 SURFACE = (  # what programs may rely on
     "turn_vs_reference", "turn_few_steps_vs_reference", "llm_decode_vs_llamacpp", "llm_prefill_vs_llamacpp",
@@ -215,7 +216,7 @@ def test_a_side_that_fails_is_one_sentence(tmp_path: Path) -> None:
 
 def test_graphs_of_other_weights_are_refused(place: Place) -> None:
     model = load_model("tiny")
-    spec, golden = stage(model.dimensions, "unet"), read_arrays(place.bundle.file("golden/unet.npz"))
+    spec, golden = stage(model.dimensions, "unet"), stage_golden(place.bundle, "unet")
     _check_weights(place.bundle, model.unet, spec, golden)
     with pytest.raises(PeerError, match="expected the same weights; build the bundle again"):
         _check_weights(place.bundle, load_model("tiny", "random", seed=5).unet, spec, golden)

@@ -21,6 +21,7 @@ from mgcc_runtime.engines import Feed, Outputs, host_array
 from mgcc_runtime.engines.onnxruntime import OrtSession
 from mgcc_runtime.engines.shared_cache import SharedTensor, View, extended
 from mgcc_runtime.errors import ContractError
+from mgcc_runtime.names import PAST_PREFIX, PRESENT_PREFIX
 
 PIECE = 200  # the most positions of one run
 
@@ -31,8 +32,8 @@ class InPlaceSession(OrtSession):
     def __init__(self, session: ort.InferenceSession, spec: StageSpec, path: Path) -> None:
         super().__init__(session, spec)
         self._stage = spec.name
-        self._past = [t.name for t in spec.inputs if t.name.startswith("past_key_values.")]
-        self._present = [t.name for t in spec.outputs if t.name.startswith("present.")]
+        self._past = [t.name for t in spec.inputs if t.name.startswith(PAST_PREFIX)]
+        self._present = [t.name for t in spec.outputs if t.name.startswith(PRESENT_PREFIX)]
         self._plain_inputs = [t.name for t in spec.inputs if t.name not in set(self._past)]
         outputs = [t for t in spec.outputs if t.name not in set(self._present)]
         self._plain_outputs = [t.name for t in outputs]
