@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgcc_runtime.bundle import MANIFEST, Bundle, sha256_of
+from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.engines import extra_of
 from mgcc_runtime.errors import BundleError, OutputError
 from mgcc_runtime.files import copy_file, recover, replace_folder
@@ -15,10 +15,9 @@ from mgcc_runtime.kit.own_wheel import own_wheel
 from mgcc_runtime.kit.readme import BUNDLE, SUMS, WHEELS, KitText
 from mgcc_runtime.kit.target import Target
 from mgcc_runtime.kit.wheels import fetch
+from mgcc_runtime.names import MANIFEST, PLAN, EngineName
 
 README = "README.md"
-_PLAN = "build_plan.json"  # in a bundle whose engines are built on the device
-_TENSORRT = "tensorrt"  # the engine whose package comes with the device's system
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _fill(folder: Path, bundle: Bundle, target: Target, wheel: Path | None, said
     text = KitText(
         target, bundle.manifest.profile, bundle.manifest.target, extras,
         next(path.name for path in fetched if path.name.startswith("pip-")),
-        tensorrt=extra_of(_TENSORRT) in extras, builds_engines=bundle.has(_PLAN),
+        tensorrt=extra_of(EngineName.TENSORRT) in extras, builds_engines=bundle.has(PLAN),
     )  # fmt: skip
     (folder / README).write_text(str(text), encoding="utf-8")
     said("hashing")
@@ -82,8 +81,8 @@ def _fill(folder: Path, bundle: Bundle, target: Target, wheel: Path | None, said
 
 def _extras(bundle: Bundle) -> tuple[str, ...]:
     """Extras of the distribution that install the engines of the bundle, or of what the device makes of it."""
-    if bundle.has(_PLAN):
-        return (extra_of(_TENSORRT),)
+    if bundle.has(PLAN):
+        return (extra_of(EngineName.TENSORRT),)
     engines = {graph.engine for graph in bundle.manifest.graphs().values()}
     try:
         return tuple(sorted({extra_of(engine) for engine in engines}))
