@@ -13,13 +13,14 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from mgcc_export.build import BuildOptions, build
-from mgcc_export.device_build import PLAN, build_plan
+from mgcc_export.device_build import build_plan
 from mgcc_export.report import BuildReport
 from mgcc_export.stages import Stage
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_export.to_onnx import export_stage, trace_lengths
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_runtime.contract import Axis, DType, StageSpec, TensorSpec, stages
+from mgcc_runtime.names import PLAN
 from tests.runtime.golden_data import add_golden
 from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, reseal
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mgcc_export.device_build import PLAN
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.kit.make import _extras
 from mgcc_runtime.kit.own_wheel import checkout
 from mgcc_runtime.kit.readme import KitText
 from mgcc_runtime.kit.target import Processor, Target
 from mgcc_runtime.kit.wheels import closure, fetch
+from mgcc_runtime.names import PLAN
 
 from .conftest import OWN_PYTHON, ROOT, wheelhouse
 
