@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mgcc_export.report import BuildReport, StageReport
 from mgcc_export.targets import Target
+from mgcc_runtime.names import PLAN
 
 _MIB = 2**20
 _STAGE_COLUMNS = (
@@ -14,7 +15,7 @@ _STAGE_COLUMNS = (
 )  # fmt: skip
 _ON_DEVICE = (
     "The graphs' values were compared with PyTorch on the CPU. Engines are built from them on the device, by this same "
-    "command there or that of `build_plan.json`; `mgcc verify --bundle DIR --out verify.json` then shows what theirs "
+    f"command there or that of `{PLAN}`; `mgcc verify --bundle DIR --out verify.json` then shows what theirs "
     "are."
 )
 #: What this machine cannot show about a target.
