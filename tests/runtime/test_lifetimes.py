@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgcc_runtime import ClosedError, MgccError, Pipeline, Stream
+from mgcc_runtime import ClosedError, EngineError, MgccError, Pipeline, Stream
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.lifetime import Lifetime
 from tests.runtime import ending_process
-from tests.runtime.engine_makers import spec_of, write_onnx
+from tests.runtime.engine_makers import open_it, spec_of, write_onnx, write_plan
 from tests.runtime.golden_data import example_inputs
+from tests.runtime.host_tensorrt import host_gpu_with
 from tests.runtime.in_place_llm import make_in_place
+from tests.runtime.releases import TENSORRT, TENSORRT_RTX, Release
 
 PATIENCE_S = 60
 #: Engine and stage; the language model in place is ONNX Runtime's second form.
@@ -31,11 +33,19 @@ STAGES = {
     "openvino": ("openvino", "unet"),
     "host": ("host", "solver"),
 }
+#: One of TensorRT and one of TensorRT-RTX, on a GPU of the host's memory.
+GPU_RELEASES = (TENSORRT[0], TENSORRT_RTX[0])
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
-@pytest.fixture(params=STAGES)
-def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
+@pytest.fixture(params=[*STAGES, *(pytest.param(release, id=str(release)) for release in GPU_RELEASES)])
+def session(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    if isinstance(request.param, Release):
+        with host_gpu_with(request.param, monkeypatch, tmp_path):
+            opened = open_it(write_plan(tmp_path, "unet", request.param), request.param, "unet")
+            yield opened
+            opened.close()
+        return
     engine, stage = STAGES[request.param]
     model = make_in_place() if request.param == "onnxruntime-in-place" else None
     opened = open_session(engine, write_onnx(tmp_path, stage, model), spec_of(stage), EngineOptions(threads=2))
@@ -125,6 +135,30 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(session: Session) -> N
     session.close()
     join(threads)
     assert {type(error) for error in raised} == {ClosedError}
+
+
+@pytest.mark.parametrize("release", GPU_RELEASES, ids=str)
+def test_nothing_of_a_gpu_is_used_or_freed_by_a_forked_child(
+    release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with host_gpu_with(release, monkeypatch, tmp_path) as host:
+        path = write_plan(tmp_path, "unet", release)
+        session = open_it(path, release, "unet")
+        kept = [session.run(example_inputs(session.spec.inputs), keep=["prediction"])]
+        calls = len(host.calls)
+
+        def check() -> None:
+            session.close()
+            kept.clear()
+            gc.collect()
+            with pytest.raises(EngineError, match=r"the GPU is in use by process \d+ and cannot be used in its forked"):
+                open_it(path, release, "unet")
+            assert len(host.calls) == calls
+
+        assert in_child(check) == 0
+        kept.clear()
+        session.close()
+        assert not host.blocks
 
 
 def test_a_pipeline_is_closed_while_others_draw(bundle_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -66,10 +67,21 @@ class Driver:
             function = find(name)
             function.argtypes, function.restype = list(arguments), _Int
             self._functions[name] = function
+        self._opened_by = os.getpid()
         self.call("cuInit", 0)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child of the process that opened it, where nothing of it can be used or freed."""
+        return self._opened_by != os.getpid()
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function; StageMemoryError when the device's memory is out, EngineError for other failures."""
+        if self.inherited:
+            raise EngineError(
+                f"the GPU is in use by process {self._opened_by} and cannot be used in its forked child {os.getpid()}; "
+                "start processes that draw by `spawn`"
+            )
         code = self._functions[name](*arguments)
         if code == _OUT_OF_MEMORY:
             raise StageMemoryError(

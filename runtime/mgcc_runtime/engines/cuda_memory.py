@@ -49,7 +49,7 @@ class Buffer:
         self.address = int(address.value)
 
     def free(self) -> None:
-        if self.address:
+        if self.address and not self._api.inherited:
             address, self.address = self.address, 0
             with self._api.in_context(self._context):
                 self._api.call("cuMemFree_v2", address)
@@ -82,7 +82,7 @@ class PinnedBuffer:
         return np.frombuffer(held, dtype, count).reshape(shape)
 
     def free(self) -> None:
-        if self.address:
+        if self.address and not self._api.inherited:
             address, self.address = self.address, 0
             with self._api.in_context(self._context):
                 self._api.call("cuMemFreeHost", address)
