@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,14 @@ class _AppendPart(argparse.Action):
         namespace.parts = [*(namespace.parts or []), values]
 
 
+def _text(given: str) -> str:
+    """An argument as UTF-8: what a locale without it could not read, Python keeps as half characters."""
+    try:
+        return os.fsencode(given).decode()
+    except UnicodeError:
+        return given  # the prompt refuses it
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mgcc", description="Draws the next image of a story of texts and images.")
     parser.add_argument("--version", action="version", version=f"mgcc-edge {VERSION}")
@@ -93,7 +102,9 @@ def _add_command(
 
 def _add_generate(commands: Any) -> None:
     parser = _add_command(commands, "generate", _generate, "draw the next image")
-    parser.add_argument("--text", action=_AppendPart, dest="parts", metavar="T", help="a text; may be repeated")
+    parser.add_argument(
+        "--text", action=_AppendPart, dest="parts", type=_text, metavar="T", help="a text; may be repeated"
+    )
     parser.add_argument(
         "--image", action=_AppendPart, dest="parts", type=Path, metavar="FILE",
         help="an image; may be repeated; texts and images count in the order given",

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader never sees half of one, and the place for caches."""
+"""Writing files and folders so that a reader never sees half of one, and their names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import stat
-import sys
 from pathlib import Path
 
 from mgcc_runtime.errors import InputError, OutputError
@@ -16,13 +15,12 @@ _LONGEST_NAME_BYTES = 255  # that file systems take
 _BLOCK_BYTES = 2**20
 
 
-def cache_folder() -> Path:
-    """Where caches of this program lie: $MGCC_CACHE, or the system's place for them."""
-    if own := os.environ.get("MGCC_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "mgcc" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mgcc"
+def native_path(path: Path) -> str:
+    """The path for libraries that take names in UTF-8, whatever the locale says: its bytes are those of the file."""
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return str(path)  # no name that such a library could be told
 
 
 def write_atomically(path: Path, data: bytes) -> None:

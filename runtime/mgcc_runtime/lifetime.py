@@ -198,8 +198,8 @@ def _in_child() -> None:
 def _end_without_destructors() -> None:
     """Let this process end before the destructors of native libraries, as `multiprocessing` ends its children.
 
-    ONNX Runtime's wait for threads that only the parent has: a child that has forked after `import onnxruntime` 1.32
-    hangs in them. What Python has to do and to write at its end is done by then. Elsewhere than on glibc: no change.
+    Those of an ONNX Runtime 1.32 that the host program imported by itself, with its telemetry, wait for ever for a
+    thread that only the parent has. What Python has to do and to write at its end is done by then. On glibc alone.
     """
     libc = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):

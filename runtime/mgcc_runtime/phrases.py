@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.contract import STAND_IN
 from mgcc_runtime.errors import BundleError, LayoutError
+from mgcc_runtime.files import native_path
 from mgcc_runtime.layout import Box, Labels, Layout, bare_views, layout_from_boxes
 from mgcc_runtime.names import PHRASE_TOKENIZER
 
@@ -28,7 +29,7 @@ class PhraseBook:
         if encode is not None:
             path = bundle.file(PHRASE_TOKENIZER)
             try:
-                self._tokenizer = Tokenizer.from_file(str(path))
+                self._tokenizer = Tokenizer.from_file(native_path(path))
             except Exception as error:  # noqa: BLE001 (the tokenizers library raises bare Exception)
                 raise BundleError(f"{path} is not a tokenizer ({error}); {REBUILD}") from None
 

@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 from mgcc_runtime.bundle import REBUILD, Bundle
 from mgcc_runtime.contract import words_at
 from mgcc_runtime.errors import BundleError, ContextLimitError, PromptError
+from mgcc_runtime.files import native_path
 from mgcc_runtime.images import ImageSource, fit_square, load_image
 from mgcc_runtime.names import EMBEDDINGS, TOKENIZER
 
@@ -78,7 +79,7 @@ class PromptBuilder:
         self._image_ids = bundle.manifest.tokens.image
         path = bundle.file(TOKENIZER)
         try:
-            self.tokenizer = Tokenizer.from_file(str(path))
+            self.tokenizer = Tokenizer.from_file(native_path(path))
         except Exception as error:  # noqa: BLE001 (the tokenizers library raises bare Exception)
             raise BundleError(f"{path} is not a tokenizer ({error}); {REBUILD}") from None
         self._embeddings = bundle.array(EMBEDDINGS, (d.vocabulary, d.hidden))

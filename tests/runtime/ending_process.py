@@ -1,16 +1,19 @@
 """A process that ends while threads draw; started by `test_lifetimes.py`: ending_process.py BUNDLE FOLDER.
 
-Daemon threads keep every engine busy, a forked child ends in the ordinary way, and requests are left half done. The
-process ends with 3.
+It has imported ONNX Runtime first, by itself. Daemon threads keep every engine busy, a forked child ends in the
+ordinary way, and requests are left half done. The process ends with 3.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+import onnxruntime  # noqa: F401 - as a host program may
 
 from mgcc_runtime import Pipeline
 from mgcc_runtime.engines import EngineOptions, open_session
@@ -37,10 +40,14 @@ def keep_busy(work: Callable[[], object], started: threading.Barrier) -> None:
 
 
 def forked_child_ends() -> int:
-    """The exit code of a child that does nothing but end, through all of the interpreter's own end."""
+    """The exit code of a child that does nothing but end, through all of the interpreter's own end; -9 if it hangs."""
     if (child := os.fork()) == 0:
         sys.exit(OF_THE_CHILD)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    hanging = threading.Timer(30, os.kill, (child, signal.SIGKILL))
+    hanging.start()
+    status = os.waitpid(child, 0)[1]
+    hanging.cancel()
+    return os.waitstatus_to_exitcode(status)
 
 
 def main() -> None:

@@ -204,7 +204,8 @@ def test_a_pipeline_in_a_forked_child(bundle_path: Path) -> None:
 def test_a_process_ends_while_threads_draw(bundle_path: Path, tmp_path: Path) -> None:
     """With its own exit code and without a word, though native code runs in daemon threads."""
     command = [sys.executable, "-m", ending_process.__name__, str(bundle_path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False)
+    own = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}  # set by this process
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False, env=own)
     assert (done.returncode, done.stdout, done.stderr) == (ending_process.OF_THE_PROCESS, "", "")
 
 

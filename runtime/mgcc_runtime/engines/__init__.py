@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines.checks import bind_axes, check_finite, check_tensors
+from mgcc_runtime.engines.unreported import keep_onnxruntime_quiet
 from mgcc_runtime.errors import EngineError, MgccError, StageMemoryError
 from mgcc_runtime.lifetime import Lifetime, working
 from mgcc_runtime.names import EngineName
+
+keep_onnxruntime_quiet()
 
 Array: TypeAlias = NDArray[Any]
 

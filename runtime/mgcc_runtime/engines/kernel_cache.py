@@ -11,10 +11,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from mgcc_runtime.caches import cache_place
 from mgcc_runtime.engines.cuda import Device
 from mgcc_runtime.engines.engine_record import EngineRecord
 from mgcc_runtime.errors import OutputError
-from mgcc_runtime.files import cache_folder, write_atomically
+from mgcc_runtime.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
 #: Above this, reading the cache may cost more than it saves (TensorRT-RTX 1.0's release notes).
@@ -27,8 +28,8 @@ _RARER = 8
 class KernelCache:
     """The kernels of one engine on one GPU. Calls are made under the GPU's lock."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | None) -> None:
+        self.path = path  # None: there is no place for it
         self._cache: Any = None
         self._kept = b""  # what the file has
         self._runs = 0
@@ -37,7 +38,8 @@ class KernelCache:
     @classmethod
     def open(cls, record: EngineRecord, device: Device) -> KernelCache:
         key = "\0".join((record.sha256, record.version, device.name, device.compute_capability, device.driver_version))
-        return cls(cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.bin")
+        place = cache_place()
+        return cls(place and place / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.bin")
 
     def attach(self, config: Any) -> None:
         """Let contexts made with this runtime configuration use the cache; what is on disk is read once."""
@@ -57,7 +59,7 @@ class KernelCache:
 
     def save(self) -> None:
         """Write the cache if it has changed; failing to is no error of the request."""
-        if self._cache is None:
+        if self._cache is None or self.path is None:
             return
         found = self._cache.serialize()
         data = b"" if found is None else bytes(found)
@@ -70,8 +72,10 @@ class KernelCache:
             _LOG.info("kernel cache not kept: %s", error)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path | None) -> bytes:
     """What a file has; nothing if there is none, or one that a power cut left half: native code reads it unchecked."""
+    if path is None:
+        return b""
     try:
         data = path.read_bytes()
     except OSError:

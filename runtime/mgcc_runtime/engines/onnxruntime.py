@@ -18,6 +18,7 @@ from mgcc_runtime.contract import PAST_LENGTH, DType, StageSpec, TensorSpec
 from mgcc_runtime.cpu_features import sums_bytes_in_16_bits
 from mgcc_runtime.engines import Array, EngineOptions, Feed, Outputs, host_array
 from mgcc_runtime.errors import ContractError
+from mgcc_runtime.files import native_path
 
 _ORT_TYPES = {DType.FLOAT32: "tensor(float)", DType.INT64: "tensor(int64)", DType.BOOL: "tensor(bool)"}
 _HALF = "tensor(float16)"
@@ -168,7 +169,7 @@ def open_session(
     # a list of providers would be taken in the plug-in's place
     named = {} if plugin is not None else {"providers": list(providers)}
     # its own fall-back knows no plug-ins and prints to standard output, where a command's JSON goes
-    session = ort.InferenceSession(str(path), settings, enable_fallback=0, **named)
+    session = ort.InferenceSession(native_path(path), settings, enable_fallback=0, **named)
     given = session.get_inputs()
     in_place = any(node.name == PAST_LENGTH for node in given)
     _check_nodes(path, spec, "input", spec.inputs, [node for node in given if node.name != PAST_LENGTH])

@@ -18,12 +18,13 @@ import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.caches import writable_cache
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.engines import onnxruntime as cpu
 from mgcc_runtime.engines.onnxruntime import CPU
 from mgcc_runtime.errors import MgccError
-from mgcc_runtime.files import cache_folder
+from mgcc_runtime.files import native_path
 from mgcc_runtime.names import weights_file
 
 _LOG = logging.getLogger(__name__)
@@ -47,8 +48,10 @@ def choose_providers(installed: Sequence[str], spec: StageSpec) -> tuple[str, ..
     return (*(name for name in PREFERRED if name in installed and name not in left_out), CPU)
 
 
-def provider_options(name: str, folder: Path) -> dict[str, str]:
+def provider_options(name: str, folder: Path | None) -> dict[str, str]:
     """What a provider keeps over restarts, in `folder`: engines, or the kernels that it compiled for this GPU.
+
+    Nothing where there is no such folder.
 
     No precision is asked for, `trt_fp16_enable` least of all. Without such an option ONNX Runtime gives TensorRT the
     graph strongly typed, each tensor in the type that it has there, fp16 included; with one it is weakly typed, and
@@ -56,10 +59,12 @@ def provider_options(name: str, folder: Path) -> dict[str, str]:
     `network_flags` in tensorrt_execution_provider.cc; from TensorRT 9 on, and onnxruntime-gpu 1.20 has 10). Options
     that are given here also stand before ORT_TENSORRT_FP16_ENABLE in the environment, as its documentation says.
     """
+    if folder is None:
+        return {}
     if name == TENSORRT:
-        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": native_path(folder)}
     if name == TENSORRT_RTX:
-        return {"nv_runtime_cache_path": str(folder)}
+        return {"nv_runtime_cache_path": native_path(folder)}
     return {}
 
 
@@ -112,17 +117,15 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> cpu.Ort
 
 def _attempts(path: Path, spec: StageSpec) -> Iterator[_Attempt]:
     """The plug-in, all other providers together, then without the first of them, and so on to the CPU alone."""
-    folder = _kept_engines(path)
-    if devices := plugged_in():
-        folder.mkdir(parents=True, exist_ok=True)
+    devices, names = plugged_in(), choose_providers(ort.get_available_providers(), spec)
+    keeping = bool(devices) or TENSORRT in names or TENSORRT_RTX in names
+    folder = writable_cache(_kept_engines(path)) if keeping else None
+    if devices:
         yield _Attempt((TENSORRT_RTX, CPU), plugin=cpu.Plugin(devices, provider_options(TENSORRT_RTX, folder)))
-    names = choose_providers(ort.get_available_providers(), spec)
     for first in range(len(names)):
         providers: list[cpu.Provider] = []
         for name in names[first:]:
             found = provider_options(name, folder)
-            if found:
-                folder.mkdir(parents=True, exist_ok=True)
             providers.append((name, found) if found else name)
         yield _Attempt(names[first:], providers)
 
@@ -146,8 +149,8 @@ def _tell(stage: str, attempt: _Attempt, failed: Sequence[str], session: cpu.Ort
         )
 
 
-def _kept_engines(path: Path) -> Path:
-    """Where engines of this graph are kept: a folder for its content and its weights' file, if it has one.
+def _kept_engines(path: Path) -> str:
+    """Where in the cache engines of this graph are kept: a folder for its content and its weights' file, if it has one.
 
     TensorRT's cache knows an engine by the graph's names alone, and would play it with other weights.
     """
@@ -155,7 +158,7 @@ def _kept_engines(path: Path) -> Path:
     if weights.is_file():  # of gigabytes, and hashed already when the bundle was opened
         status = weights.stat()
         key += f"-{status.st_size:x}-{status.st_mtime_ns:x}"
-    return cache_folder() / "onnxruntime" / key
+    return f"onnxruntime/{key}"
 
 
 @functools.cache

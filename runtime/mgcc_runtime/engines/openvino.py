@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import enum
-import logging
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
+from mgcc_runtime.caches import writable_cache
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import Array, Compiled, EngineOptions, Feed, Outputs
 from mgcc_runtime.engines.host import HostTensor, readable
 from mgcc_runtime.engines.openvino_steady import SteadyHalf, split
+from mgcc_runtime.engines.unreported import unreported
 from mgcc_runtime.errors import ContractError
-from mgcc_runtime.files import cache_folder
+from mgcc_runtime.files import native_path
 
-_LOG = logging.getLogger(__name__)
+with unreported():
+    import openvino as ov
 
 
 class Arithmetic(enum.Enum):
@@ -65,30 +65,15 @@ def _array(feed: Feed) -> Array:
     return np.ascontiguousarray(readable(feed))
 
 
-def _kept_graphs() -> Path | None:
-    """Where OpenVINO keeps what it compiled, by content, settings and its own version; None where nothing can be.
-
-    Of the story's UNet compiling took 4.4 s and reading 1.1 (two busy cores).
-    """
-    folder = cache_folder() / "openvino"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _LOG.info("compiled graphs are not kept: %s", error)
-        return None
-    if os.access(folder, os.W_OK):
-        return folder
-    _LOG.info("compiled graphs are not kept: %s is not ours to write", folder)
-    return None
-
-
 def open_session(
     path: Path, spec: StageSpec, options: EngineOptions, arithmetic: Arithmetic = Arithmetic.FP32
 ) -> OpenVinoSession:
     """Open an ONNX file on the CPU; ContractError if its inputs and outputs are not the stage's."""
     core = ov.Core()
-    if options.compiled is Compiled.KEPT and (folder := _kept_graphs()) is not None:
-        core.set_property({"CACHE_DIR": str(folder)})
+    # it is by content, settings and OpenVINO's own version. Of the story's UNet compiling took 4.4 s and reading 1.1
+    # (two busy cores)
+    if options.compiled is Compiled.KEPT and (folder := writable_cache("openvino")) is not None:
+        core.set_property({"CACHE_DIR": native_path(folder)})
     model = core.read_model(path)
     for kind, ports, tensors in (("input", model.inputs, spec.inputs), ("output", model.outputs, spec.outputs)):
         found, expected = {n for port in ports for n in port.names}, [t.name for t in tensors]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import openvino as ov
-
 from mgcc_runtime.contract import StageSpec
 from mgcc_runtime.engines import EngineOptions, openvino
+from mgcc_runtime.engines.unreported import unreported
+
+with unreported():
+    import openvino as ov
 
 
 def computes_in_bf16() -> bool:

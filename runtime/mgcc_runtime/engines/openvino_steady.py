@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13
 
 from mgcc_runtime.engines import Array
+from mgcc_runtime.engines.unreported import unreported
+
+with unreported():
+    import openvino as ov
+    from openvino import opset13
 
 #: Between a quantisation and what computes with it.
 _DEQUANTISE = ("Convert", "Subtract", "Multiply")
