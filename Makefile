@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-all check wheel format clean
+.PHONY: setup demo test test-all test-arm64 check wheel format clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -51,6 +51,11 @@ test: setup
 # All of it: `make test`, and what takes long and breaks seldom (the marker `slow`).
 test-all: setup
 	$(PYTEST) $(PYTEST_ARGS)
+
+# The runtime on aarch64, installed from a kit and emulated; ARM64=whole: every command of `story` too, for hours.
+ARM64 := quick
+test-arm64: setup
+	MGCC_ARM64=$(ARM64) $(PYTEST) --dist loadgroup tests/arm64 $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -44,6 +44,9 @@ NOT_RUN = {
     f"python -m mgcc_calibration sensitivity --bundle {BUNDLE} --data build/calibration --stage unet --out out/unet": (
         "needs that data, too; tests/calibration/test_build.py runs it"
     ),
+    f"mgcc kit --bundle {BUNDLE} --python 3.10 --platform aarch64 --out build/kit": (
+        "needs an index; tests/packaging/test_kit.py makes one from the wheels of set-up, and follows its README"
+    ),
     "python benchmarks/quality.py --ceiling": "500 pictures in nine forms; tests/benchmarks runs it on a few",
 }
 

@@ -71,7 +71,7 @@ class KitText:
         said.append(f"A dialogue: `{ENVIRONMENT}/bin/mgcc chat --bundle {played} --out out`.")
         if self.tensorrt:
             said += [
-                "TensorRT is not in this kit: on a Jetson it comes with JetPack (the package `python3-libnvinfer`).",
+                "TensorRT is not in this kit: JetPack has it (`python3-libnvinfer`), NVIDIA's packages for other GPUs.",
                 "For its sake the environment sees the system's packages.",
             ]
         return said
