@@ -61,7 +61,8 @@ _NAMES = {
     "decoding": ("TextOptions",),
     "errors": (
         "BundleError", "ClosedError", "ContextLimitError", "ContractError", "EngineError", "ImageError", "InputError",
-        "KitError", "LayoutError", "MgccError", "OptionError", "OutputError", "PromptError", "StageMemoryError", "StageValueError",
+        "KitError", "LayoutError", "MgccError", "OptionError", "OutputError", "PromptError", "StageMemoryError",
+        "StageValueError",
     ),
     "layout": ("Box", "BoxMode"),
     "pipeline": ("Pipeline",),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mgcc_runtime.bundle import MANIFEST, sha256_of
+from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.names import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
