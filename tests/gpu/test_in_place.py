@@ -176,5 +176,5 @@ def test_what_one_graph_would_save(trt: Any, record_property: Any) -> None:
                 times.append((time.perf_counter() - start_s) * 1e3)
             spent[name] = statistics.median(times[5:])
         record_property(f"step_ms_at_{length}", spent)
-        print({name: round(ms, 3) for name, ms in spent.items()}, "ms at", length)  # noqa: T201
+        print({name: round(ms, 3) for name, ms in spent.items()}, "ms at", length)
         assert all(ms > 0 for ms in spent.values())

@@ -82,6 +82,7 @@ class HostDriver:
         self.blocks: dict[int, Any] = {}
         self.pinned: dict[int, Any] = {}
         self.calls: list[str] = []
+        self.pageable = 0  # copies from or to memory of the host that is not pinned
         self.stream_flags: list[int] = []
         self.capturing: list[Callable[[], None]] | None = None
         self._capturing_thread = 0
@@ -196,6 +197,7 @@ class HostDriver:
         if self._is_pinned(source):
             self.do(lambda: ctypes.memmove(target, source, size) and None)
             return
+        self.pageable += 1
         copy = ctypes.string_at(source, size)  # the driver has taken its own by the time that it comes back
         self.do(lambda: ctypes.memmove(target, copy, size) and None)
 
@@ -203,6 +205,7 @@ class HostDriver:
         self.check(source, size)
         self.do(lambda: ctypes.memmove(target, source, size) and None)
         if not self._is_pinned(target):
+            self.pageable += 1
             self.finish()
 
     def _cuMemcpyDtoDAsync_v2(self, target: int, source: int, size: int, stream: int) -> None:  # noqa: N802

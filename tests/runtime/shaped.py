@@ -50,8 +50,9 @@ def _shape(module: ModuleType, name: str, facts: Mapping[str, Any], player: Call
             space[member] = _method(module, name, member, [Overload.parse(one) for one in told])
         elif isinstance(told, str) and told.endswith("property"):
             space[member] = _property(module, name, member, told)
-        elif isinstance(told, dict):
-            space[member] = _shape(module, member, told, None)
+        elif isinstance(told, dict):  # an enumeration within, which a class that is made from this one shares
+            own = next((getattr(base, member) for base in bases if hasattr(base, member)), None)
+            space[member] = own or _shape(module, member, told, None)
     for member, told in facts["members"].items():
         if isinstance(told, str) and not told.endswith("property"):  # a value that is exported into the class
             space[member] = space[told][member]

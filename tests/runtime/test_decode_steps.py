@@ -342,22 +342,28 @@ def test_graphs_keep_to_their_part_of_the_memory():
     assert len(graphs) == 2
 
 
-@pytest.mark.parametrize(("replayed_ms", "none"), [(9.0, False), (9.9, True), (12.0, True)])
-def test_graphs_that_save_no_time_are_given_up(replayed_ms, none):
+@pytest.mark.parametrize(("replayed_ms", "worth_it"), [(9.0, True), (9.9, False), (12.0, False)])
+def test_graphs_that_save_no_time_are_told(replayed_ms, worth_it):
     saving = Saving()
-    for i in range(16):
+    for i in range(48):
         saving.note(0.010 + i * 1e-6, replayed=False)
-        assert not saving.is_none()
-        saving.note(replayed_ms / 1e3, replayed=True)
-    assert saving.is_none() is none
+        assert saving.is_worth_it() is None
+        saving.note((replayed_ms + (50 if i % 3 == 0 else 0)) / 1e3, replayed=True)  # now and then one is held up
+    assert saving.is_worth_it() is worth_it
 
 
 @pytest.mark.parametrize(
-    ("choice", "launched"), [(DecodeGraphs.ALWAYS, True), (DecodeGraphs.MEASURED, False), (DecodeGraphs.NEVER, False)]
+    ("choice", "verdict", "launched"),
+    [
+        (DecodeGraphs.ALWAYS, False, True),
+        (DecodeGraphs.MEASURED, True, True),
+        (DecodeGraphs.MEASURED, False, False),
+        (DecodeGraphs.NEVER, True, False),
+    ],
 )
 @pytest.mark.parametrize("release", TENSORRT[-1:], ids=str, indirect=True)
-def test_the_choice_of_decode_graphs(host, tmp_path, release, choice, launched, monkeypatch):
-    monkeypatch.setattr(Saving, "is_none", lambda self: len(self._replayed_s) > 3)
+def test_the_choice_of_decode_graphs(host, tmp_path, release, choice, verdict, launched, monkeypatch):
+    monkeypatch.setattr(Saving, "is_worth_it", lambda self: verdict if len(self._replayed_s) > 3 else None)
     engine = write_plan(tmp_path, "llm", release)
     session = open_session(release.library, engine, spec_of("llm"), EngineOptions(decode_graphs=choice))
     steps_of(session).graphs = StepGraphs(pace=1)

@@ -143,6 +143,12 @@ def test_what_a_release_does_not_take_is_a_type_error(host, release, tmp_path):
             call()
 
 
+def test_the_librarys_own_logger_is_one(host, release):
+    trt = library(release)
+    assert trt.Logger.ERROR is trt.ILogger.Severity.ERROR
+    trt.Runtime(trt.Logger(trt.Logger.ERROR))
+
+
 def test_a_logger_whose_base_was_not_made_is_refused(host, release):
     class Forgetful(library(release).ILogger):
         def __init__(self):

@@ -218,6 +218,7 @@ def test_copies_go_through_pinned_memory(host, llm):
     host.calls.clear()
     llm.run(example_inputs(llm.spec.inputs))
     assert "cuMemHostAlloc" not in host.calls and pinned == sum(len(block) for block in host.pinned.values())
+    assert host.pageable == 0 and host.calls.count("cuMemcpyHtoDAsync_v2") > 0
     llm.close()
     assert not host.pinned
 

@@ -9,7 +9,8 @@ text, at wrong positions. A graph is therefore valid for one past length alone, 
 comes to the same length: the same story drawn with another seed, an answer told again, a kiosk's fixed opening. Who
 never comes to a length twice pays for no graph, and gains nothing; the first step of a text never has one, since the
 prompt's cache that it reads is written where there is room. One graph for all lengths takes an export of another form:
-a cache of fixed capacity, with the mask and the position as inputs.
+a cache of fixed capacity that the graph writes in place, with the mask and the position as inputs, which TensorRT 10.15
+and TensorRT-RTX 1.7 can. Whether that is faster only a GPU can say: tests/gpu/test_in_place.py does.
 
 No GPU has run this yet; buffers, addresses and the choice of graphs are tested on the host's memory. Whether graphs
 save time is therefore measured where they run, and they are given up where they do not (`DecodeGraphs`).
@@ -102,12 +103,18 @@ class DecodeSteps:
         return Outputs(found, self._tensors(ring, lease, places))
 
     def _judge(self, spent_s: float, *, replayed: bool) -> None:
-        """Take a step's time into account; give graphs up once it shows that they are of no use here."""
-        if self._saving is None or not self._captures:
+        """Take a step's time into account; give graphs up where it shows that they are of no use.
+
+        That is judged once, while steps of both kinds are made in turn: what came long before says little.
+        """
+        if self._saving is None:
             return
         self._saving.note(spent_s, replayed=replayed)
-        if self._saving.is_none():
-            self._captures = False
+        worth_it = self._saving.is_worth_it()
+        if worth_it is None:
+            return
+        self._saving, self._captures = None, worth_it
+        if not worth_it:
             self.graphs.close()
             _LOG.info("decode steps are no faster as CUDA graphs here, and are launched kernel by kernel")
 

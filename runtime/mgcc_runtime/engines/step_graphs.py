@@ -19,7 +19,7 @@ PACE = 4
 SHARE_OF_MEMORY = 0.02
 #: Graphs that save less than this part of a step's time are given up.
 _LEAST_SAVING = 0.03
-_MEASURED = 16  # steps of either kind, before that is judged
+_MEASURED = 48  # steps of either kind, before that is judged
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,10 @@ class Saving:
         """One step that was not captured, from its call to its results."""
         (self._replayed_s if replayed else self._plain_s).append(spent_s)
 
-    def is_none(self) -> bool:
-        """True once enough steps of either kind have shown that graphs save no time worth their memory."""
+    def is_worth_it(self) -> bool | None:
+        """Whether graphs save time worth their memory; None until there were enough steps of either kind."""
         if min(len(self._plain_s), len(self._replayed_s)) < _MEASURED:
-            return False
-        plain = statistics.median(self._plain_s)
-        return statistics.median(self._replayed_s) > (1 - _LEAST_SAVING) * plain
+            return None
+        # the lower quartile: a step that another program held up says nothing
+        plain, replayed = (statistics.quantiles(times)[0] for times in (self._plain_s, self._replayed_s))
+        return replayed <= (1 - _LEAST_SAVING) * plain
