@@ -14,7 +14,7 @@ from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.chat import Chat, Overflow
 from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
-from mgcc_runtime.engines import Compiled, EngineOptions, Feed, host_array
+from mgcc_runtime.engines import Compiled, DecodeGraphs, EngineOptions, Feed, host_array
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.images import pixel_values, to_image
 from mgcc_runtime.kv_cache import KvCache
@@ -71,12 +71,17 @@ class Pipeline:
         self.lifetime = Lifetime("the pipeline", self.stages.close)
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int = 0, check: Check = Check.HASHES) -> Pipeline:
+    def load(
+        cls, path: str | Path, *, threads: int = 0, check: Check = Check.HASHES,
+        decode_graphs: DecodeGraphs = DecodeGraphs.MEASURED,
+    ) -> Pipeline:  # fmt: skip
         """Open the bundle at `path`. `threads` of one stage, 0 for one each core. BundleError or EngineError.
 
         What an engine compiles for this machine is kept in $MGCC_CACHE, or the system's folder for caches.
+        `decode_graphs`: of TensorRT alone, whether steps of a text are captured as CUDA graphs; by default while that
+        is seen to save time.
         """
-        return cls(Bundle.open(path, check), EngineOptions(threads, Compiled.KEPT))
+        return cls(Bundle.open(path, check), EngineOptions(threads, Compiled.KEPT, decode_graphs))
 
     def generate(
         self,

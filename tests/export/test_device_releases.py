@@ -17,6 +17,7 @@ from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_export.tensorrt_build import EngineJob, build_engine, profiles_of
 from mgcc_runtime import Pipeline
 from mgcc_runtime.contract import stage
+from mgcc_runtime.engines import DecodeGraphs
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.engines.tensorrt_features import Feature, features
 from mgcc_runtime.verify import verify
@@ -66,6 +67,19 @@ def test_engines_are_built_verified_and_drawn_with(
         again = ours.generate(REQUEST, seed=1, words=6, steps=4)
         np.testing.assert_array_equal(np.asarray(again.image), np.asarray(found.image))
     assert not device.blocks and not device.pinned
+
+
+@pytest.mark.parametrize("release", TENSORRT_RTX, ids=str, indirect=True)
+def test_whether_steps_are_captured_can_be_chosen(
+    device: HostDriver, release: Release, planned: Path, tmp_path: Path
+) -> None:
+    out, launches = build_on_device(planned, tmp_path / "engines", lambda stage, step: None, release.library), {}
+    for choice in (DecodeGraphs.NEVER, DecodeGraphs.ALWAYS):
+        with Pipeline.load(out, decode_graphs=choice) as pipeline:
+            for _ in range(12):
+                pipeline.generate(REQUEST, words=6, steps=1)
+            launches[choice] = len(pipeline.stages.sessions["llm"]._engine._steps.graphs)  # type: ignore[attr-defined]
+    assert launches[DecodeGraphs.NEVER] == 0 < launches[DecodeGraphs.ALWAYS]
 
 
 def test_a_record_says_what_was_built(device: HostDriver, release: Release, tmp_path: Path) -> None:
