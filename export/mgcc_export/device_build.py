@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import BusyError, ExportError, OutputFolderError
 from mgcc_export.output_folder import check_replaceable
+from mgcc_export.parser_facts import BEFORE, OLDEST, written
 from mgcc_export.progress import Progress, ProgressPrinter
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 ENGINE = EngineName.TENSORRT  # the runtime's name of the engine that plays the result
 _COMMAND = "python -m mgcc_export.device_build --bundle {bundle} --out {out}"
-#: The versions that the runtime's calls exist in: JetPack 6.1 to 7.2, and 11 on AGX Orin and Thor.
-VERSIONS = (10, 3), (11, 5)
 _MIB = 2**20
 
 
@@ -71,7 +70,7 @@ def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[st
     return {
         "schema": 1,
         "library": recipe.library,
-        "versions": ">=10.3,<11.5",
+        "versions": f">={written(OLDEST)},<{written(BEFORE)}",
         "install": f"pip install 'mgcc-edge[{recipe.target}]'",
         "command": _COMMAND.format(bundle="DIR", out="DIR-engines"),
         "profile": profile,
@@ -274,12 +273,12 @@ def _version(library: str) -> str:
 
 
 def _check_version(library: str) -> None:
-    """ExportError if it is absent, or a TensorRT outside of `VERSIONS`; TensorRT-RTX counts for itself."""
+    """ExportError if it is absent, or a TensorRT that is not supported; TensorRT-RTX counts for itself."""
     text = _version(library)
     if library != ENGINE:
         return
     number = tuple(int(part) for part in text.split(".")[:2])
-    if not VERSIONS[0] <= number < VERSIONS[1]:
+    if not OLDEST <= number < BEFORE:
         raise ExportError(
             f"TensorRT here is {text}, expected 10.3 to 11.4; install one of these, on a Jetson with its JetPack"
         )

@@ -213,6 +213,7 @@ class LargeStageBuilder(StageBuilder):
         half = ChainState.load(done[-1].folder / STATE)[0].half
         outer = frozenset(half & {*past_names(len(done)), *present_names(len(done))})
         check_contract(graph, stage.spec, outer)
+        self._check_release(graph, stage.name)
         golden = folder / golden_file(stage.name)
         golden.parent.mkdir()
         golden.write_bytes(npz({k: v for one in done for k, v in ChainState.load(one.folder / STATE)[1].items()}))

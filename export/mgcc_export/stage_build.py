@@ -20,8 +20,11 @@ from mgcc_export import (
     graph_files,
     half_emulation,
     lower,
+    parser_facts,
+    parser_rules,
     ranges,
     reference,
+    release_check,
     targets,
     tensorrt_build,
     weight_only,
@@ -36,6 +39,7 @@ from mgcc_export.peak_memory import with_peak
 from mgcc_export.progress import Progress
 from mgcc_export.ranges import Feeds
 from mgcc_export.reference import ReferenceCase, reference_cases
+from mgcc_export.release_check import check_release
 from mgcc_export.stage_cache import BuiltStage, StageCache, stage_key
 from mgcc_export.stages import GOLDEN_LENGTHS, ExampleMaker, Stage, input_axes, value_cases
 from mgcc_export.targets import Form, Precision, Recipe, calibrated_tolerance, fallbacks
@@ -53,8 +57,8 @@ from mgcc_runtime.names import EngineName, engine_file, golden_file, graph_file
 REAL_CASES = 4  # captured inputs that 8-bit activations are compared on
 #: Modules whose code decides what a lowered stage's files hold.
 _LOWERING = (
-    decisions, fp16, graph_files, half_emulation, lower, ranges, reference, targets, tensorrt_build, weight_only,
-    weight_search, engine_record,
+    decisions, fp16, graph_files, half_emulation, lower, parser_facts, parser_rules, ranges, reference, release_check,
+    targets, tensorrt_build, weight_only, weight_search, engine_record,
 )  # fmt: skip
 
 
@@ -80,7 +84,9 @@ class StageBuilder:
             )
 
         if self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX:
-            return export()
+            built, cached = export()
+            self._check_release(built.folder / f"{stage.name}.onnx", stage.name)
+            return built, cached
         if found := self.cache.get(low_name, low_key):  # without the fp32 stage, which may be gone
             return found, True
         base, _ = export()
@@ -178,7 +184,8 @@ class StageBuilder:
     ) -> tuple[Lowered, LowReport, int, float]:
         """The stage at the lowest precision whose values hold and whose engine the compiler takes.
 
-        With its report, the bytes of its weights and when its values were found right.
+        For a device that builds its engines itself, whose oldest parser reads it. With its report, the bytes of its
+        weights and when its values were found right.
         """
         cases, refused = self._reference(stage), list[str]()
         wanted = self.wanted(stage)
@@ -187,9 +194,10 @@ class StageBuilder:
             report, checked = _report(lowered), time.monotonic()
             report = replace(report, reasons=(*refused, *report.reasons))
             weights = graph_files.weight_bytes(graph_files.load_graph(graph))
-            if self.recipe.form is not Form.ENGINE:
-                return lowered, replace(report, layers=types_by_operator(graph)), weights, checked
             try:
+                if self.recipe.form is not Form.ENGINE:
+                    self._check_release(graph, stage.name)
+                    return lowered, replace(report, layers=types_by_operator(graph)), weights, checked
                 return lowered, self._build_engine(stage, graph, report, name), weights, checked
             except EngineRefusedError as error:
                 wider = fallbacks(lowered.precision)[1:]
@@ -197,6 +205,11 @@ class StageBuilder:
                     raise
                 refused.append(f"{lowered.precision}: {error}")
                 wanted = wider[0]
+
+    def _check_release(self, graph: Path, stage: str) -> None:
+        """EngineRefusedError unless the oldest TensorRT that the target names reads the graph."""
+        if self.recipe.oldest_release is not None:
+            check_release(graph, stage, self.recipe.oldest_release)
 
     def _lowered(
         self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase], wanted: Precision

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from mgcc_export.parser_facts import OLDEST, Version
 from mgcc_runtime.contract import WITHOUT_WEIGHTS
 from mgcc_runtime.manifest import RequestTolerance, Tolerance
 from mgcc_runtime.names import EngineName, TargetName
@@ -56,6 +57,11 @@ class Recipe:
     def on_device(self) -> bool:
         """Whether the engines are built by TensorRT where they will run, from checked graphs and a plan."""
         return self.target in (Target.JETSON, Target.TENSORRT)
+
+    @property
+    def oldest_release(self) -> Version | None:
+        """The oldest TensorRT whose ONNX parser has to take the graphs; None where no parser of its kind reads them."""
+        return OLDEST if self.on_device else None
 
     @property
     def library(self) -> str:
