@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_calibration.candidates import make_candidates
-from mgcc_calibration.choose import Budget, Choice, choose, measure, stage_bytes
+from mgcc_calibration.choose import Budget, Choice, Judge, Measurement, choose_graphs, measure, stage_bytes
 from mgcc_calibration.data import CalibrationData, Feeds
 from mgcc_calibration.errors import DataError, MethodError
 from mgcc_calibration.forms import Candidate, CandidateOptions, Engines, StagePrecision
@@ -84,11 +84,11 @@ def build_low(
 ) -> Report:
     """Build `out` from the fp32 `bundle`; the report is written beside it.
 
-    Stage by stage: make the graphs, measure them on this machine, take the fastest within the budget, which is fp32
-    where nothing lower keeps to it. For the language model that is done twice with the same graphs: for calls with
-    several new positions, and for one at a time, which gets a graph of its own where another is faster. Pictures judge
-    what is chosen, except in a bundle of random weights, which draws noise. Stages that are in the `store` are taken
-    from there, new ones put into it.
+    Stage by stage: make the graphs, measure them on this machine, take what costs least in time and memory within the
+    budget, which is fp32 where nothing lower keeps to it. The language model's are measured twice: for calls with
+    several new positions, and for one at a time, which gets a graph of its own where that is worth its memory.
+    Pictures judge what is chosen, except in a bundle of random weights, which draws noise. Stages that are in the
+    `store` are taken from there, new ones put into it.
     """
     started = time.monotonic()
     for path in report_paths(out):
@@ -182,7 +182,7 @@ def _uses(spec: StageSpec, data: CalibrationData) -> dict[str, Samples]:
 
 
 def _choose_stage(
-    spec: StageSpec, source: Path, data: CalibrationData, folder: Path, context: int,
+    spec: StageSpec, bundle: Bundle, data: CalibrationData, folder: Path,
     options: BuildOptions, judge: ImageJudge | None, progress: Progress,
 ) -> dict[str, tuple[Choice, Candidate]]:  # fmt: skip
     """The choice for each of the stage's uses."""
@@ -192,23 +192,23 @@ def _choose_stage(
     def samples() -> Iterator[Feeds]:
         return data.samples(spec.name)
 
-    settings = replace(options.candidates, context=context)
+    source, steps = bundle.file(bundle.manifest.stages[spec.name].file), bundle.manifest.default_steps
+    settings = replace(options.candidates, context=bundle.manifest.dimensions.context)
     candidates = make_candidates(
         spec, source, samples, folder, precisions, settings, lambda text: progress(spec.name, text)
     )
-    found = {}
+    measured: dict[str, list[Measurement]] = {}
+    judges: dict[str, Judge | None] = {}
     for name, some in _uses(spec, data).items():
         progress(name, "measuring")
         # words are no picture, so what decodes them is not judged
-        judged = None if judge is None or name == DECODE else lambda i: judge.share(spec, candidates[i])
-        measured = measure(
-            spec, candidates, some, least_db=options.budget.floor_db(name, judged=judged is not None),
-            rounds=options.rounds, threads=options.threads,
+        judges[name] = None if judge is None or name == DECODE else lambda i: judge.share(spec, candidates[i])
+        measured[name] = measure(
+            spec, candidates, some, least_db=options.budget.floor_db(name, judged=judges[name] is not None),
+            rounds=options.rounds, threads=options.threads, steps=steps,
         )  # fmt: skip
-        choice = choose(name, measured, options.budget, judged, lower=options.asked != "auto")
-        place = next(i for i, m in enumerate(choice.measurements) if m is choice.chosen)
-        found[name] = choice, candidates[place]
-    return found
+    choices = choose_graphs(measured, options.budget, judges, lower=options.asked != "auto")
+    return {name: (choice, candidates[choice.place]) for name, choice in choices.items()}
 
 
 def _obtain(
@@ -226,9 +226,8 @@ def _obtain(
         if all(stored.values()):
             progress(spec.name, "kept from an earlier build")
             return {name: entry for name, entry in stored.items() if entry is not None}
-    context = bundle.manifest.dimensions.context
     found = {}
-    chosen = _choose_stage(spec, source, data, folder, context, options, judge, progress)
+    chosen = _choose_stage(spec, bundle, data, folder, options, judge, progress)
     for name, (choice, candidate) in chosen.items():
         assert candidate.path is not None
         outcome = _outcome(choice, candidate, source)

@@ -1,9 +1,10 @@
-"""Which engine and precision is fastest for a stage on this machine, within a quality budget: measured, then chosen."""
+"""Which engine and precision costs least for a stage on this machine, in time and memory, within a quality budget."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,16 @@ class Case:
     calls: int
 
 
-def workload(spec: StageSpec, samples: Samples) -> list[Case]:
-    """What is timed: for the language model a prefill, the [IMG] tokens and decode steps; else one call."""
+def workload(spec: StageSpec, samples: Samples, steps: int = 1) -> list[Case]:
+    """What is timed: for the language model a prefill, the [IMG] tokens and decode steps; else one call.
+
+    The UNet has one call for each of `steps` denoising steps.
+    """
     if spec.name != "llm":
         chosen = spread(samples, 1)
         if not chosen:
             raise DataError(f"there is no calibration data of stage {spec.name} to time it on; capture some")
-        return [Case("call", chosen[0], 1)]
+        return [Case("call", chosen[0], steps if spec.name.startswith("unet") else 1)]
     found: dict[str, list[Feeds]] = {"prefill": [], "image_tokens": [], "decode": []}
     for feeds in samples():
         past = feeds[past_names(1)[0]].shape[2]
@@ -88,6 +92,11 @@ class Choice:
     least_db: float
     least_same: float | None  # None: there was no judge
 
+    @property
+    def place(self) -> int:
+        """Of the chosen one among those measured, which are in the candidates' order."""
+        return next(i for i, m in enumerate(self.measurements) if m is self.chosen)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -101,6 +110,9 @@ class Budget:
 
     least_db: float | None = None
     least_same: float = 0.95  # of the judged pictures: two of 48 may change
+    #: What a MB of weights counts for, in ms of a turn. With 0.2 a graph of its own for decoding (100 MB in 4 bits)
+    #: has to save 20 ms, some 3 % of a turn on two cores; 0: time alone decides.
+    ms_per_mb: float = 0.2
 
     def floor_db(self, stage: str, *, judged: bool) -> float:
         """Signal to noise below which a stage's candidate is refused before any picture is drawn."""
@@ -117,12 +129,13 @@ def measure(
     least_db: float = 25.0,
     rounds: int = 10,
     threads: int = 0,
+    steps: int = 1,
 ) -> list[Measurement]:
     """Time and compare the candidates; the first must be fp32 on ONNX Runtime, which the others are compared with.
 
     Rounds go over all candidates in turn, so that a machine that is busy for a while is so for all of them.
     """
-    cases, options = workload(spec, samples), EngineOptions(threads)
+    cases, options = workload(spec, samples, steps), EngineOptions(threads)
     sessions: list[Session | None] = []
     refused: list[str] = []
     for candidate in candidates:
@@ -153,32 +166,76 @@ def choose(
     *,
     lower: bool = False,
 ) -> Choice:
-    """The fastest that keeps to the budget; BudgetError if none does.
+    """`choose_graphs` for a stage that is used in one way."""
+    return choose_graphs({stage: measurements}, budget, {stage: judge}, lower=lower)[stage]
 
-    What is fastest is judged, and refused if it changes too many pictures; then the next. fp32 needs no judge. With
-    `lower` fp32 is the way out alone: whatever else keeps to the budget goes before it.
+
+def choose_graphs(
+    measured: Mapping[str, Sequence[Measurement]],
+    budget: Budget,
+    judges: Mapping[str, Judge | None],
+    *,
+    lower: bool = False,
+) -> dict[str, Choice]:
+    """What costs least for the uses of one stage together, within the budget; BudgetError if nothing keeps to it.
+
+    `measured`: of each use the same candidates in the same order, fp32 first. A cost is the time of a turn's calls and
+    what the graphs' weights are counted for; a graph that serves both uses is held once, and two together may not be
+    larger than the fp32 graph. What costs least is judged, and refused if it changes too many pictures; then the next.
+    fp32 needs no judge. With `lower` fp32 is the way out alone: whatever else keeps to the budget goes before it.
     """
-    found = list(measurements)
+    found = {use: list(entries) for use, entries in measured.items()}
     while True:
-        fit = [m for m in found if not m.refused and m.total_ms is not None]
-        if not fit:
-            reasons = "; ".join(f"{m.engine} {m.precision}: {m.refused}" for m in found)
-            raise BudgetError(f"no candidate for stage {stage} keeps to the budget ({reasons}); loosen it")
-        if lower:
-            fit = [m for m in fit if m.precision is not StagePrecision.FP32] or fit
-        fastest = min(fit, key=lambda m: (m.total_ms or 0.0, m.bytes))
-        if judge is None or fastest.precision is StagePrecision.FP32:
-            break
-        place = found.index(fastest)
-        same = judge(place)
-        refused = "" if same >= budget.least_same else (
-            f"{same:.3f} of the judged pictures stay the same, at least {budget.least_same:g} is asked for"
-        )  # fmt: skip
-        fastest = found[place] = replace(fastest, same_pictures=same, refused=refused)
+        places = _cheapest({use: _fitting(use, entries, lower=lower) for use, entries in found.items()}, found, budget)
+        refused = False
+        for use, place in places.items():
+            judge, entry = judges.get(use), found[use][place]
+            if judge is not None and entry.precision is not StagePrecision.FP32 and entry.same_pictures is None:
+                found[use][place] = _judged(entry, judge(place), budget)
+                refused = refused or bool(found[use][place].refused)
         if not refused:
             break
-    least_same = None if judge is None else budget.least_same
-    return Choice(stage, fastest, tuple(found), budget.floor_db(stage, judged=judge is not None), least_same)
+    return {
+        use: Choice(
+            use, entries[places[use]], tuple(entries), budget.floor_db(use, judged=judges.get(use) is not None),
+            None if judges.get(use) is None else budget.least_same,
+        )
+        for use, entries in found.items()
+    }  # fmt: skip
+
+
+def _fitting(use: str, entries: Sequence[Measurement], *, lower: bool) -> list[int]:
+    """Places of what may be chosen for a use."""
+    fit = [place for place, m in enumerate(entries) if not m.refused and m.total_ms is not None]
+    if not fit:
+        reasons = "; ".join(f"{m.engine} {m.precision}: {m.refused}" for m in entries)
+        raise BudgetError(f"no candidate for stage {use} keeps to the budget ({reasons}); loosen it")
+    return ([place for place in fit if entries[place].precision is not StagePrecision.FP32] or fit) if lower else fit
+
+
+def _cheapest(
+    fit: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[Measurement]], budget: Budget
+) -> dict[str, int]:
+    """Of each use the place of its graph; all ways to combine them are gone through."""
+    any_use = next(iter(found))
+
+    def size(places: Sequence[int]) -> int:
+        return sum(found[any_use][place].bytes for place in set(places))
+
+    def cost(places: Sequence[int]) -> tuple[float, int]:
+        spent = sum(found[use][place].total_ms or 0.0 for use, place in zip(fit, places, strict=True))
+        return spent + budget.ms_per_mb * size(places) / 1e6, size(places)
+
+    every = list(itertools.product(*fit.values()))
+    held = [places for places in every if len(set(places)) == 1 or size(places) <= found[any_use][0].bytes]
+    return dict(zip(fit, min(held or every, key=cost), strict=True))
+
+
+def _judged(entry: Measurement, same: float, budget: Budget) -> Measurement:
+    refused = "" if same >= budget.least_same else (
+        f"{same:.3f} of the judged pictures stay the same, at least {budget.least_same:g} is asked for"
+    )  # fmt: skip
+    return replace(entry, same_pictures=same, refused=refused)
 
 
 def _opened(spec: StageSpec, candidate: Candidate, options: EngineOptions) -> tuple[Session | None, str]:

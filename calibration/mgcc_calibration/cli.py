@@ -115,6 +115,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
                         help="pictures drawn to judge what is fastest for a stage; 0: none")  # fmt: skip
     parser.add_argument("--least-same", type=float, default=Budget.least_same, metavar="SHARE",
                         help="of them that must stay the same with that stage changed")  # fmt: skip
+    parser.add_argument("--ms-per-mb", type=float, default=Budget.ms_per_mb, metavar="MS",
+                        help="of a turn, that a MB of weights counts for; 0: speed alone decides")  # fmt: skip
     parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
 
 
@@ -170,7 +172,7 @@ def _build(options: argparse.Namespace) -> int:
         asked=options.precision,
         stages=_names(options.stages),
         candidates=CandidateOptions(_plan_options(options), weights, _layers_db(options), engines=options.engines),
-        budget=Budget(options.least_db, options.least_same),
+        budget=Budget(options.least_db, options.least_same, options.ms_per_mb),
         rounds=options.rounds,
         threads=options.threads,
         judged=options.judged,

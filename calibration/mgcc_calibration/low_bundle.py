@@ -20,11 +20,13 @@ from mgcc_runtime.bundle import (
 )
 from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
 from mgcc_runtime.contract import DECODE, stages
+from mgcc_runtime.cpu_features import cpu_features
 from mgcc_runtime.engines import EngineOptions, open_session
 from mgcc_runtime.files import copy_file, hidden_beside
 from mgcc_runtime.golden import at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.golden_play import play_request
-from mgcc_runtime.manifest import RequestTolerance, Tolerance
+from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.manifest import MeasuredOn, RequestTolerance, Tolerance
 from mgcc_runtime.names import GOLDEN_REQUEST, MANIFEST, EngineName, golden_file, graph_file, weights_file
 from mgcc_runtime.pipeline import Pipeline
 
@@ -98,7 +100,15 @@ def _copy(source: Bundle, changes: Mapping[str, StageChange], staging: Path) -> 
         requires[EngineName.OPENVINO] = _LOWEST_OPENVINO
     if any(change.engine == EngineName.ONNXRUNTIME and change.precision in _WITH_BLOCKS for change in changes.values()):
         requires[EngineName.ONNXRUNTIME] = _LOWEST_ONNXRUNTIME
-    return replace(manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires)
+    return replace(
+        manifest, stages=entries, precision=precision, files=dict(sorted(files.items())), requires=requires,
+        measured_on=_here(),
+    )  # fmt: skip
+
+
+def _here() -> MeasuredOn:
+    machine = describe_machine()
+    return MeasuredOn(str(machine["cpu"]), int(machine["cores"]), cpu_features())
 
 
 def _weights_of_others(source: Bundle, replaced: Set[str]) -> set[str]:

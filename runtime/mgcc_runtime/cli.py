@@ -328,12 +328,14 @@ def _reply_json(reply: Reply) -> dict[str, Any]:
 
 def _info(options: argparse.Namespace) -> int:
     from mgcc_runtime.bundle import Bundle, Check
+    from mgcc_runtime.cpu_remark import cpu_lines, cpu_remark
 
     bundle = Bundle.open(options.bundle, Check.SIZES)
     manifest = bundle.manifest
     size = sum(file.bytes for file in manifest.files.values())
     if options.json:
-        print(json.dumps({**manifest.to_json(), "path": str(bundle.root), "bytes": size}))
+        told = {"path": str(bundle.root), "bytes": size, "cpu_remark": cpu_remark(manifest)}
+        print(json.dumps({**manifest.to_json(), **told}))
         return EXIT_DONE
     d = manifest.dimensions
     print(f"{bundle.root}: profile {manifest.profile} ({manifest.weights} weights) for {manifest.target}")
@@ -347,6 +349,8 @@ def _info(options: argparse.Namespace) -> int:
         print(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
     for name, wanted in manifest.requires.items():
         print(f"  needs {name} {wanted}")
+    for line in cpu_lines(manifest):
+        print(f"  {line}")
     for name, graph in manifest.graphs().items():
         own = (graph.file, weights_file(graph.file))  # what a stage shares of another's weights is shown there
         megabytes = sum(manifest.files[file].bytes for file in own if file in manifest.files) / 1e6

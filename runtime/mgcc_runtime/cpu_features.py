@@ -16,6 +16,12 @@ _TOLD = VNNI | {
     "sse4_1", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "amx_tile",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 }  # fmt: skip
+#: What decides which engine and precision is fastest: kinds of arithmetic, each of them under several names.
+_KINDS = {
+    "avx2": frozenset({"avx2"}), "avx512": frozenset({"avx512f"}), "vnni": VNNI, "amx": frozenset({"amx_tile"}),
+    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}), "neon": frozenset({"asimd"}),
+    "dotprod": frozenset({"asimddp"}), "i8mm": frozenset({"i8mm"}), "sve": frozenset({"sve", "sve2"}),
+}  # fmt: skip
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
 
 
@@ -36,6 +42,11 @@ def parse_features(text: str) -> tuple[str, ...]:
         if line.startswith(("flags", "Features")) and ":" in line
     ]
     return tuple(sorted(_TOLD.intersection(*cores))) if cores else ()
+
+
+def arithmetic(features: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of arithmetic that speed goes by, such as avx2, vnni and bf16."""
+    return tuple(kind for kind, names in _KINDS.items() if names.intersection(features))
 
 
 def sums_bytes_in_16_bits(features: tuple[str, ...] | None = None, machine: str = "") -> bool:

@@ -86,6 +86,15 @@ class LayoutRules:
 
 
 @dataclass(frozen=True)
+class MeasuredOn:
+    """The CPU that engines and precisions were chosen on, by measurement; elsewhere others may be faster."""
+
+    cpu: str
+    cores: int
+    features: tuple[str, ...]  # by Linux's names; see `cpu_features`
+
+
+@dataclass(frozen=True)
 class Manifest:
     schema: int
     profile: str
@@ -107,6 +116,7 @@ class Manifest:
     memory_estimate_bytes: int
     tolerances: Mapping[str, Tolerance]
     request_tolerance: RequestTolerance = RequestTolerance()
+    measured_on: MeasuredOn | None = None  # nothing was measured, or the bundle is older than this field
 
     def graphs(self) -> dict[str, GraphEntry]:
         """Every graph by the stage's name, the language model's second one as DECODE."""
@@ -138,6 +148,7 @@ class Manifest:
             "memory_estimate_bytes": self.memory_estimate_bytes,
             "tolerances": {n: {"cosine": t.cosine, "relative_l2": t.relative_l2} for n, t in self.tolerances.items()},
             "request_tolerance": asdict(self.request_tolerance),
+            "measured_on": None if self.measured_on is None else asdict(self.measured_on),
         }
 
     @classmethod
@@ -166,6 +177,7 @@ class Manifest:
                 str(n): Tolerance(float(t["cosine"]), float(t["relative_l2"])) for n, t in values["tolerances"].items()
             },
             request_tolerance=RequestTolerance(**values.get("request_tolerance", {})),
+            measured_on=_measured_on(values.get("measured_on")),
         )
 
 
@@ -173,6 +185,12 @@ def decoding_graph(manifest: Manifest) -> GraphEntry:
     """What reads one new position: the language model's second graph, or its only one."""
     graphs = manifest.graphs()
     return graphs.get(DECODE, graphs["llm"])
+
+
+def _measured_on(values: Mapping[str, Any] | None) -> MeasuredOn | None:
+    if values is None:
+        return None
+    return MeasuredOn(str(values["cpu"]), int(values["cores"]), tuple(map(str, values["features"])))
 
 
 def _optional_float(value: Any) -> float | None:

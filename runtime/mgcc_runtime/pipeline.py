@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mgcc_runtime.bundle import Bundle, Check
 from mgcc_runtime.chat import Chat, Overflow
+from mgcc_runtime.cpu_remark import cpu_remark
 from mgcc_runtime.decoding import TextOptions, wants_picture
 from mgcc_runtime.denoise import Latents, Schedule, denoise, initial_noise
 from mgcc_runtime.engines import Compiled, DecodeGraphs, EngineOptions, Feed, host_array
@@ -40,6 +42,8 @@ from mgcc_runtime.results import (
 from mgcc_runtime.stages import Floats, LlmStep, Stages
 from mgcc_runtime.streams import Stream
 from mgcc_runtime.writing import Written, write_text
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,14 @@ class Pipeline:
     ) -> Pipeline:  # fmt: skip
         """Open the bundle at `path`. `threads` of one stage, 0 for one each core. BundleError or EngineError.
 
-        What an engine compiles for this machine is kept in $MGCC_CACHE, or the system's folder for caches.
-        `decode_graphs`: of TensorRT alone, whether steps of a text are captured as CUDA graphs; by default while that
-        is seen to save time.
+        What an engine compiles for this machine is kept in $MGCC_CACHE, or the system's folder for caches. A warning
+        is logged where this CPU computes otherwise than the one that the bundle was measured on. `decode_graphs`: of
+        TensorRT alone, whether steps of a text are captured as CUDA graphs; by default while that is seen to save time.
         """
-        return cls(Bundle.open(path, check), EngineOptions(threads, Compiled.KEPT, decode_graphs))
+        bundle = Bundle.open(path, check)
+        if remark := cpu_remark(bundle.manifest):
+            _LOG.warning("%s", remark)
+        return cls(bundle, EngineOptions(threads, Compiled.KEPT, decode_graphs))
 
     def generate(
         self,

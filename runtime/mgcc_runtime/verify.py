@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mgcc_runtime.bundle import REBUILD, Bundle, read_manifest
 from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
 from mgcc_runtime.contract import DECODE, BoxEdges, StageSpec, stages
+from mgcc_runtime.cpu_remark import cpu_remark
 from mgcc_runtime.engines import EngineOptions, Session, open_session
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.golden import StageGolden, at_once, one_by_one, request_golden, stage_golden
@@ -91,6 +92,8 @@ def verify(path: str | Path, threads: int = 0) -> Iterator[Finding]:
     megabytes = sum(f.bytes for f in files) / 1e6
     detail = f"{len(files)} files, {megabytes:.1f} MB: sizes and SHA-256 as in the manifest"
     yield Finding("files", True, detail, {"files": len(files), "megabytes": round(megabytes, 3)}, _since(start_s))
+    if remark := cpu_remark(bundle.manifest):
+        yield Finding("cpu", True, remark, {}, 0.0)  # the stages' own lines say whether values are right
     options, ran_on = EngineOptions(threads), dict[str, tuple[str, ...]]()
     for spec in stages(bundle.manifest.dimensions):
         decoding = (DECODE,) if bundle.manifest.stages[spec.name].decode is not None else ()

@@ -15,7 +15,7 @@ from mgcc_calibration.candidates import (
     make_candidates,
     write_dynamic,
 )
-from mgcc_calibration.choose import Budget, Measurement, _times, choose, measure, workload
+from mgcc_calibration.choose import Budget, Measurement, _times, choose, choose_graphs, measure, workload
 from mgcc_calibration.errors import BudgetError
 from mgcc_calibration.grid import Grid
 from mgcc_calibration.llm_candidates import decoding, reading
@@ -134,6 +134,68 @@ def test_what_is_asked_for_goes_before_fp32(measurements):
     assert choose("unet", [fast, slow], lower=True).chosen is slow
     assert choose("unet", [fast, slow]).chosen is fast
     assert choose("unet", [fast, replace(slow, refused="wrong")], lower=True).chosen is fast
+
+
+def _uses(measurements, *rows):
+    """Of rows (precision, MB, ms for prompts, ms for decoding) the measurements of both uses."""
+    return {
+        use: [
+            replace(measurements[0], precision=precision, bytes=megabytes * 10**6, total_ms=times[i], refused="")
+            for precision, megabytes, *times in rows
+        ]
+        for i, use in enumerate(("llm", "llm_decode"))
+    }
+
+
+FP32, DYNAMIC, FOUR = StagePrecision.FP32, StagePrecision.INT8_DYNAMIC, StagePrecision.INT4_WEIGHTS
+
+
+def _chosen(uses, budget=None, judges=None, *, lower=False):
+    found = choose_graphs(uses, budget or Budget(), judges or {}, lower=lower)
+    return tuple(choice.chosen.precision for choice in found.values())
+
+
+def test_a_second_graph_has_to_earn_its_memory(measurements):
+    """100 MB more for 12 ms of a turn: not by default; where memory counts less, or it saves 30 ms, it is taken."""
+    rows = [(FP32, 540, 250.0, 600.0), (DYNAMIC, 140, 100.0, 290.0), (FOUR, 100, 200.0, 278.0)]
+    assert _chosen(_uses(measurements, *rows)) == (DYNAMIC, DYNAMIC)
+    assert _chosen(_uses(measurements, *rows), Budget(ms_per_mb=0.0)) == (DYNAMIC, FOUR)
+    rows[2] = (FOUR, 100, 200.0, 260.0)
+    assert _chosen(_uses(measurements, *rows)) == (DYNAMIC, FOUR)
+
+
+def test_graphs_together_are_not_larger_than_the_fp32_one(measurements):
+    """fp32 for prompts beside 8 bits for decoding would hold the weights twice, whatever time it saved."""
+    rows = [(FP32, 540, 100.0, 600.0), (DYNAMIC, 140, 300.0, 200.0)]
+    assert _chosen(_uses(measurements, *rows), Budget(ms_per_mb=0.0)) == (DYNAMIC, DYNAMIC)
+    uses = _uses(measurements, *rows)
+    uses["llm"][1] = replace(uses["llm"][1], refused="too far off")
+    assert _chosen(uses, Budget(ms_per_mb=0.0)) == (FP32, FP32)
+    rows[1] = (DYNAMIC, 640, 300.0, 200.0)  # of a toy: nothing is smaller than fp32
+    assert _chosen(_uses(measurements, *rows), lower=True) == (DYNAMIC, DYNAMIC)
+
+
+def test_memory_alone_takes_the_smaller_of_two_that_are_as_fast(measurements):
+    rows = [(FP32, 540, 100.0, 100.0), (DYNAMIC, 140, 101.0, 101.0)]
+    assert _chosen(_uses(measurements, *rows)) == (DYNAMIC, DYNAMIC)
+    assert _chosen(_uses(measurements, *rows), Budget(ms_per_mb=0.0)) == (FP32, FP32)
+
+
+def test_a_graph_that_pictures_refuse_is_refused_for_its_use_alone(measurements):
+    rows = [(FP32, 540, 250.0, 600.0), (DYNAMIC, 140, 100.0, 200.0), (FOUR, 100, 150.0, 215.0)]
+    asked = []
+
+    def judge(place: int) -> float:
+        asked.append(place)
+        return 0.5 if place == 1 else 1.0
+
+    assert _chosen(_uses(measurements, *rows), judges={"llm": judge}) == (FOUR, FOUR)
+    assert asked == [1, 2]
+
+
+def test_the_unet_is_timed_for_all_of_its_steps(candidates):
+    (case,) = workload(SPEC, samples(), steps=8)
+    assert (SPEC.name, case.calls) == ("unet", 8)
 
 
 def test_errors_of_hidden_states_are_those_of_each_position(bundle):

@@ -16,6 +16,7 @@ from mgcc_calibration.low_bundle import StageChange, write_low_bundle
 from mgcc_export.share_weights import share_weights
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import stage
+from mgcc_runtime.cpu_features import cpu_features
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, make_stage, reseal
 
@@ -45,6 +46,12 @@ def other_unet(folder: Path) -> StageChange:
     folder.mkdir()
     onnx.save(make_stage(stage(GATED, "unet"), GATED, seed=3), folder / "unet.onnx")
     return StageChange(folder / "unet.onnx", "onnxruntime", "int8")
+
+
+def test_a_lowered_bundle_says_what_it_was_measured_on(shared: Bundle, tmp_path: Path) -> None:
+    made = write_low_bundle(shared, {"unet": other_unet(tmp_path / "low")}, tmp_path / "out", threads=1).manifest
+    assert shared.manifest.measured_on is None and made.measured_on is not None
+    assert made.measured_on.features == cpu_features() and made.measured_on.cores > 0
 
 
 def test_the_other_unet_keeps_the_file_it_reads(shared: Bundle, tmp_path: Path) -> None:
