@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mgcc_calibration.block_offsets import write_block_offsets
 from mgcc_calibration.data import Feeds
-from mgcc_calibration.dynamic_int8 import loudest_first, write_dynamic_int8
+from mgcc_calibration.dynamic_int8 import WeightBytes, loudest_first, write_dynamic_int8
 from mgcc_calibration.forms import Candidate, CandidateOptions, Engine, GraphForm, StagePrecision
 from mgcc_calibration.fuse_llm import fuse_language_model
 from mgcc_calibration.graph import Graph
@@ -133,14 +133,14 @@ class FusedLlm:
         del smoothed
         renamed = {old.data: new.data for old, new in zip(layers, moved, strict=True)}
         loud = [renamed[name] for name in loudest_first(limits, factors)]
-        allowed = 10 ** (-self.options.least_db / 20)
+        allowed, stored = 10 ** (-self.options.least_db / 20), WeightBytes.of_this_cpu()
         for count in SPARED:
-            write_dynamic_int8(graph, loud[:count]).save(path)
+            write_dynamic_int8(graph, loud[:count], stored).save(path)
             error = self.error(path)
             _LOG.info("stage llm in %s with %d inputs spared: error %.3g", StagePrecision.INT8_DYNAMIC, count, error)
             if error <= allowed:
                 break
-        note = f"fused, smoothed before {len(factors)} layers, {count} inputs spared"
+        note = f"fused, smoothed before {len(factors)} layers, {count} inputs spared, {stored}"
         return self._candidate(StagePrecision.INT8_DYNAMIC, len(layers), note, _names(moved, loud[:count]))
 
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from mgcc_calibration.block_offsets import write_block_offsets
-from mgcc_calibration.dynamic_int8 import loudest_first, write_dynamic_int8
+from mgcc_calibration.dynamic_int8 import WeightBytes, loudest_first, write_dynamic_int8
 from mgcc_calibration.errors import FusionError
 from mgcc_calibration.fuse_llm import fuse_language_model
 from mgcc_calibration.graph import Graph, files_of
@@ -184,6 +184,14 @@ def test_dynamic_int8_spares_what_it_is_told_to(fused, exported, spec, model, tm
     found = Counter(node.op_type for node in made.nodes)
     assert found["MatMulNBits"] > 2 and found["DynamicQuantizeMatMul"] > 0 and not found["MatMul"]
     assert worst_error(made.save(tmp_path / "int8.onnx"), exported, spec, d) < 0.05
+
+
+def test_signed_and_unsigned_weights_give_the_same(fused, spec, model, tmp_path):
+    """On every CPU: unsigned ones are what ONNX Runtime would make of the others where the CPU saturates."""
+    paths = [write_dynamic_int8(fused, (), stored).save(tmp_path / stored / "llm.onnx") for stored in WeightBytes]
+    assert worst_error(paths[1], paths[0], spec, model.dimensions) <= FUSED_LIMIT
+    stored = [{w.data_type for w in Graph.load(path).weights.values() if len(w.dims) == 2} for path in paths]
+    assert onnx.TensorProto.INT8 in stored[0] and onnx.TensorProto.INT8 not in stored[1]
 
 
 def test_smoothing_goes_into_the_weights_before_a_gate(exported, spec, model, tmp_path):
