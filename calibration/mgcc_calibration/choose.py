@@ -228,7 +228,8 @@ def _cheapest(
 
     every = list(itertools.product(*fit.values()))
     held = [places for places in every if len(set(places)) == 1 or size(places) <= found[any_use][0].bytes]
-    return dict(zip(fit, min(held or every, key=cost), strict=True))
+    best: tuple[int, ...] = min(held or every, key=cost)
+    return dict(zip(fit, best, strict=True))
 
 
 def _judged(entry: Measurement, same: float, budget: Budget) -> Measurement:

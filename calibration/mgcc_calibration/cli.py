@@ -21,6 +21,7 @@ from mgcc_calibration.weight_only import Correction, WeightOptions
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
 from mgcc_runtime.files import check_output, write_atomically
+from mgcc_runtime.machine import describe_machine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,7 +245,7 @@ def _roundings(options: argparse.Namespace) -> int:
         )
     )  # fmt: skip
     if options.out:
-        found = {"roundings": [asdict(score) for score in scores]}
+        found = {"machine": describe_machine(), "roundings": [asdict(score) for score in scores]}
         write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
     print(roundings_table(scores), end="")
     return EXIT_DONE
@@ -261,7 +262,6 @@ def _products(options: argparse.Namespace) -> int:
     from mgcc_calibration.product_speed import measure_products
     from mgcc_runtime.cpu_features import sums_bytes_in_16_bits
     from mgcc_runtime.load import LoadMeter
-    from mgcc_runtime.machine import describe_machine
 
     if options.out:
         check_output(options.out, ".json")

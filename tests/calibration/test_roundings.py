@@ -9,6 +9,7 @@ from mgcc_calibration.errors import DataError
 from mgcc_calibration.perplexity import story_texts
 from mgcc_calibration.roundings import Rounding, compare_roundings
 from mgcc_calibration.weight_only import Correction
+from mgcc_runtime.cpu_features import cpu_features
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 
@@ -34,7 +35,9 @@ def test_the_command_writes_a_table_and_json(bundle, data, tmp_path, capsys):
     assert main([str(c) for c in [*command, "--out", out]]) == EXIT_DONE
 
     shown = capsys.readouterr().out
-    rows = json.loads(out.read_text())["roundings"]
+    written = json.loads(out.read_text())
+    assert written["machine"]["cpu_features"] == list(cpu_features())
+    rows = written["roundings"]
     assert [row["name"] for row in rows] == ["fp32", "8 bits, rtn", *(f"4 bits, {c}" for c in Correction)]
     assert all(f"| {row['name']} | {row['perplexity']:.3f} |" in shown for row in rows)
 
