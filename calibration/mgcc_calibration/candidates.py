@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgcc_calibration.data import Feeds
+from mgcc_calibration.dynamic_int8 import WeightBytes
 from mgcc_calibration.errors import BudgetError, CalibrationError, DataError, FusionError
 from mgcc_calibration.forms import Candidate, CandidateOptions, Engine, StagePrecision
 from mgcc_calibration.graph import Array, Graph
@@ -200,17 +201,21 @@ def _computes_in_bf16() -> bool:
 
 
 def write_dynamic(source: Path, path: Path) -> Path:
-    """int8 weights a channel, activations in 8 bits with ranges of the moment; linear layers alone."""
+    """8-bit weights a channel, activations in 8 bits with ranges of the moment; linear layers alone.
+
+    The weights are unsigned where it is built on a CPU that multiplies these alone exactly (see `WeightBytes`).
+    """
     from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    kind = QuantType.QUInt8 if WeightBytes.of_this_cpu() is WeightBytes.UNSIGNED else QuantType.QInt8
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it advises everybody to pre-process, which the exporter's graphs do not need
     try:
         quantize_dynamic(
-            source, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8,
+            source, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=kind,
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
         )  # fmt: skip
     finally:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from mgcc_calibration.byte_products import PAIRS, S7, S8, U8, Form, error_db, make_layer, on_onnxruntime, on_openvino
 from mgcc_calibration.candidates import _STATIC
 from mgcc_calibration.cli import main
 from mgcc_calibration.forms import Engine
+from mgcc_calibration.graph import Graph
+from mgcc_calibration.plan import Placement, PlanOptions, Smoothing, WeightCodes, make_plan
 from mgcc_calibration.product_speed import EXACT_DB
+from mgcc_calibration.qdq import write_qdq
+from mgcc_runtime.closeness import relative_l2
+from mgcc_runtime.contract import DType, StageSpec, TensorSpec
 from mgcc_runtime.cpu_features import cpu_features, sums_bytes_in_16_bits
+from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.errors import ContractError
 
 ROOT = Path(__file__).parents[2]
 #: A layer that overflows: 15 dB where all codes are as likely.
@@ -79,3 +89,41 @@ def test_the_command_writes_what_it_measured_with_the_cpus_features(tmp_path, ca
     assert written["machine"]["cpu_features"] == list(cpu_features())
     ours = [p for p in written["products"] if p["engine"] == "onnxruntime"]
     assert len(ours) == sum(map(len, PAIRS.values())) and all(p["exact_db"] >= EXACT_DB for p in ours)
+
+
+def _shared_weight(codes):
+    """Two layers, one behind the other, with the same matrix in int8."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 1 / 6, (32, 32)).astype(np.float32)
+    ends = {"first": ("x", "y1"), "second": ("y1", "y")}
+    nodes = [helper.make_node("MatMul", [old, "w"], [new], name) for name, (old, new) in ends.items()]
+    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [8, 32]) for name in ("x", "y"))
+    made = helper.make_graph(nodes, "shared", [given], [found], [numpy_helper.from_array(weight, "w")])
+    graph = Graph(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    samples = [{"x": rng.normal(0, 1, (8, 32)).astype(np.float32)} for _ in range(4)]
+    plan = make_plan(graph, lambda: iter(samples), PlanOptions(smoothing=Smoothing.OFF))
+    return replace(plan, codes=codes), samples[0]
+
+
+@pytest.mark.parametrize("placement", list(Placement))
+def test_a_weight_that_two_layers_share_opens_and_is_exact(placement):
+    """ONNX Runtime cannot make unsigned codes of it twice, so each layer has its own."""
+    plan, feeds = _shared_weight(WeightCodes.FULL)
+    quantised = write_qdq(plan, placement)
+    assert np.abs(quantised.weight("w_int8")).max() == WeightCodes.FULL
+    (exact,) = plan.graph.session().run(["y"], feeds)
+    (found,) = quantised.session().run(["y"], feeds)
+    assert relative_l2(found, exact) < 0.05
+
+
+@needs_saturation
+def test_a_bundle_with_shared_weights_of_the_full_range_is_refused_with_the_way_out(tmp_path):
+    """As a CPU with VNNI made them before: it would overflow here, or not open with the engine's own words alone."""
+    plan, _ = _shared_weight(WeightCodes.FULL)
+    old = write_qdq(plan)
+    next(node for node in old.nodes if node.name == "second").input[1] = "w_dequantised"
+    old.remove_unread()
+    path = old.save(tmp_path / "old.onnx")
+    tensors = [(TensorSpec(name, DType.FLOAT32, (8, 32), ""),) for name in ("x", "y")]
+    with pytest.raises(ContractError, match=r"share 8-bit weights of the full range.*rebuild the bundle"):
+        open_session("onnxruntime", path, StageSpec("unet", *tensors, ""), EngineOptions(1))

@@ -28,6 +28,7 @@ CPU = "CPUExecutionProvider"
 _RECORD_NODES = "session.record_ep_graph_assignment_info"  # which provider got which nodes
 #: Lets it compute int8 weights as uint8 ones, which its kernels for such CPUs multiply exactly.
 _EXACT_BYTES = "session.x64quantprecision"
+_SHARED = "Attempt to replace the existing tensor"  # what 1.32 says where it should do so twice with one weight
 _STOP_SPINNING = "session.force_spinning_stop"  # at the end of a run; within it threads wait for work by spinning
 _FATAL = 4  # errors reach the user as exceptions; the engine's own log would print them a second time
 
@@ -169,7 +170,15 @@ def open_session(
     # a list of providers would be taken in the plug-in's place
     named = {} if plugin is not None else {"providers": list(providers)}
     # its own fall-back knows no plug-ins and prints to standard output, where a command's JSON goes
-    session = ort.InferenceSession(native_path(path), settings, enable_fallback=0, **named)
+    try:
+        session = ort.InferenceSession(native_path(path), settings, enable_fallback=0, **named)
+    except Fail as error:
+        if sums_bytes_in_16_bits() and _SHARED in str(error):
+            raise ContractError(
+                f"layers of {path} share 8-bit weights of the full range, which ONNX Runtime cannot multiply exactly "
+                "on this CPU (it has no VNNI); rebuild the bundle, which gives each layer its own"
+            ) from None
+        raise
     given = session.get_inputs()
     in_place = any(node.name == PAST_LENGTH for node in given)
     _check_nodes(path, spec, "input", spec.inputs, [node for node in given if node.name != PAST_LENGTH])
