@@ -20,7 +20,6 @@ from mgcc_runtime.errors import (
     PromptError,
 )
 from mgcc_runtime.kit import cli as kit
-from mgcc_runtime.names import weights_file
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -328,33 +327,10 @@ def _reply_json(reply: Reply) -> dict[str, Any]:
 
 def _info(options: argparse.Namespace) -> int:
     from mgcc_runtime.bundle import Bundle, Check
-    from mgcc_runtime.cpu_remark import cpu_lines, cpu_remark
+    from mgcc_runtime.info import info_json, info_lines
 
     bundle = Bundle.open(options.bundle, Check.SIZES)
-    manifest = bundle.manifest
-    size = sum(file.bytes for file in manifest.files.values())
-    if options.json:
-        told = {"path": str(bundle.root), "bytes": size, "cpu_remark": cpu_remark(manifest)}
-        print(json.dumps({**manifest.to_json(), **told}))
-        return EXIT_DONE
-    d = manifest.dimensions
-    print(f"{bundle.root}: profile {manifest.profile} ({manifest.weights} weights) for {manifest.target}")
-    print(
-        f"  built {manifest.built_at}, {size / 1e6:.1f} MB, about {manifest.memory_estimate_bytes / 1e6:.0f} MB in use"
-    )
-    print(f"  image {d.image_px}x{d.image_px}, context {d.context} tokens, up to {d.objects} objects")
-    if manifest.default_guidance is None:
-        print(f"  {manifest.default_steps} steps by a distilled UNet, guidance in its weights")
-    else:
-        print(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
-    for name, wanted in manifest.requires.items():
-        print(f"  needs {name} {wanted}")
-    for line in cpu_lines(manifest):
-        print(f"  {line}")
-    for name, graph in manifest.graphs().items():
-        own = (graph.file, weights_file(graph.file))  # what a stage shares of another's weights is shown there
-        megabytes = sum(manifest.files[file].bytes for file in own if file in manifest.files) / 1e6
-        print(f"  {name:15} {graph.precision:6} {graph.engine:12} {megabytes:9.1f} MB")
+    print(json.dumps(info_json(bundle)) if options.json else "\n".join(info_lines(bundle)))
     return EXIT_DONE
 
 

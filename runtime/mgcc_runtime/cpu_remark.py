@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mgcc_runtime.cpu_features import arithmetic, cpu_features, sums_bytes_in_16_bits
 from mgcc_runtime.manifest import Manifest
+from mgcc_runtime.names import EngineName, TargetName
 
-_CPU_TARGET = "cpu"
-_OPENVINO = ("openvino", "openvino_bf16")
+_OPENVINO = (EngineName.OPENVINO, EngineName.OPENVINO_BF16)
 
 
 def cpu_remark(manifest: Manifest, features: tuple[str, ...] | None = None, machine: str = "") -> str:
@@ -17,7 +17,7 @@ def cpu_remark(manifest: Manifest, features: tuple[str, ...] | None = None, mach
     the CPU sums byte products in 16 bits.
     """
     here = cpu_features() if features is None else features
-    if manifest.target != _CPU_TARGET or set(manifest.precision.values()) <= {"fp32"}:
+    if manifest.target != TargetName.CPU or set(manifest.precision.values()) <= {"fp32"}:
         return ""
     if manifest.measured_on is None:
         graphs = manifest.graphs().items()
