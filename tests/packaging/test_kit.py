@@ -25,6 +25,7 @@ from mgcc_runtime.kit.wheels import closure, fetch
 from mgcc_runtime.names import PLAN
 
 from .conftest import OWN_PYTHON, ROOT, wheelhouse
+from .test_pythons import find_python
 
 HERE = Target(OWN_PYTHON, Processor(os.uname().machine))
 WANTED = ("numpy", "tokenizers", "onnxruntime", "pip")
@@ -41,8 +42,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
 
 
-def mgcc_kit(bundle: Path, out: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
-    target = ("--python", HERE.python, "--platform", HERE.processor.value)
+def mgcc_kit(bundle: Path, out: Path, *more: str | Path, python: str = HERE.python) -> subprocess.CompletedProcess[str]:
+    target = ("--python", python, "--platform", HERE.processor.value)
     command = [sys.executable, "-m", "mgcc_runtime", "kit", "--bundle", bundle, *target, "--out", out, *more]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -61,30 +62,37 @@ def cut_off() -> Sequence[str]:
     pytest.skip("no network namespace can be made here; as root, or where user namespaces are allowed, this runs")
 
 
+@pytest.mark.parametrize("python", [OWN_PYTHON, pytest.param("3.10", marks=pytest.mark.slow)])
 def test_its_own_five_commands_install_and_draw_without_a_network(
-    offline_pip: None, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    python: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = mgcc_kit(tiny_bundle, tmp_path / "made", "--json")
+    """On JetPack 6's Python too, for which the kit is made by another."""
+    interpreter = Path(sys.executable) if python == OWN_PYTHON else find_python(python)
+    if interpreter is None:
+        pytest.skip(f"no Python {python} on PATH or in pyenv; `pyenv install {python}` makes this run")
+    with monkeypatch.context() as patch:
+        serve(patch, wheelhouse(python))
+        made = mgcc_kit(tiny_bundle, tmp_path / "made", "--json", python=python)
     assert made.returncode == 0, made.stderr
     told = json.loads(made.stdout)
     assert told["wheels"] == len([*(tmp_path / "made" / "wheels").iterdir()]) and told["extras"] == ["cpu"]
     kit = (tmp_path / "made").rename(tmp_path / "carried")  # nothing in it knows where it was made
-    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
-        monkeypatch.delenv(name)
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / f"python{python}").symlink_to(interpreter)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"), prepend=os.pathsep)
     monkeypatch.setenv("PIP_NO_COMPILE", "1")  # to save the tests' time
 
     commands, without_network = commands_of(kit), cut_off()
-    reached = subprocess.run(
-        [*without_network, "cat", "/proc/net/dev"], capture_output=True, text=True, check=True
-    ).stdout
+    told_by = [*without_network, "cat", "/proc/net/dev"]
+    reached = subprocess.run(told_by, capture_output=True, text=True, check=True).stdout
     for command in commands:
-        done = subprocess.run(
-            [*without_network, "bash", "-ec", command], cwd=kit, capture_output=True, text=True, check=False
-        )
+        typed = [*without_network, "bash", "-ec", command]
+        done = subprocess.run(typed, cwd=kit, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
     assert len(commands) == 5
     assert re.findall(r"^\s*(\w+):", reached, re.M) == ["lo"]
+    assert (kit / "venv" / "lib" / f"python{python}").is_dir()
     with Image.open(kit / "first.png") as picture:
         assert picture.size == (32, 32)
 
