@@ -95,6 +95,10 @@ class _Tap:
         self._recorder.take(self.spec, feeds)
         return self._session.run(feeds, keep)
 
+    @property
+    def queues(self) -> bool:
+        return self._session.queues
+
     def close(self) -> None:
         self._session.close()
 
