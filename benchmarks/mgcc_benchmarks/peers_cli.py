@@ -25,9 +25,10 @@ from mgcc_benchmarks.peers_results import Results
 from mgcc_benchmarks.peers_setup import absence, set_up
 from mgcc_benchmarks.peers_work import Amounts, write_work
 from mgcc_runtime.bundle import Bundle, sha256_of
+from mgcc_runtime.cpu_features import available_cores
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, BundleError, MgccError, OptionError
 from mgcc_runtime.files import check_output
-from mgcc_runtime.machine import available_cores, describe_machine
+from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.names import MANIFEST
 from mgcc_runtime.power import describe_clocks
 

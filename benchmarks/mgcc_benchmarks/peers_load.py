@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from mgcc_runtime.cpu_features import available_cores
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.load import MOST_OTHERS_CORES, LoadMeter
-from mgcc_runtime.machine import available_cores
 
 SAMPLE_S = 3.0
 

@@ -14,18 +14,20 @@ from mgcc_runtime.bench_parts import Say, Summary, Workload, draw, measure_dialo
 from mgcc_runtime.bench_table import loads_of
 from mgcc_runtime.bundle import Bundle, sha256_of
 from mgcc_runtime.cold_start import PHASES, start_cold
+from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.engines import Compiled, EngineOptions
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden
 from mgcc_runtime.load import LoadMeter, busy_sentence
 from mgcc_runtime.machine import describe_machine, peak_rss_mb
 from mgcc_runtime.names import MANIFEST
+from mgcc_runtime.options import RUNS, STEPS, WARM_UP, WORDS, settle
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import PowerMeter, describe_clocks
 from mgcc_runtime.prompt import Part
 from mgcc_runtime.results import Result
 
-RUNS, WARM_UP = 30, 3
+USUAL_RUNS, USUAL_WARM_UP = 30, 3
 MOST_COLD_STARTS, MOST_DIALOGUES, MOST_A_POINT = 5, 10, 5  # each is a process, 20 requests or one of 19 points
 WARM_UP_RULE = "the first requests after loading, of the same kind as the timed ones; none of them is counted"
 PERCENTILES = (
@@ -49,13 +51,12 @@ class Measure(str, enum.Enum):
 class Plan:
     """How much is measured; each part takes as many runs of `runs` as its most allows."""
 
-    runs: int = RUNS
-    warm_up: int = WARM_UP
+    runs: int = USUAL_RUNS
+    warm_up: int = USUAL_WARM_UP
     measures: tuple[Measure, ...] = tuple(Measure)
 
     def __post_init__(self) -> None:
-        if self.runs < 1 or self.warm_up < 0:
-            raise OptionError(f"runs is {self.runs} and warm-up {self.warm_up}, expected at least 1 and 0; change them")
+        settle(self, RUNS, WARM_UP)
         if not self.measures:
             raise OptionError(f"nothing is to be measured; choose from {', '.join(m.value for m in Measure)}")
 
@@ -74,16 +75,16 @@ def golden_workload(bundle: Bundle, steps: int | None, words: int | None) -> Wor
     golden = request_golden(bundle)
     return Workload(
         golden.parts,
-        bundle.manifest.default_steps if steps is None else steps,
-        golden.words if words is None else words,
+        bundle.manifest.default_steps if steps is None else STEPS.check(steps),
+        golden.words if words is None else WORDS.check(words),
     )
 
 
 def bench(
     path: str | Path,
     *,
-    runs: int = RUNS,
-    warmup: int = WARM_UP,
+    runs: int = USUAL_RUNS,
+    warmup: int = USUAL_WARM_UP,
     threads: int = 0,
     steps: int | None = None,
     words: int | None = None,
@@ -100,22 +101,24 @@ def bench(
     not say); more than a tenth of a core is logged as a warning.
     """
     plan = Plan(runs, warmup, tuple(m for m in Measure if m in measures))
+    options = EngineOptions(threads, Compiled.KEPT)
     machine, start_s = describe_machine(), time.perf_counter()
     bundle = Bundle.open(path)
     workload = golden_workload(bundle, steps, words)
     if parts is not None:
         workload = Workload(tuple(parts), workload.steps, workload.words)
+    Schedule.load(bundle.file("schedule.json")).table(workload.steps)  # refused here, and not by a process of its own
     spent_s = time.perf_counter() - start_s
     found: dict[str, Any] = {
-        "machine": {**machine, "threads": threads or machine["cores"], "clocks": describe_clocks()},
+        "machine": {**machine, "threads": options.threads or machine["cores"], "clocks": describe_clocks()},
         "bundle": _describe_bundle(bundle),
     }
     timings: dict[str, Any] = {}
     if Measure.COLD in plan.measures:  # before this process fills the memory
-        starts = min(runs, MOST_COLD_STARTS)
-        timings["cold_start"] = _metered(lambda: _measure_cold(bundle, workload, threads, starts, progress))
+        starts = min(plan.runs, MOST_COLD_STARTS)
+        timings["cold_start"] = _metered(lambda: _measure_cold(bundle, workload, options.threads, starts, progress))
     start_s = time.perf_counter()
-    with Pipeline(bundle, EngineOptions(threads, Compiled.KEPT)) as pipeline:
+    with Pipeline(bundle, options) as pipeline:
         load_ms = (spent_s + time.perf_counter() - start_s) * 1e3
         found["request"] = _describe_request(pipeline, workload)
         if Measure.LATENCY in plan.measures:
@@ -123,15 +126,15 @@ def bench(
             timings |= {"load_ms": round(load_ms, 3), **measured}
             found["request"]["text_tokens"] = timings.pop("text_tokens")
         if Measure.DIALOGUE in plan.measures:
-            rounds = min(runs, MOST_DIALOGUES)
+            rounds = min(plan.runs, MOST_DIALOGUES)
             timings["dialogue"] = _metered(lambda: measure_dialogue(pipeline, workload, rounds, progress))
         if Measure.SCALE in plan.measures:
-            points = min(runs, MOST_A_POINT)
+            points = min(plan.runs, MOST_A_POINT)
             timings["scale"] = _metered(lambda: measure_scale(pipeline, workload, points, progress))
     if warning := busy_sentence(loads_of(timings)):
         _LOG.warning(warning)
     rules = {"warmup_rule": WARM_UP_RULE, "percentiles": PERCENTILES}
-    return {**found, "runs": runs, "warmup": warmup, **rules, **timings}
+    return {**found, "runs": plan.runs, "warmup": plan.warm_up, **rules, **timings}
 
 
 def _metered(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mgcc_runtime.errors import ContextLimitError, InputError
 from mgcc_runtime.lifetime import working
+from mgcc_runtime.options import check_word
 from mgcc_runtime.prompt import Draft, Part, Prompt
 from mgcc_runtime.request import Draw, Request, RequestOptions
 from mgcc_runtime.results import Event, ImageReady, Reply, ReplyReady, Result, Stopwatch
@@ -75,7 +76,7 @@ class Chat:
     """Made by `Pipeline.chat()`. One turn at a time; a refused, failed or cancelled turn leaves it as it was."""
 
     def __init__(self, pipeline: Pipeline, overflow: Overflow) -> None:
-        self._pipeline, self._overflow = pipeline, Overflow(overflow)
+        self._pipeline, self._overflow = pipeline, overflow
         self._memory = _Memory()
         self._remembering = threading.Lock()
 
@@ -109,7 +110,7 @@ class Chat:
         """
         watch = Stopwatch()
         with working(), watch.measure("prompt"):
-            request = self._pipeline.request(**options)
+            request, draw = self._pipeline.request(**options), check_word("draw", Draw, draw)
             plan = self._plan(parts, request.words)
         return Stream(self._run(plan, request, watch, draw), self._pipeline.lifetime)
 

@@ -16,16 +16,16 @@ from mgcc_runtime.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     MgccError,
-    OptionError,
     PromptError,
 )
 from mgcc_runtime.kit import cli as kit
+from mgcc_runtime.options import GUIDANCE, RUNS, SEED, STEPS, TEMPERATURE, THREADS, TOP_P, WARM_UP, WORDS
 from mgcc_runtime.version import VERSION
 
 if TYPE_CHECKING:
     from mgcc_runtime.pipeline import Pipeline
     from mgcc_runtime.prompt import Part
-    from mgcc_runtime.request import Boxes
+    from mgcc_runtime.request import Boxes, RequestOptions
     from mgcc_runtime.results import Reply, Result
 
 
@@ -73,18 +73,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_chat(commands)
     _add_command(commands, "info", _info, "say what a bundle is and what it needs")
     verify = _add_command(commands, "verify", _verify, "compare this device with the bundle's reference data")
-    verify.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    _add_threads(verify)
     verify.add_argument("--out", type=Path, metavar="FILE.json", help="also write the findings, to send them back")
     bench = _add_command(commands, "bench", _bench, "measure how long requests take on this machine")
-    bench.add_argument("--runs", type=int, default=30, metavar="N", help="timed requests (default: 30)")
-    bench.add_argument("--warm-up", type=int, default=3, metavar="N", help="requests before them (default: 3)")
+    RUNS.add_to(bench, 30, "timed requests (default: 30)")
+    WARM_UP.add_to(bench, 3, "requests before them (default: 3)")
     bench.add_argument(
         "--parts", default="cold,latency,dialogue,scale", metavar="LIST", help="what is measured (default: %(default)s)"
     )
-    bench.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
-    bench.add_argument("--words", type=int, metavar="N", help="words of text (default: those of the golden request)")
+    STEPS.add_to(bench, None, "denoising steps (default: the bundle's)")
+    WORDS.add_to(bench, None, "words of text (default: those of the golden request)")
     bench.add_argument("--story", type=Path, metavar="FILE.json", help="time this request (default: the golden one)")
-    bench.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    _add_threads(bench)
     kit.add_options(_add_command(commands, "kit", kit.run, "make a folder that a device installs from offline"))
     return parser
 
@@ -110,17 +110,11 @@ def _add_generate(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--story", type=Path, metavar="FILE.json", help="the parts from a file instead")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="where the image goes")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
-    parser.add_argument("--guidance", type=float, metavar="X", help="guidance scale (default: the bundle's)")
-    parser.add_argument("--words", type=int, default=0, metavar="N", help="the most words of text (default: 0)")
     parser.add_argument(
         "--boxes", default="auto", metavar="auto|none|FILE.json",
         help='where objects stand: proposed, nowhere, or a list of {"label", "xyxy"} in pixels (default: auto)',
     )  # fmt: skip
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="X", help="of the text; 0: greedy (default)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="X", help="of the text (default: 1)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    _add_request_options(parser, words=0)
 
 
 def _add_chat(commands: Any) -> None:
@@ -128,14 +122,36 @@ def _add_chat(commands: Any) -> None:
         commands, "chat", _chat, "a dialogue on standard input: each line is a turn, and draws; /image FILE adds one"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for turn-1.png, turn-2.png ...")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise of every turn (default: 0)")
-    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
-    parser.add_argument("--words", type=int, default=16, metavar="N", help="the most words of an answer (default: 16)")
     parser.add_argument(
-        "--draw", choices=["always", "auto"], default="always", help="auto: the model decides (default: always)"
+        "--draw", default="always", metavar="always|auto", help="auto: the model decides (default: always)"
     )
     parser.add_argument("--drop-oldest", action="store_true", help="when the context is full, forget the oldest turns")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    _add_request_options(parser, words=16)
+
+
+def _add_request_options(parser: argparse.ArgumentParser, *, words: int) -> None:
+    SEED.add_to(parser, 0, "of the noise and of sampled text (default: 0)")
+    STEPS.add_to(parser, None, "denoising steps (default: the bundle's)")
+    GUIDANCE.add_to(parser, None, "guidance scale (default: the bundle's)")
+    WORDS.add_to(parser, words, f"the most words of text (default: {words})")
+    TEMPERATURE.add_to(parser, 0.0, "of the text; 0: greedy (default)")
+    TOP_P.add_to(parser, 1.0, "of the text (default: 1)")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    THREADS.add_to(parser, 0, "of one stage; 0: one each core (default)")
+
+
+def _request_options(options: argparse.Namespace) -> RequestOptions:
+    """What `generate` and `chat` have in common, for `Pipeline.stream` and `Chat.stream`."""
+    from mgcc_runtime.decoding import TextOptions
+
+    text = TextOptions(temperature=options.temperature, top_p=options.top_p)
+    return {
+        "seed": options.seed, "steps": options.steps, "guidance": options.guidance, "words": options.words,
+        "text": text,
+    }  # fmt: skip
 
 
 def _chat(options: argparse.Namespace) -> int:
@@ -145,13 +161,17 @@ def _chat(options: argparse.Namespace) -> int:
     """
     from mgcc_runtime.chat import Overflow
     from mgcc_runtime.files import check_output
+    from mgcc_runtime.options import check_word
     from mgcc_runtime.pipeline import Pipeline
+    from mgcc_runtime.request import Draw
 
+    draw, asked = check_word("draw", Draw, options.draw), _request_options(options)
     check_output(options.out / "turn-1.png", ".png")
     codes: set[int] = set()
     images: list[Path] = []
     turn = 0
-    with Pipeline.load(options.bundle, threads=_threads(options)) as pipeline:
+    with Pipeline.load(options.bundle, threads=options.threads) as pipeline:
+        pipeline.request(**asked)  # what this bundle refuses would be refused at each turn
         chat = pipeline.chat(Overflow.DROP_OLDEST if options.drop_oldest else Overflow.REFUSE)
         for line in filter(None, map(str.strip, _lines())):
             try:
@@ -159,8 +179,8 @@ def _chat(options: argparse.Namespace) -> int:
                     images.append(_image_of(line))
                     continue
                 given, images = images, []
-                answer = chat.send if options.draw == "always" else chat.answer
-                result = answer(*given, line, seed=options.seed, steps=options.steps, words=options.words)
+                answer = chat.send if draw is Draw.ALWAYS else chat.answer
+                result = answer(*given, line, **asked)
                 turn += 1
                 _tell_turn(result, options.out / f"turn-{turn}.png", as_json=options.json)
             except MgccError as error:
@@ -238,21 +258,19 @@ def _generate(options: argparse.Namespace) -> int:
 
     parts, boxes = _parts(options), _boxes(options.boxes)
     check_output(options.out, ".png")
-    with Pipeline.load(options.bundle, threads=_threads(options)) as pipeline:
+    with Pipeline.load(options.bundle, threads=options.threads) as pipeline:
         result = _run_request(pipeline, parts, boxes, options)
     _save_and_tell(result, options.out, as_json=options.json)
     return EXIT_DONE
 
 
 def _run_request(pipeline: Pipeline, parts: Sequence[Part], boxes: Boxes, options: argparse.Namespace) -> Result:
-    from mgcc_runtime.decoding import TextOptions
     from mgcc_runtime.results import ImageReady, StepPreview, TextDelta
 
     progress = _Progress()
-    events = pipeline.stream(
-        parts, seed=options.seed, steps=options.steps, guidance=options.guidance, words=options.words, boxes=boxes,
-        text=TextOptions(temperature=options.temperature, top_p=options.top_p),
-    )  # fmt: skip
+    asked = _request_options(options)
+    asked["boxes"] = boxes
+    events = pipeline.stream(parts, **asked)
     progress.show("reading")
     for event in events:
         if isinstance(event, TextDelta):
@@ -285,12 +303,6 @@ def _boxes(value: str) -> Boxes:
         return BoxMode(value)
     found: Boxes = read_json(Path(value), "box list")
     return found
-
-
-def _threads(options: argparse.Namespace) -> int:
-    if not 0 <= options.threads <= 1024:
-        raise OptionError(f"--threads is {options.threads}, expected 0 to 1024; use 0 for one each core")
-    return int(options.threads)
 
 
 def _result_json(result: Result, path: Path) -> dict[str, Any]:
@@ -341,7 +353,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.out:
         check_output(options.out, ".json")
     findings: list[Finding] = []
-    for finding in verify(options.bundle, _threads(options)):
+    for finding in verify(options.bundle, options.threads):
         findings.append(finding)
         if not options.json:
             word = "PASS" if finding.passed else "FAIL"
@@ -364,7 +376,7 @@ def _bench(options: argparse.Namespace) -> int:
 
     progress = _Progress()
     found = bench(
-        options.bundle, runs=options.runs, warmup=options.warm_up, threads=_threads(options), steps=options.steps,
+        options.bundle, runs=options.runs, warmup=options.warm_up, threads=options.threads, steps=options.steps,
         words=options.words, parts=read_story(options.story) if options.story else None,
         measures=parse_measures(options.parts), progress=progress.show,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from pathlib import Path
 
@@ -23,6 +24,11 @@ _KINDS = {
     "dotprod": frozenset({"asimddp"}), "i8mm": frozenset({"i8mm"}), "sve": frozenset({"sve", "sve2"}),
 }  # fmt: skip
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_runtime.errors import OptionError
-from mgcc_runtime.values import is_number
+from mgcc_runtime.options import TEXT, settle
 
 
 @dataclass(frozen=True)
@@ -21,13 +20,7 @@ class TextOptions:
     repetition_penalty: float = 1.2  # above 1: tokens already written become less probable
 
     def __post_init__(self) -> None:
-        temperature, top_p, penalty = self.temperature, self.top_p, self.repetition_penalty
-        if not is_number(temperature) or not 0 <= temperature <= 100:
-            raise OptionError(f"temperature is {temperature!r}, expected a number from 0 to 100; use 0 to be greedy")
-        if not is_number(top_p) or not 0 < top_p <= 1:
-            raise OptionError(f"top_p is {top_p!r}, expected a number above 0 and at most 1; use 1 to switch it off")
-        if not is_number(penalty) or penalty <= 0:
-            raise OptionError(f"repetition_penalty is {penalty!r}, expected a number above 0; use 1 for none")
+        settle(self, *TEXT)
 
 
 def text_generator(seed: int) -> np.random.Generator:
@@ -61,7 +54,8 @@ def choose_token(
     scores[list(forbidden)] = -np.inf
     if options.temperature == 0:
         return int(np.argmax(scores))
-    scaled = (scores.astype(np.float64) - scores.max()) / options.temperature
+    with np.errstate(over="ignore"):  # of a temperature near 0: all but the likeliest token get a probability of 0
+        scaled = (scores.astype(np.float64) - scores.max()) / options.temperature
     probabilities = np.exp(scaled)
     probabilities /= probabilities.sum()
     order = np.argsort(-probabilities, kind="stable")

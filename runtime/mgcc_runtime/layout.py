@@ -18,7 +18,7 @@ from mgcc_runtime.errors import LayoutError
 from mgcc_runtime.manifest import LayoutRules
 from mgcc_runtime.names import LABEL_EMBEDDINGS
 from mgcc_runtime.settling import settle, to_whole_pixels
-from mgcc_runtime.values import is_number
+from mgcc_runtime.values import is_number, shown
 
 _SLACK_PX = 0.5  # boxes written out by us are rounded to tenths of a pixel
 
@@ -140,10 +140,10 @@ def _parse_box(value: object, number: int, image_px: int) -> Box:
     if not isinstance(value, Mapping) or not isinstance(value.get("label"), str) or not value["label"].strip():
         raise LayoutError(f'box {number} has no label, expected {{"label": "cat", "xyxy": [x1, y1, x2, y2]}}; add one')
     label, xyxy = value["label"].strip(), value.get("xyxy")
-    numbers = isinstance(xyxy, Sequence) and not isinstance(xyxy, str) and len(xyxy) == 4
-    if not numbers or not all(is_number(v) for v in xyxy or ()):
-        raise LayoutError(f"box {number} ({label}) has xyxy {xyxy!r}, expected four numbers in pixels; correct it")
-    left, top, right, bottom = (float(v) for v in xyxy or ())
+    corners = tuple(xyxy) if isinstance(xyxy, Sequence | np.ndarray) and len(np.shape(xyxy)) == 1 else ()
+    if len(corners) != 4 or not all(is_number(v) for v in corners):
+        raise LayoutError(f"box {number} ({label}) has xyxy {shown(xyxy)}, expected four numbers in pixels; correct it")
+    left, top, right, bottom = (float(v) for v in corners)
     if min(left, top) < -_SLACK_PX or max(right, bottom) > image_px + _SLACK_PX:
         raise LayoutError(
             f"box {number} ({label}) is {[left, top, right, bottom]}, outside the image of {image_px}x{image_px} "
@@ -157,7 +157,8 @@ def _parse_box(value: object, number: int, image_px: int) -> Box:
     score = value.get("score", 1.0)
     if not is_number(score) or not 0 <= score <= 1:
         raise LayoutError(
-            f"box {number} ({label}) has score {score!r}, expected a number from 0 to 1; correct it or leave it out"
+            f"box {number} ({label}) has score {shown(score)}, expected a number from 0 to 1; correct it or leave it "
+            "out"
         )
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(image_px)), min(bottom, float(image_px)))
     return Box(label, inside, float(score))

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mgcc_runtime.cpu_features import cpu_features
+from mgcc_runtime.cpu_features import available_cores, cpu_features
 
 _PACKAGES = (
     "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "openvino", "onnxruntime-gpu", "tensorrt",
@@ -89,11 +89,6 @@ def installed_version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def high_water_bytes() -> int:

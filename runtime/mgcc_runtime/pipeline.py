@@ -23,6 +23,7 @@ from mgcc_runtime.kv_cache import KvCache
 from mgcc_runtime.layout import BoxMode, Labels, Layout, joined, layout_from_grounder, parse_boxes
 from mgcc_runtime.lifetime import Lifetime, working
 from mgcc_runtime.names import SCHEDULE
+from mgcc_runtime.options import check_word
 from mgcc_runtime.phrases import PhraseBook
 from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
 from mgcc_runtime.request import Boxes, Draw, Request, box_mode
@@ -85,10 +86,11 @@ class Pipeline:
         is logged where this CPU computes otherwise than the one that the bundle was measured on. `decode_graphs`: of
         TensorRT alone, whether steps of a text are captured as CUDA graphs; by default while that is seen to save time.
         """
-        bundle = Bundle.open(path, check)
+        options = EngineOptions(threads, Compiled.KEPT, decode_graphs)
+        bundle = Bundle.open(path, check_word("check", Check, check))
         if remark := cpu_remark(bundle.manifest):
             _LOG.warning("%s", remark)
-        return cls(bundle, EngineOptions(threads, Compiled.KEPT, decode_graphs))
+        return cls(bundle, options)
 
     def generate(
         self,
@@ -162,7 +164,7 @@ class Pipeline:
 
     def chat(self, overflow: Overflow = Overflow.REFUSE) -> Chat:
         """A conversation that keeps what it has read; `overflow` says what to do when the context is full."""
-        return Chat(self, overflow)
+        return Chat(self, check_word("overflow", Overflow, overflow))
 
     def _run(self, prompt: Prompt, request: Request, watch: Stopwatch) -> Generator[Event, None, None]:
         yield from self.answer(self.read(prompt, watch), request, watch)

@@ -10,12 +10,10 @@ from typing import TypeAlias, TypedDict
 from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.errors import LayoutError, OptionError
 from mgcc_runtime.layout import Box, BoxMode
-from mgcc_runtime.values import is_number
+from mgcc_runtime.options import GUIDANCE, REQUEST, settle
+from mgcc_runtime.values import shown
 
 Boxes: TypeAlias = "BoxMode | str | Sequence[Box | Mapping[str, object]]"
-
-MAX_GUIDANCE = 100.0  # far above any useful scale; larger ones only overflow
-MAX_SEED = 2**63 - 1
 
 
 class RequestOptions(TypedDict, total=False):
@@ -39,7 +37,7 @@ class Draw(enum.Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """How a prompt is to be answered, with all defaults filled in."""
+    """How a prompt is to be answered, with all defaults filled in; OptionError for a value out of range."""
 
     seed: int
     steps: int
@@ -50,23 +48,11 @@ class Request:
     preview_every: int  # a preview image every so many steps; 0: none
 
     def __post_init__(self) -> None:
-        _check_integer("seed", self.seed, 0, MAX_SEED)
-        _check_integer("steps", self.steps, 1, 1000)
-        _check_integer("words", self.words, 0, 100_000)
-        _check_integer("preview_every", self.preview_every, 0, 1000)
+        settle(self, *REQUEST)
+        if self.guidance is not None:
+            settle(self, GUIDANCE)
         if not isinstance(self.text, TextOptions):
-            raise OptionError(f"text is {self.text!r}, expected TextOptions; give those, or None for the defaults")
-        if self.guidance is None:
-            return
-        if not is_number(self.guidance):
-            raise OptionError(f"guidance is {self.guidance!r}, expected a number from 0 to {MAX_GUIDANCE}; try 2")
-        if not 0 <= self.guidance <= MAX_GUIDANCE:
-            raise OptionError(f"guidance is {self.guidance}, expected 0 to {MAX_GUIDANCE}; try 2")
-
-
-def _check_integer(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise OptionError(f"{name} is {value!r}, expected a whole number from {least} to {most}; change it")
+            raise OptionError(f"text is {shown(self.text)}, expected TextOptions; give those, or None for the defaults")
 
 
 def box_mode(boxes: Boxes) -> BoxMode | None:

@@ -97,10 +97,16 @@ BAD_INPUT = {
     "no image": ((*GENERATE, "--bundle", "{bundle}", "--image", "{tmp}/q.png"), "q.png does not exist"),
     "no story": ((*GENERATE, "--bundle", "{bundle}", "--story", "{tmp}/q.json"), "story .*q.json does not exist"),
     "two sources": ((*GENERATE, "--bundle", "{bundle}", "--story", "s.json", "--text", "x"), "both --story and"),
-    "seed": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--seed", "abc"), "invalid int value: 'abc'"),
+    "seed": (
+        (*GENERATE, "--bundle", "{bundle}", "--text", "x", "--seed", "abc"),
+        "seed is .abc., expected a whole number",
+    ),
     "steps": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--steps", "3"), "steps is 3, expected one of"),
     "boxes": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--boxes", "all"), "box list all does not exist"),
-    "threads": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--threads", "-1"), "--threads is -1"),
+    "threads": (
+        (*GENERATE, "--bundle", "{bundle}", "--text", "x", "--threads", "-1"),
+        "threads is -1, expected a whole number from 0 to",
+    ),
     "suffix": (("generate", "--out", "x.jpg", "--bundle", "{bundle}", "--text", "x"), r"does not end in \.png"),
     "option": (("generate", "--frobnicate"), "mgcc.*--help"),
     "command": (("paint",), "invalid choice: 'paint'"),

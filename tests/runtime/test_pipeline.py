@@ -105,7 +105,7 @@ def test_streams_side_by_side(pipe):
         ({"steps": 3}, "steps is 3, expected one of 1, 2, 4"),
         ({"words": -2}, "words is -2"),
         ({"guidance": float("inf")}, "guidance is inf"),
-        ({"guidance": -1.0}, r"guidance is -1\.0, expected 0 to 100"),
+        ({"guidance": -1.0}, r"guidance is -1\.0, expected a number from 0 to 100"),
         ({"guidance": True}, "guidance is True, expected a number"),
         ({"text": "hello"}, "text is 'hello', expected TextOptions"),
         ({"text": 0}, "text is 0, expected TextOptions"),

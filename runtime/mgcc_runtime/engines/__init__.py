@@ -23,6 +23,7 @@ from mgcc_runtime.engines.unreported import keep_onnxruntime_quiet
 from mgcc_runtime.errors import EngineError, MgccError, StageMemoryError
 from mgcc_runtime.lifetime import Lifetime, working
 from mgcc_runtime.names import EngineName
+from mgcc_runtime.options import THREADS, check_word, settle
 
 keep_onnxruntime_quiet()
 
@@ -141,6 +142,11 @@ class EngineOptions:
 
     threads: int = 0  # of one stage; 0: one for each core
     compiled: Compiled = Compiled.FORGOTTEN
+
+    def __post_init__(self) -> None:
+        settle(self, THREADS)
+        object.__setattr__(self, "decode_graphs", check_word("decode_graphs", DecodeGraphs, self.decode_graphs))
+
     decode_graphs: DecodeGraphs = DecodeGraphs.MEASURED
 
 
