@@ -28,6 +28,7 @@ from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import DECODE, WITHOUT_WEIGHTS, StageSpec, stages
 from mgcc_runtime.engines import EngineOptions
 from mgcc_runtime.files import check_writable, hidden_beside
+from mgcc_runtime.load import LoadMeter, busy_sentence
 from mgcc_runtime.machine import describe_machine, installed_version
 from mgcc_runtime.manifest import decoding_graph
 from mgcc_runtime.pipeline import Pipeline
@@ -184,8 +185,8 @@ def _uses(spec: StageSpec, data: CalibrationData) -> dict[str, Samples]:
 def _choose_stage(
     spec: StageSpec, bundle: Bundle, data: CalibrationData, folder: Path,
     options: BuildOptions, judge: ImageJudge | None, progress: Progress,
-) -> dict[str, tuple[Choice, Candidate]]:  # fmt: skip
-    """The choice for each of the stage's uses."""
+) -> dict[str, tuple[StageOutcome, Candidate]]:  # fmt: skip
+    """The choice for each of the stage's uses, and the graph that it fell on."""
     lower = LEVELS[options.asked][0 if spec.name == "llm" else 1]
     precisions = tuple(dict.fromkeys((StagePrecision.FP32, *lower)))  # fp32 is the yardstick and the way back
 
@@ -197,7 +198,7 @@ def _choose_stage(
     candidates = make_candidates(
         spec, source, samples, folder, precisions, settings, lambda text: progress(spec.name, text)
     )
-    measured: dict[str, list[Measurement]] = {}
+    load, measured = LoadMeter(), dict[str, list[Measurement]]()
     judges: dict[str, Judge | None] = {}
     for name, some in _uses(spec, data).items():
         progress(name, "measuring")
@@ -207,8 +208,14 @@ def _choose_stage(
             spec, candidates, some, least_db=options.budget.floor_db(name, judged=judges[name] is not None),
             rounds=options.rounds, threads=options.threads, steps=steps,
         )  # fmt: skip
+    others_cores = load.others_cores()
+    if told := busy_sentence({"the measuring": others_cores}):
+        progress(spec.name, told)
     choices = choose_graphs(measured, options.budget, judges, lower=options.asked != "auto")
-    return {name: (choice, candidates[choice.place]) for name, choice in choices.items()}
+    return {
+        name: (_outcome(choice, candidates[choice.place], source, others_cores), candidates[choice.place])
+        for name, choice in choices.items()
+    }
 
 
 def _obtain(
@@ -228,15 +235,14 @@ def _obtain(
             return {name: entry for name, entry in stored.items() if entry is not None}
     found = {}
     chosen = _choose_stage(spec, bundle, data, folder, options, judge, progress)
-    for name, (choice, candidate) in chosen.items():
+    for name, (outcome, candidate) in chosen.items():
         assert candidate.path is not None
-        outcome = _outcome(choice, candidate, source)
         change = StageChange(candidate.path, candidate.engine.value, candidate.precision.value)
         found[name] = outcome, store.put(f"{name}-{options.asked}", key, outcome, change) if store else change
     return found
 
 
-def _outcome(choice: Choice, candidate: Candidate, source: Path) -> StageOutcome:
+def _outcome(choice: Choice, candidate: Candidate, source: Path, others_cores: float | None) -> StageOutcome:
     assert candidate.path is not None
     return StageOutcome(
         choice=choice,
@@ -245,6 +251,7 @@ def _outcome(choice: Choice, candidate: Candidate, source: Path) -> StageOutcome
         kept=dict(candidate.kept),
         bytes_before=stage_bytes(source),
         bytes_after=stage_bytes(candidate.path),
+        others_cores=others_cores,
     )
 
 

@@ -13,6 +13,7 @@ from mgcc_calibration.choose import Choice
 from mgcc_runtime.contract import DECODE
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import write_atomically
+from mgcc_runtime.load import busy_sentence
 from mgcc_runtime.reading import Numbers, read_json
 
 _MIB = 2**20
@@ -32,6 +33,7 @@ class StageOutcome:
     kept: Mapping[str, str]
     bytes_before: int
     bytes_after: int
+    others_cores: float | None = None  # what other programs used while it was measured; None: not told
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
         "Same pictures: of other stories, drawn with this stage alone changed, how many keep fp32's picture. Only what",
         "was fastest is judged, and what came next where that was refused.",
         "",
+        *_busy(stages),
         "| stage | engine | precision | graph | time | signal to noise | same pictures | size | refused because |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -213,6 +216,12 @@ def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
                 f"{m['bytes'] / _MIB:.2f} MiB | {m['refused']} |"
             )
     return lines
+
+
+def _busy(stages: Mapping[str, Any]) -> list[str]:
+    """A paragraph where other programs took so much of the machine that the times say little."""
+    told = busy_sentence({f"the measuring of `{name}`": stage.get("others_cores") for name, stage in stages.items()})
+    return [f"**{told[0].upper()}{told[1:]}.**", ""] if told else []
 
 
 def _kept_list(stages: Mapping[str, Any]) -> list[str]:

@@ -47,6 +47,26 @@ def test_two_results_of_the_same_measurement_are_entered(bundle):
     assert "| clip | not measured | not measured |" in text
 
 
+@pytest.mark.parametrize(("others", "told"), [(1.8, True), (0.05, False), (None, False)])
+def test_times_of_a_busy_machine_are_marked(bundle, others, told):
+    """What was chosen by them may not be what is fastest: of two cores others had 1.8, and 8 bits looked like fp32."""
+    chosen = {
+        "engine": "onnxruntime", "precision": "fp32", "signal_to_noise_db": 99.0, "error": 0.0, "total_ms": 4.0,
+        "same_pictures": None, "form": "exported", "bytes": 10, "refused": "",
+    }  # fmt: skip
+    path = report_paths(bundle)[0]
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["stages"] = {
+        "unet": {
+            "choice": {"chosen": chosen, "measurements": [chosen]}, "method": "", "quantised": 0, "kept": {},
+            "bytes_before": 10, "bytes_after": 10, "others_cores": others,
+        }
+    }  # fmt: skip
+    path.write_text(json.dumps(values), encoding="utf-8")
+    text = added(bundle, RESULT, RESULT)
+    assert ("Other programs used 1.80 cores during the measuring of `unet`" in text) is told
+
+
 @pytest.mark.parametrize(
     ("result", "came"),
     [
