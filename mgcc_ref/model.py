@@ -24,7 +24,7 @@ from mgcc_ref.tokens import (
     opt_tokenizer,
     word_tokenizer,
 )
-from mgcc_ref.unet import GroundedUNet, PlainUNet, StudentUNet
+from mgcc_ref.unet import GroundedUNet, PlainUNet, StudentUNet, open_gates
 from mgcc_ref.vae import VaeDecoder, build_autoencoder
 from mgcc_ref.weights import (
     find_llm,
@@ -181,7 +181,9 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
         model = MgccModel(profile, llm, llm_tokenizer(profile, random=random), text_tokenizer(profile, random=random))
     finally:
         torch.random.set_rng_state(state)
-    if not random:
+    if random:
+        open_gates(model.unet, seed)
+    else:
         load_folder(model, folder)
     model.eval().requires_grad_(False).settle()
     return model

@@ -28,7 +28,7 @@ from mgcc_ref.model import (
     weight_files,
 )
 from mgcc_ref.refiner import Refiner
-from mgcc_ref.unet import GroundedUNet
+from mgcc_ref.unet import GroundedUNet, open_gates
 from mgcc_ref.vae import build_autoencoder
 from mgcc_ref.visual_projection import build_projection
 from mgcc_ref.weights import load_module, load_published, require_file
@@ -102,6 +102,8 @@ class PartedModel:
             return
         self._renew(part)
         if self.random:
+            if part == "unet":
+                open_gates(module, self.seed)
             return
         if part in ("projection", "refiner"):  # one file holds what step `align` trains
             other = "refiner" if part == "projection" else "projection"

@@ -40,6 +40,19 @@ def build_unet(config: UNetConfig, conditioning: int) -> UNet2DConditionModel:
     )
 
 
+def open_gates(unet: nn.Module, seed: int = 0) -> None:
+    """Open the gates of a GLIGEN UNet with fresh weights; others have none.
+
+    Fresh gates are shut, as training begins with them, so that boxes and phrases do nothing. Seeded noise stands for
+    trained weights, in which they do.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if name.endswith(("alpha_attn", "alpha_dense")):
+                parameter.copy_(torch.rand((), generator=generator) + 0.3)
+
+
 def position_channels(size: int) -> Tensor:
     """Fixed (1, 22, size, size) map of x, y and their sines and cosines at five octaves."""
     axis = torch.linspace(-1.0, 1.0, size)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cpu_time import CpuTimes
+from tests.exported import exported_bundle
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set-up fetched everything; a test that needs a hub is wrong
@@ -38,11 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the profile `tiny` for the CPU, fp32, made by the README's command. Tests only read it."""
-    folder = tmp_path_factory.mktemp("bundle")
-    script = Path(__file__).parents[1] / "export" / "build_engines.py"
-    options = ["--profile", "tiny", "--target", "cpu", "--precision", "fp32"]
-    command = [sys.executable, script, *options, "--out", folder / "tiny", "--cache", folder / "cache"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "tiny"
+    """The profile `tiny`, read only: see `exported_bundle`."""
+    return exported_bundle("tiny", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_fast_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profile `tiny-fast`, read only: a few-step student."""
+    return exported_bundle("tiny-fast", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def paper_tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profile `paper-tiny`, read only: OPT, GLIGEN's gates, a phrase encoder, no label list."""
+    return exported_bundle("paper-tiny", tmp_path_factory)

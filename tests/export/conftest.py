@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +20,7 @@ from mgcc_export.to_onnx import export_stage, trace_lengths
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_runtime.contract import Axis, DType, StageSpec, TensorSpec, stages
 from mgcc_runtime.names import PLAN
+from tests.exported import shared_folder
 from tests.runtime.golden_data import add_golden
 from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, reseal
 
@@ -93,9 +93,7 @@ def tiny() -> MgccModel:
 @pytest.fixture(scope="session")
 def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[BuildReport, BuildOptions]:
     """A whole build of the tiny profile: about 30 s, so one worker exports and the others take its stages."""
-    root = tmp_path_factory.mktemp("tiny")
-    workers = os.environ.get("PYTEST_XDIST_WORKER")
-    shared = tmp_path_factory.getbasetemp().parent if workers else root
+    root, shared = tmp_path_factory.mktemp("tiny"), shared_folder(tmp_path_factory)
     recipe = choose_recipe(Target.CPU, Precision.FP32)
     options = BuildOptions("tiny", recipe, root / "bundle", shared / "export-cache")
     with FileLock(shared / "export-cache.lock"):
