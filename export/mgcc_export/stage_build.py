@@ -85,7 +85,7 @@ class StageBuilder:
 
         if self.recipe.precision is Precision.FP32 and self.recipe.form is Form.ONNX:
             built, cached = export()
-            self._check_release(built.folder / f"{stage.name}.onnx", stage.name)
+            self._check_release(built.folder / graph_file(stage.name), stage.name)
             return built, cached
         if found := self.cache.get(low_name, low_key):  # without the fp32 stage, which may be gone
             return found, True

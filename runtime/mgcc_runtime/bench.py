@@ -20,7 +20,7 @@ from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden
 from mgcc_runtime.load import LoadMeter, busy_sentence
 from mgcc_runtime.machine import describe_machine, peak_rss_mb
-from mgcc_runtime.names import MANIFEST
+from mgcc_runtime.names import MANIFEST, SCHEDULE
 from mgcc_runtime.options import RUNS, STEPS, WARM_UP, WORDS, settle
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import PowerMeter, describe_clocks
@@ -107,7 +107,7 @@ def bench(
     workload = golden_workload(bundle, steps, words)
     if parts is not None:
         workload = Workload(tuple(parts), workload.steps, workload.words)
-    Schedule.load(bundle.file("schedule.json")).table(workload.steps)  # refused here, and not by a process of its own
+    Schedule.load(bundle.file(SCHEDULE)).table(workload.steps)  # refused here, and not by a process of its own
     spent_s = time.perf_counter() - start_s
     found: dict[str, Any] = {
         "machine": {**machine, "threads": options.threads or machine["cores"], "clocks": describe_clocks()},
