@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mgcc_export.builder_settings import LEFT_TO_THE_DEVICE, AskedSettings, add_settings
 from mgcc_export.errors import UnavailableError
 from mgcc_export.targets import Precision, Target, available, choose_recipe
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, InputError, MgccError
@@ -87,13 +88,19 @@ def _parser() -> argparse.ArgumentParser:
                         "source of int8 ranges (unset: a build for the CPU captures its own); not used for a language "
                         "model that is built block by block, as the paper's are")  # fmt: skip
     parser.add_argument("--debug-stage", metavar="NAME", help="write this stage with inputs to reproduce a mismatch")
+    add_settings(parser.add_argument_group("on a device, for the engines that its TensorRT builds"))
     return parser
 
 
 def _run(args: argparse.Namespace) -> int:
     recipe = choose_recipe(Target(args.target), Precision(args.precision))
     stages = _stage_names(args.stages)
-    weights = _weights(args.weights)
+    weights, asked = _weights(args.weights), AskedSettings.of(args)
+    if asked != LEFT_TO_THE_DEVICE and not recipe.on_device:
+        raise InputError(
+            f"--workspace and --timing-cache were given for target {recipe.target}, expected jetson or tensorrt, whose "
+            "engines TensorRT builds on the device; leave them out"
+        )
     if args.scan:
         from mgcc_calibration.data import CalibrationData
 
@@ -136,7 +143,7 @@ def _run(args: argparse.Namespace) -> int:
             if args.debug_stage:
                 return _debug(options, args.debug_stage, progress.report)
             if recipe.on_device:
-                return _build_for_device(options, list(estimate.parameters), args.report, progress.report)
+                return _build_for_device(options, list(estimate.parameters), args.report, progress.report, asked)
             _build_and_tell(options, args.report, progress.report)
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -169,8 +176,9 @@ def _build_and_tell(options: BuildOptions, report_path: Path | None, progress: C
 
 
 def _build_for_device(
-    options: BuildOptions, stages: Sequence[str], report_path: Path | None, progress: Callable[[str, str], None]
-) -> int:
+    options: BuildOptions, stages: Sequence[str], report_path: Path | None, progress: Callable[[str, str], None],
+    asked: AskedSettings,
+) -> int:  # fmt: skip
     """On a device with TensorRT, engines in `options.out` and beside it the ONNX bundle that they are built from.
 
     Elsewhere `options.out` is the ONNX bundle, and the command that builds its engines on the device is printed.
@@ -192,7 +200,7 @@ def _build_for_device(
     check_out(options.out, stages, graphs)
     print(f"TensorRT is here: {options.out} gets the engines, {graphs} the ONNX bundle that they are built from")
     _build_and_tell(replace(options, out=graphs), report_path, progress)
-    build_on_device(graphs, options.out, progress, rebuild=rebuild_command(options))
+    build_on_device(graphs, options.out, progress, rebuild=rebuild_command(options), asked=asked)
     print(f"bundle: {options.out} (engines of this device); now run `mgcc verify --bundle {options.out}`")
     return EXIT_DONE
 

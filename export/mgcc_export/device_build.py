@@ -21,6 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mgcc_export.builder_settings import (
+    LEFT_TO_THE_DEVICE,
+    AskedSettings,
+    BuilderSettings,
+    add_settings,
+    choose_settings,
+)
 from mgcc_export.engine_process import run_engine_job
 from mgcc_export.errors import BusyError, ExportError, OutputFolderError
 from mgcc_export.output_folder import check_replaceable
@@ -87,10 +94,14 @@ def _command(bundle: Path | str, out: Path | str) -> str:
     return _COMMAND.format(bundle=shlex.quote(str(bundle)), out=shlex.quote(str(out)))
 
 
-def build_on_device(bundle: Path, out: Path, report: Progress, library: str = "", rebuild: str = "") -> Path:
+def build_on_device(
+    bundle: Path, out: Path, report: Progress, library: str = "", rebuild: str = "",
+    asked: AskedSettings = LEFT_TO_THE_DEVICE,
+) -> Path:  # fmt: skip
     """Build every stage's engine and write the bundle `out` that plays them; an earlier bundle there is replaced.
 
-    `report` is told (stage, step). `rebuild` is the command that the engines' records name; unset: this one.
+    `report` is told (stage, step). `rebuild` is the command that the engines' records name; unset: this one. `asked`:
+    of the builder's settings, what is not left to the device; TensorRT-RTX, which times nothing, has none.
     Engines that an interrupted run has finished are kept. BundleError, ExportError, OutputFolderError, BusyError.
     """
     library = library or ENGINE
@@ -102,11 +113,13 @@ def build_on_device(bundle: Path, out: Path, report: Progress, library: str = ""
     _check_version(library)
     specs = stages(source.manifest.dimensions)
     check_out(out, [spec.name for spec in specs], bundle)
+    settings = choose_settings(asked, _version(library)) if library == ENGINE else BuilderSettings()
     with _EngineFolder(out) as folder:
         report("estimate", _needs(source))
+        report("builder", settings.told())
         for number, spec in enumerate(specs, 1):
             report(spec.name, f"building the engine ({number} of {len(specs)})")
-            kept = _build_stage(source, spec, folder.work, library, rebuild or _command(bundle, out))
+            kept = _build_stage(source, spec, folder.work, library, rebuild or _command(bundle, out), settings)
             report(spec.name, "kept from an earlier build" if kept else "done")
             report(spec.name, f"equivalent: {read_record(folder.work / engine_file(spec.name)).command}")
         report("bundle", "checking all files")
@@ -131,15 +144,17 @@ def _needs(source: Bundle) -> str:
     )
 
 
-def _build_stage(source: Bundle, spec: StageSpec, work: Path, library: str, rebuild: str) -> bool:
+def _build_stage(
+    source: Bundle, spec: StageSpec, work: Path, library: str, rebuild: str, settings: BuilderSettings
+) -> bool:
     """Build one engine unless it is there already, of this graph and this library; says which."""
     graph = source.file(source.manifest.stages[spec.name].file)
     engine, mark = work / engine_file(spec.name), work / f".{spec.name}.done"
     weights = [entry.sha256 for name, entry in sorted(source.manifest.files.items()) if name.endswith(WEIGHTS_SUFFIX)]
-    key = " ".join((source.manifest.files[graph.name].sha256, *weights, _version(library)))
+    key = " ".join((source.manifest.files[graph.name].sha256, *weights, _version(library), settings.kept_by))
     job = EngineJob(
         library, spec.name, str(graph.resolve()), str(engine.resolve()), str(record_path(engine).resolve()),
-        profiles_of(spec, source.manifest.dimensions.axes), rebuild,
+        profiles_of(spec, source.manifest.dimensions.axes), rebuild, settings.workspace_bytes, settings.timing_cache,
     )  # fmt: skip
     kept = _is_done(engine, mark, key)
     if not kept:
@@ -289,10 +304,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mgcc_export.device_build", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="of --target jetson or tensorrt")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle with engines; replaced if there")
+    add_settings(parser)
     options = parser.parse_args(arguments)
     try:
+        asked = AskedSettings.of(options)
         with ProgressPrinter(time.monotonic()) as progress:
-            out = build_on_device(options.bundle, options.out, progress.report)
+            out = build_on_device(options.bundle, options.out, progress.report, asked=asked)
     except MgccError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

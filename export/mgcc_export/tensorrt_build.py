@@ -19,9 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mgcc_export.builder_settings import TimingCache
 from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.contract import Axis, StageSpec
+from mgcc_runtime.engines.cuda import Device
 from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, ProfileRecord, TensorRecord
 from mgcc_runtime.engines.tensorrt_features import Feature, features
 from mgcc_runtime.machine import peak_rss_bytes
@@ -47,6 +49,8 @@ class EngineJob:
     record: str
     profiles: tuple[Profile, ...]
     rebuild: str  # the command that makes the bundle again; empty: it is filled in with the bundle
+    workspace_bytes: int = 0  # the most that a kernel may use for itself while it runs; 0: the library's default
+    timing_cache: str = ""  # file of the times that kernels took before; empty: none is read or kept
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,6 +110,8 @@ def command_of(job: EngineJob, graph: str = "") -> list[str]:
     command = [tool, f"--onnx={graph or Path(job.onnx).name}", f"--saveEngine={Path(job.engine).name}"]
     if tool == "trtexec":
         command += ["--stronglyTyped", "--noTF32"]
+    if tool == "trtexec" and job.workspace_bytes:
+        command.append(f"--memPoolSize=workspace:{job.workspace_bytes // 2**20}M")
     for number, profile in enumerate(job.profiles):
         if len(job.profiles) > 1:
             command.append(f"--profile={number}")
@@ -137,20 +143,32 @@ def build_engine(job: EngineJob) -> EngineBuild:
     config.clear_flag(trt.BuilderFlag.TF32)
     if Feature.USER_ALLOCATION in features(job.library, str(trt.__version__)):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # a run that allocates no CUDA graph captures
+    if job.workspace_bytes:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
+    times = TimingCache(config, job.timing_cache) if job.timing_cache else None
     for profile in job.profiles:
         _add_profile(builder, config, profile, job.stage)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        told = "; ".join(messages[-3:]) or "no message"
-        # for want of memory a wider graph would not do either
-        kind = ExportError if "memory" in told.lower() else EngineRefusedError
-        raise kind(f"stage {job.stage}: {job.library} cannot build an engine ({told}); see --debug-stage")
+        raise _refusal(job, messages)
+    if times is not None:
+        times.keep()
     with Path(job.engine).open("wb") as file:
         file.write(plan)
     record = _record(trt, job, network)
     Path(job.record).write_text(json.dumps(record.to_json()) + "\n", encoding="utf-8")
     spent_s, peak = round(time.monotonic() - started, 2), peak_rss_bytes() or 0
     return EngineBuild(int(plan.nbytes), spent_s, peak, network.num_layers)
+
+
+def _refusal(job: EngineJob, messages: Sequence[str]) -> ExportError:
+    """What the builder could not do; for want of memory a wider graph would not do either."""
+    told = "; ".join(messages[-3:]) or "no message"
+    kind = ExportError if "memory" in told.lower() else EngineRefusedError
+    ways = "see --debug-stage"
+    if job.workspace_bytes:
+        ways += f", or give more than {job.workspace_bytes // 2**20} MiB with --workspace"
+    return kind(f"stage {job.stage}: {job.library} cannot build an engine ({told}); {ways}")
 
 
 def _logger(trt: Any, messages: list[str]) -> Any:
@@ -178,11 +196,13 @@ def _add_profile(builder: Any, config: Any, profile: Profile, stage: str) -> Non
 def _record(trt: Any, job: EngineJob, network: Any) -> EngineRecord:
     """From the network at build time: without a driver the plan cannot be read back."""
     layers = [network.get_layer(i) for i in range(network.num_layers)]
+    # a TensorRT engine belongs to the kind of GPU that it was built on, TensorRT-RTX's to none
+    device = None if job.library == EngineName.TENSORRT_RTX else Device.first()
     return EngineRecord(
         library=job.library,
         version=str(trt.__version__),
         platform=f"{platform.system().lower()}-{platform.machine().lower()}",
-        compute_capability=RTX_LEAST_SM if job.library == EngineName.TENSORRT_RTX else _this_device(),
+        compute_capability=RTX_LEAST_SM if device is None else device.compute_capability,
         sha256=sha256_of(Path(job.engine)),
         inputs=_tensors([network.get_input(i) for i in range(network.num_inputs)]),
         outputs=_tensors([network.get_output(i) for i in range(network.num_outputs)]),
@@ -192,14 +212,9 @@ def _record(trt: Any, job: EngineJob, network: Any) -> EngineRecord:
         ),
         rebuild=job.rebuild,
         command=" ".join(command_of(job)),
+        multiprocessors=0 if device is None else device.multiprocessors,
+        memory_bytes=0 if device is None else device.memory_bytes,
     )  # fmt: skip
-
-
-def _this_device() -> str:
-    """Compute capability of this machine's GPU: a TensorRT engine belongs to the kind it was built on."""
-    from mgcc_runtime.engines.cuda import Device
-
-    return Device.first().compute_capability
 
 
 def _tensors(tensors: Sequence[Any]) -> tuple[TensorRecord, ...]:

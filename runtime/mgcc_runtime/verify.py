@@ -17,6 +17,7 @@ from mgcc_runtime.closeness import common_prefix, cosine, relative_l2
 from mgcc_runtime.contract import DECODE, BoxEdges, StageSpec, stages
 from mgcc_runtime.cpu_remark import cpu_remark
 from mgcc_runtime.engines import EngineOptions, Session, open_session
+from mgcc_runtime.engines.engine_origin import bundle_remark
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.golden import StageGolden, at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.golden_play import TURNED_BOX_PX, play_request
@@ -237,7 +238,9 @@ def _judge_device(bundle: Bundle, ran_on: Mapping[str, tuple[str, ...]]) -> _Mea
     providers = tuple(dict.fromkeys(name for names in ran_on.values() for name in names))
     target = bundle.manifest.target
     if not on_cpu:
-        return _Measured(True, f"no stage on the CPU alone, as target {target} asks", values, providers)
+        remark = bundle_remark(bundle)
+        told = f"no stage on the CPU alone, as target {target} asks" + (f"; {remark}" if remark else "")
+        return _Measured(True, told, values, providers)
     engines = {bundle.manifest.graphs()[graph].engine for graph in on_cpu}
     found = describe_gpus()
     if engines == {EngineName.ONNXRUNTIME} and not found["gpus"] and "jetson" not in found:

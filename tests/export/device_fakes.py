@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mgcc_export.builder_settings import BuilderSettings
 from mgcc_export.tensorrt_build import EngineBuild, EngineJob, command_of
 from mgcc_runtime.bundle import sha256_of
 from mgcc_runtime.engines.engine_record import EngineRecord
@@ -44,5 +45,6 @@ def fake_device(monkeypatch: pytest.MonkeyPatch, version: str = "10.7.0") -> Fak
     monkeypatch.setitem(sys.modules, "tensorrt", library)
     device = FakeDevice()
     monkeypatch.setattr("mgcc_export.device_build.run_engine_job", device.run)
+    monkeypatch.setattr("mgcc_export.device_build.choose_settings", lambda asked, version: BuilderSettings())
     monkeypatch.setattr("mgcc_export.device_build._check_gpu", lambda: None, raising=False)
     return device

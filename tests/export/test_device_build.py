@@ -186,7 +186,8 @@ def test_needs_are_told_before_and_time_while_it_builds(
     assert main(["--bundle", str(planned), "--out", str(tmp_path / "out")]) == 0
     lines = [line.split("] ", 1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines[0].startswith("estimate: about 2") and "available now" in lines[0] and "at least" in lines[0]
-    assert lines[1] == "vision_encoder: building the engine (1 of 7)"
+    assert lines[1] == "builder: workspace the library's default, kernel times not kept"
+    assert lines[2] == "vision_encoder: building the engine (1 of 7)"
     assert "llm: building the engine (2 of 7) (0 s so far)" in lines
 
 

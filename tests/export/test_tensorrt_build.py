@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_what_is_fp32_in_the_graph_is_fp32_in_the_engine(
     graph.write_bytes(toy_graph.read_bytes())
     build_engine(job_of(graph, "toy", profiles_of(toy.spec, toy.axes)))
     assert [config.get_flag(trt.BuilderFlag.TF32) for config in made] == [False]
+
+
+def test_the_builders_settings_are_taken(toy: Toy, toy_graph: Path, tmp_path: Path) -> None:
+    """By the real library, which times nothing without a GPU and writes a cache of its own form all the same."""
+    graph = tmp_path / "toy.onnx"
+    graph.write_bytes(toy_graph.read_bytes())
+    times = tmp_path / "times.bin"
+    plain = job_of(graph, "toy", profiles_of(toy.spec, toy.axes))
+    for _ in range(2):
+        assert run_engine_job(replace(plain, workspace_bytes=1 << 26, timing_cache=str(times))).bytes > 10_000
+    assert times.stat().st_size > 0
 
 
 def test_a_graph_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ class HostBuilder:
     def build_serialized_network(self, network: HostNetwork, config: HostBuilderConfig) -> bytes | None:
         from tests.runtime.host_tensorrt import plan_of
 
+        if config.timing_cache is not None:
+            config.timing_cache.add()
         dynamic = [v.name for v in network._graph.input if any(d.dim_param for d in v.type.tensor_type.shape.dim)]
         if network.model is None or any(name not in p.shapes for p in config.profiles for name in dynamic):
             return None
@@ -85,6 +87,7 @@ class HostBuilderConfig:
     """Flags, limits and profiles; the defaults are the library's."""
 
     def __init__(self, module: ModuleType) -> None:
+        self._module = module
         self.flags = 1 << int(module.BuilderFlag.TF32)
         self.profiles: list[HostProfile] = []
         self.limits: dict[Any, int] = {}
@@ -113,9 +116,12 @@ class HostBuilderConfig:
         return self.limits.get(pool, 1 << 40)
 
     def create_timing_cache(self, serialized_timing_cache: Any) -> HostTimingCache:
-        return HostTimingCache(bytes(serialized_timing_cache))
+        return HostTimingCache(bytes(serialized_timing_cache), self._module.__version__)
 
     def set_timing_cache(self, cache: HostTimingCache, ignore_mismatch: bool) -> bool:  # noqa: FBT001 - theirs
+        """Refused where it is of another version, as the library's documentation has it."""
+        if cache.blob and cache.version != self._module.__version__ and not ignore_mismatch:
+            return False
         self.timing_cache = cache
         return True
 
@@ -124,13 +130,17 @@ class HostBuilderConfig:
 
 
 class HostTimingCache:
-    """How long kernels took, by one more entry after each use."""
+    """How long kernels took: the version, and an entry more for each engine that was built with it."""
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, version: str) -> None:
         self.blob = blob
+        self.version = blob.split(b"\n")[0].decode(errors="replace") if blob else version
+
+    def add(self) -> None:
+        self.blob = (self.blob or f"{self.version}\n".encode()) + b"timing\n"
 
     def serialize(self) -> bytes:
-        return self.blob or b"timings"
+        return self.blob
 
 
 class HostProfile:

@@ -36,7 +36,7 @@ C_TYPES |= {
 _WITHOUT_CONTEXT = (
     "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuGetErrorString",
     "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuCtxSetCurrent", "cuCtxPushCurrent_v2",
-    "cuCtxPopCurrent_v2",
+    "cuCtxPopCurrent_v2", "cuDeviceTotalMem_v2",
 )  # fmt: skip
 CONTEXT = 7
 
@@ -79,6 +79,7 @@ class HostDriver:
         self, memory_bytes: int = 1 << 30, capability: tuple[int, int] = (8, 9), *, integrated: bool = False
     ) -> None:
         self.memory_bytes, self.capability, self.integrated = memory_bytes, capability, integrated
+        self.multiprocessors = 8
         self.blocks: dict[int, Any] = {}
         self.pinned: dict[int, Any] = {}
         self.calls: list[str] = []
@@ -169,7 +170,11 @@ class HostDriver:
             CONSTANTS["CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR"]: self.capability[0],
             CONSTANTS["CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"]: self.capability[1],
             CONSTANTS["CU_DEVICE_ATTRIBUTE_INTEGRATED"]: int(self.integrated),
+            CONSTANTS["CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT"]: self.multiprocessors,
         }[which]
+
+    def _cuDeviceTotalMem_v2(self, out: Any, device: int) -> None:  # noqa: N802
+        out[0] = self.memory_bytes
 
     def _cuMemGetInfo_v2(self, free: Any, total: Any) -> None:  # noqa: N802
         free[0], total[0] = self.memory_bytes - self.allocated, self.memory_bytes

@@ -18,7 +18,8 @@ from mgcc_runtime.errors import EngineError, StageMemoryError
 
 _LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
 _OUT_OF_MEMORY = 2
-_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, ..._MINOR, ..._INTEGRATED
+#: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, ..._MINOR, CU_DEVICE_ATTRIBUTE_INTEGRATED, ..._MULTIPROCESSOR_COUNT.
+_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16
 
 _Pointer, _Size, _Int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _Address = ctypes.c_uint64  # CUdeviceptr
@@ -31,6 +32,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGet": (_Out(_Int), _Int),
     "cuDeviceGetName": (ctypes.c_char_p, _Int, _Int),
     "cuDeviceGetAttribute": (_Out(_Int), _Int, _Int),
+    "cuDeviceTotalMem_v2": (_Out(_Size), _Int),
     "cuDevicePrimaryCtxRetain": (_Out(_Pointer), _Int),
     "cuDevicePrimaryCtxRelease_v2": (_Int,),
     "cuCtxSetCurrent": (_Pointer,),
@@ -130,6 +132,8 @@ class Device:
     compute_capability: str  # "8.7"
     driver_version: str  # of CUDA: "13.0"
     integrated: bool = False  # it has the host's memory and none of its own, as a Jetson's
+    multiprocessors: int = 0
+    memory_bytes: int = 0  # in all
     context: int = 0  # handle of the primary context; 0: not retained
 
     @classmethod
@@ -150,9 +154,14 @@ class Device:
         name, version = ctypes.create_string_buffer(256), _Int()
         api.call("cuDeviceGetName", name, len(name), number)
         api.call("cuDriverGetVersion", ctypes.byref(version))
-        major, minor, integrated = (_attribute(api, which, number) for which in (_MAJOR, _MINOR, _INTEGRATED))
-        number_text = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        return cls(name.value.decode(errors="replace"), f"{major}.{minor}", number_text, bool(integrated))
+        asked = (_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS)
+        major, minor, integrated, multiprocessors = (_attribute(api, which, number) for which in asked)
+        memory = _Size()
+        api.call("cuDeviceTotalMem_v2", ctypes.byref(memory), number)
+        return cls(
+            name.value.decode(errors="replace"), f"{major}.{minor}",
+            f"{version.value // 1000}.{version.value % 1000 // 10}", bool(integrated), multiprocessors, memory.value,
+        )  # fmt: skip
 
     def use(self) -> None:
         """Make the device's context current in this thread; each thread has to, before anything else."""

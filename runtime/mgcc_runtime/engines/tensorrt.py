@@ -24,6 +24,7 @@ from mgcc_runtime.engines.contexts import Context
 from mgcc_runtime.engines.cuda_stream import Graph
 from mgcc_runtime.engines.decode_steps import DecodeSteps
 from mgcc_runtime.engines.device_memory import DeviceTensor, GpuMemory
+from mgcc_runtime.engines.engine_origin import origin_remark, warn_once
 from mgcc_runtime.engines.engine_record import read_record
 from mgcc_runtime.engines.engine_validity import LIBRARIES, check_device, check_library, check_maker
 from mgcc_runtime.engines.lanes import Lane
@@ -200,6 +201,8 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions, library: s
         memory = gpu_memory()
     memory.device.use()
     check_device(path, record, memory.device.compute_capability, memory.device.name)
+    if remark := origin_remark(record, memory.device):
+        warn_once(remark)
     with memory.lock:  # the stream is everybody's: work of ours in it would spoil a capture that is under way
         memory.enter()
         try:
