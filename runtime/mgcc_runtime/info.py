@@ -6,14 +6,15 @@ from typing import Any
 
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.cpu_remark import cpu_lines, cpu_remark
+from mgcc_runtime.engines.engine_origin import bundle_remark
 from mgcc_runtime.names import weights_file
 
 
 def info_json(bundle: Bundle) -> dict[str, Any]:
-    """The manifest, where the bundle is, its size, and the remark on this CPU (empty: none)."""
+    """The manifest, where the bundle is, its size, and the remarks on this CPU and GPU (empty: none)."""
     return {
         **bundle.manifest.to_json(), "path": str(bundle.root), "bytes": _size(bundle),
-        "cpu_remark": cpu_remark(bundle.manifest),
+        "cpu_remark": cpu_remark(bundle.manifest), "engine_remark": bundle_remark(bundle),
     }  # fmt: skip
 
 
@@ -32,6 +33,8 @@ def info_lines(bundle: Bundle) -> list[str]:
         lines.append(f"  defaults: {manifest.default_steps} steps, guidance {manifest.default_guidance:g}")
     lines += [f"  needs {name} {wanted}" for name, wanted in manifest.requires.items()]
     lines += [f"  {line}" for line in cpu_lines(manifest)]
+    if remark := bundle_remark(bundle):
+        lines.append(f"  note: {remark}")
     for name, graph in manifest.graphs().items():
         own = (graph.file, weights_file(graph.file))  # what a stage shares of another's weights is shown there
         megabytes = sum(manifest.files[file].bytes for file in own if file in manifest.files) / 1e6

@@ -16,16 +16,19 @@ from mgcc_export.device_build import build_on_device
 from mgcc_export.errors import EngineRefusedError, ExportError
 from mgcc_export.tensorrt_build import EngineJob, build_engine, profiles_of
 from mgcc_runtime import Pipeline
+from mgcc_runtime.bundle import Bundle, write_manifest
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import DecodeGraphs
 from mgcc_runtime.engines.engine_record import read_record, record_path
 from mgcc_runtime.engines.tensorrt_features import Feature, features
+from mgcc_runtime.info import info_json, info_lines
+from mgcc_runtime.names import TargetName
 from mgcc_runtime.verify import verify
 from tests.runtime.engine_makers import write_half_onnx
 from tests.runtime.host_builder import HostBuilder, HostBuilderConfig
 from tests.runtime.host_gpu import HostDriver
 from tests.runtime.host_tensorrt import host_gpu_with
-from tests.runtime.releases import RELEASES, TENSORRT_RTX, Release
+from tests.runtime.releases import RELEASES, TENSORRT, TENSORRT_RTX, Release
 from tests.runtime.tiny_bundle import DIMENSIONS
 
 REQUEST = ["A cat under a tree.", "A dog."]
@@ -67,6 +70,23 @@ def test_engines_are_built_verified_and_drawn_with(
         again = ours.generate(REQUEST, seed=1, words=6, steps=4)
         np.testing.assert_array_equal(np.asarray(again.image), np.asarray(found.image))
     assert not device.blocks and not device.pinned
+
+
+@pytest.mark.parametrize("release", TENSORRT, ids=str, indirect=True)
+def test_engines_of_another_gpu_of_the_kind_run_and_say_so(
+    device: HostDriver, release: Release, planned: Path, tmp_path: Path
+) -> None:
+    """Built on an AGX Orin, copied to an Orin Nano."""
+    device.multiprocessors = 16
+    out = build_on_device(planned, tmp_path / "engines", lambda stage, step: None)
+    write_manifest(out, replace(Bundle.open(out).manifest, target=TargetName.JETSON))
+    assert info_json(Bundle.open(out))["engine_remark"] == ""
+    device.multiprocessors = 8
+    remark = "engines were built on a GPU with 16 multiprocessors"
+    assert info_json(Bundle.open(out))["engine_remark"].startswith(remark)
+    assert [line for line in info_lines(Bundle.open(out)) if f"note: {remark}" in line]
+    (found,) = [f for f in verify(out) if f.name == "device"]
+    assert found.passed and remark in found.detail
 
 
 @pytest.mark.parametrize("release", TENSORRT_RTX, ids=str, indirect=True)
