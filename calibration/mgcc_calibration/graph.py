@@ -74,10 +74,10 @@ class Graph:
         return numpy_helper.to_array(self.weights[name])
 
     def set_weight(self, name: str, value: Array) -> None:
-        """Replace a weight's values in place, its element type kept."""
+        """Replace a weight's values in place, its element type kept, and a scalar a scalar."""
         old = self.weights[name]
         dtype = helper.tensor_dtype_to_np_dtype(old.data_type)
-        old.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value.astype(dtype)), name))
+        old.CopyFrom(numpy_helper.from_array(np.asarray(value.astype(dtype), order="C"), name))
 
     def drop_unused_weights(self) -> None:
         used = {name for node in self.nodes for name in node.input} | set(self.outputs)

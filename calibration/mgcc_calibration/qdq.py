@@ -101,8 +101,9 @@ class _Writer:
         return out
 
     def _constants(self, values: Mapping[str, Array]) -> None:
+        # not ascontiguousarray, which makes a scalar's shape (1,): ONNX Runtime 1.23's QLinearAdd refuses such a scale
         for name, value in values.items():
-            self.graph.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+            self.graph.model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
 
     def _declare(self, tensor: str, kind: int, shape: Sequence[int] | None = None) -> None:
         """State a new tensor's type, which strongly typed readers of the graph go by."""

@@ -99,6 +99,22 @@ def test_qdq_graph_is_sound_near_and_really_quantised(graph, plan):
     assert int8 == {f"{name}_w_int8" for name in ("conv1", "conv2", "to_a", "to_b", "to_out")}
 
 
+def test_a_tensor_s_scale_and_zero_point_are_scalars(plan):
+    """ONNX Runtime 1.23, the newest for Python 3.10, fuses an Add with its pairs, and refuses scales of shape (1,)."""
+    made = write_qdq(plan)
+    shapes = {w.name: tuple(w.dims) for w in made.model.graph.initializer}
+    pairs = [node for node in made.nodes if node.op_type == "QuantizeLinear"]
+    assert pairs and {shapes[name] for node in pairs for name in node.input[1:]} == {()}
+
+
+def test_a_scalar_stays_one(graph):
+    changed = graph.copy()
+    changed.model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(2.0, np.float32), "alone"))
+    changed.refresh()
+    changed.set_weight("alone", np.array(3.0))
+    assert changed.weight("alone").shape == () and changed.weight("alone") == 3
+
+
 @pytest.mark.parametrize("placement", list(Placement))
 def test_one_pair_a_tensor_and_none_before_norms_and_softmax(plan, placement):
     quantised = write_qdq(plan, placement)
