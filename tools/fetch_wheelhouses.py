@@ -23,9 +23,9 @@ PYTHONS = ("3.10", "3.12", ".".join(platform.python_version_tuple()[:2]))
 
 
 def constraints() -> list[str]:
-    """The lines of constraints.txt that pin a version."""
+    """The lines of constraints.txt that pin a version, without comments."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    return [pin for line in lines if (pin := line.partition("#")[0].strip())]
 
 
 def fetch_all(out: Path, pythons: tuple[str, ...] = PYTHONS) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 
 from .test_imports import FOLDERS, ROOT, imports_of, sources
 
@@ -60,6 +62,12 @@ def test_used_dependencies_are_declared(package):
     used = {name.split(".")[0] for path in sources(package) for name in imports_of(path, package)}
     ours = {*FOLDERS, *sys.stdlib_module_names, *ELSEWHERE}
     assert used - ours - declared == set()
+
+
+def test_every_pin_is_a_requirement():
+    """Those that set-up holds against other Pythons; pip itself takes comments in the file."""
+    pins = runpy.run_path(str(ROOT / "tools" / "fetch_wheelhouses.py"))["constraints"]()
+    assert len(pins) > 50 and all(len(Requirement(pin).specifier) == 1 for pin in pins)
 
 
 def test_every_dependency_is_pinned_and_explained():
