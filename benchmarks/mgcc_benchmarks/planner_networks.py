@@ -26,7 +26,8 @@ class Llm:
 
 
 def _linear(inner: int, outer: int, positions: int) -> Work:
-    return Work(2 * inner * outer * positions, inner * outer, (inner + outer) * positions)
+    """All of it in 4 bits where weights have them, whatever its blocks: these are others' builds."""
+    return Work(2 * inner * outer * positions, inner * outer, (inner + outer) * positions, inner * outer)
 
 
 def llm_body(m: Llm, positions: int, past: int, sequences: int = 1) -> tuple[Work, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from mgcc_ref.planner.counts import Lengths, NetworkWork, StageWork, Work, request_calls
+from mgcc_ref.planner.counts import Lengths, NetworkWork, StageWork, Work, narrow_elements, request_calls
 from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.errors import BundleError
@@ -28,16 +28,17 @@ def count_bundle(root: Path, lengths: Lengths) -> NetworkWork:
     """Every stage of a bundle of ONNX files in Q/DQ or floating-point form; BundleError for another form."""
     manifest = read_manifest(root)
     gate_fraction = Schedule.load(root / SCHEDULE).gate_fraction
-    d, calls, weights = manifest.dimensions, [], {}
+    d, calls, own = manifest.dimensions, [], {}
     for name, stage, times, axes in request_calls(d, lengths, gate_fraction):
         entry = manifest.stages[stage]
         if not entry.file.endswith(GRAPH_SUFFIX):
             raise BundleError(f"stage {stage} is {entry.file}, expected ONNX; plan from the fp32 bundle or --profile")
         works = count_graph(root / entry.file, {**axes, "T": axes.get("S", 0) + axes.get("P", 0)})
         calls.append(StageWork(name, times, works))
-        weights["unet" if stage == "unet_plain" else stage] = sum(work.weights for work in works)
+        own[stage] = (sum(work.weights for work in works), sum(work.narrow for work in works))
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context
-    return NetworkWork(tuple(calls), sum(weights.values()), 4 * d.vocabulary * d.hidden, cache)
+    weights, narrow = (sum(column) for column in zip(*own.values(), strict=True))
+    return NetworkWork(tuple(calls), weights, narrow, 4 * d.vocabulary * d.hidden, cache)
 
 
 def count_graph(path: Path, axes: Mapping[str, int]) -> tuple[Work, ...]:
@@ -94,7 +95,15 @@ def _work(
     if not any(constant):  # half of an attention, whose scores an engine never writes down
         return Work(flops, 0, sum(sizes) - sizes[0 if _after_softmax(node.input[0], makers) else 2])
     weights = sum(size for size, is_weight in zip(sizes, constant, strict=False) if is_weight)
-    return Work(flops, weights, sum(sizes) - weights)
+    return Work(flops, weights, sum(sizes) - weights, _narrow(node, b) if constant[1] else 0)
+
+
+def _narrow(node: onnx.NodeProto, weight: Shape) -> int:
+    """Elements of a weight, a product's second input, that take 4 bits where weights have 4."""
+    if node.op_type not in _MATRIX or len(weight) != 2:
+        return 0
+    transposed = any(t.name == "transB" and t.i for t in node.attribute)
+    return narrow_elements(*(weight[::-1] if transposed else weight))
 
 
 def _after_softmax(name: str, makers: Mapping[str, onnx.NodeProto], depth: int = 4) -> bool:

@@ -12,13 +12,17 @@ from mgcc_export.stages import choose_specs
 from mgcc_export.targets import Form, Precision, Recipe, Target, choose_recipe
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, build_llm
+from mgcc_ref.planner.counts import held, narrow_parameters
 
 _FP32_BYTES = 4
 #: Bytes of a weight with its share of scales; what stays wider (norms, small and edge weights) is a few per cent.
 _WEIGHT_BYTES = {
-    Precision.FP32: 4.0, Precision.FP16: 2.0, Precision.INT8: 1.05, Precision.INT4: 0.6,
+    Precision.FP32: 4.0, Precision.FP16: 2.0, Precision.INT8: 1.05,
+    Precision.INT4: 1.05,  # of what does not take 4 bits
     Precision.AUTO: 4.0,  # at most: a stage that is fastest in fp32 stays there
 }  # fmt: skip
+#: In blocks of 128 or 64, each with a scale in fp16. Measured: OPT-6.7B's engine, 0.52.
+_NARROW_BYTES = 0.53
 #: Of an engine beside its weights: the kernels that stand ready (the tiny profile's engines are little else).
 _KERNEL_BYTES = 6 * 2**20
 #: A second profile, for single steps, gets matrices laid out anew: SmolLM2's fp16 engine has 280 MiB with one profile
@@ -65,7 +69,7 @@ _SEGMENT_COPIES = 5
 _PIXEL_BYTES = {"unet": 12_000, "unet_plain": 12_000, "vae_decoder": 15_000}
 #: Of the streamed language model's weights as they are stored: parts mapped into memory while they are put together.
 #: Measured: OPT-6.7B in int4, 10.1 GiB in all, of which the weights are 3.2.
-_MAPPED_WEIGHTS = 1.7
+_MAPPED_WEIGHTS, _MAPPED_BYTES = 1.7, 0.6
 _GRAPH_BYTES = 150_000  # nodes and shapes of a stage
 _GOLDEN_BYTES = 4 * 2**20
 #: Of a runtime that has the bundle open: interpreter, engine and activations, beside weights and cache.
@@ -93,16 +97,20 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     model = _without_weights(profile)
     specs = choose_specs(profile.name, model.dimensions, stage_names)
     counts = {s.name: _parameters(model.stage(s.name)) for s in specs}
+    stored = {s.name: _stored_bytes(model.stage(s.name), recipe.precision) for s in specs}
     d = model.dimensions
     table = d.vocabulary * d.hidden * _FP32_BYTES
-    weights = int(sum(counts.values()) * _WEIGHT_BYTES[recipe.precision])
-    if recipe.form is Form.ENGINE:
-        weights += len(specs) * _KERNEL_BYTES
+    weights = sum(stored.values())
+    on_device = weights  # also of ONNX files: each stage is given weights of its own there, shared on disk or not
+    if recipe.form is Form.ENGINE or recipe.on_device:
+        on_device += len(specs) * _KERNEL_BYTES
         if recipe.precision in (Precision.FP32, Precision.FP16):
-            weights += int(_DECODE_COPY * counts.get("llm", 0) * _WEIGHT_BYTES[recipe.precision])
+            on_device += int(_DECODE_COPY * stored.get("llm", 0))
+    if recipe.form is Form.ENGINE:
+        weights = on_device
     shared = 0
     if recipe.form is Form.ONNX and not recipe.calibrated and {"unet", "unet_plain"} <= {*counts}:
-        shared = int(counts["unet_plain"] * _WEIGHT_BYTES[recipe.precision])  # all of it is the other's, too
+        shared = stored["unet_plain"]  # all of it is the other's, too
     bundle = weights - shared + table + len(specs) * _GRAPH_BYTES + _GOLDEN_BYTES
     whole_model = _parameters(model) * _FP32_BYTES
     largest = max(counts.values())
@@ -121,7 +129,7 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
     if streamed:
         lone = {name: count for name, count in counts.items() if name != "llm"}
         # the fp32 stages, and the language model twice more while its parts are put together
-        kept = sum(lone.values()) * _FP32_BYTES + int(2 * counts.get("llm", 0) * _WEIGHT_BYTES[recipe.precision])
+        kept = sum(lone.values()) * _FP32_BYTES + 2 * stored.get("llm", 0)
     elif recipe.calibrated:
         kept = sum(counts.values()) * _FP32_BYTES + weights + int(_CAPTURED_CACHES * cache)
     elif recipe.precision is not Precision.FP32 or recipe.form is Form.ENGINE:
@@ -129,7 +137,7 @@ def estimate_build(profile: Profile, stage_names: Sequence[str] = (), recipe: Re
         kept = sum(counts.values()) * _FP32_BYTES  # the fp32 stages, in the cache
     else:
         kept = 0
-    return Estimate(counts, bundle, peak, seconds, weights + cache + _RUNTIME_BYTES, kept)
+    return Estimate(counts, bundle, peak, seconds, on_device + cache + _RUNTIME_BYTES, kept)
 
 
 def _streamed_peak(profile: Profile, counts: Mapping[str, int], recipe: Recipe) -> int:
@@ -144,7 +152,7 @@ def _streamed_peak(profile: Profile, counts: Mapping[str, int], recipe: Recipe) 
     if "llm" in counts:
         part = _SEGMENT_COPIES * max(llm.block_parameters, llm.vocabulary * llm.hidden) * _FP32_BYTES
         # mapped files may leave memory again, so that more than 4-bit weights are not asked for
-        mapped = _MAPPED_WEIGHTS * counts["llm"] * _WEIGHT_BYTES[Precision.INT4]
+        mapped = _MAPPED_WEIGHTS * counts["llm"] * _MAPPED_BYTES
         steps.append(int(part + mapped))
     if recipe.form is Form.ENGINE:
         largest = max(counts.values())
@@ -200,6 +208,12 @@ def _without_weights(profile: Profile) -> MgccModel:
     unused = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     with torch.device("meta"):
         return MgccModel(profile, build_llm(profile, filled=False), unused, unused)
+
+
+def _stored_bytes(module: torch.nn.Module, precision: Precision) -> int:
+    """A stage's weights as they are written."""
+    narrow = narrow_parameters(module) if precision is Precision.INT4 else 0
+    return int(narrow * _NARROW_BYTES + (sum(t.numel() for t in held(module)) - narrow) * _WEIGHT_BYTES[precision])
 
 
 def _parameters(module: torch.nn.Module) -> int:

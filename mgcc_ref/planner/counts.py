@@ -7,7 +7,7 @@ writes its scores down, as engines do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, build_llm
+from mgcc_ref.unet import PlainUNet
 from mgcc_runtime.contract import Dimensions, DType, StageSpec, stages
 
 
@@ -30,6 +31,21 @@ class Work:
     flops: int
     weights: int
     activations: int
+    narrow: int = 0  # of the weights, elements that take 4 bits where weights have 4; the others then have 8
+
+
+#: The smallest block of inputs that share a scale in 4 bits, and the fewest channels of a weight that gets them.
+BLOCK, LEAST_CHANNELS = 64, 16
+
+
+def narrow_elements(inputs: int, outputs: int) -> int:
+    """Elements of a matrix that take 4 bits in builds of this project: all or none."""
+    return inputs * outputs if inputs % BLOCK == 0 and min(inputs, outputs) >= LEAST_CHANNELS else 0
+
+
+#: Names of what `held` leaves out: where it begins, or what is in it.
+_ENCODER = ("autoencoder.encoder.", "autoencoder.quant_conv.")
+_GATES = (".fuser.", ".position_net.")
 
 
 class _Recorder(TorchDispatchMode):
@@ -46,10 +62,13 @@ class _Recorder(TorchDispatchMode):
         if count is not None:
             flops = count(*args, **(kwargs or {}), out_val=result)
             inputs = [value for value in args if isinstance(value, Tensor)]
-            weights = sum(v.numel() for v in inputs if _storage(v) in self._parameters)
+            weights = [v for v in inputs if _storage(v) in self._parameters]
+            # of a linear layer, [inputs, outputs] as it is multiplied with; filters of convolutions have more axes
+            narrow = sum(narrow_elements(*v.shape) for v in weights if v.dim() == 2)
             outputs = result if isinstance(result, tuple) else (result,)
             others = [v for v in (*inputs, *outputs) if isinstance(v, Tensor) and _storage(v) not in self._parameters]
-            self.works.append(Work(int(flops), weights, sum(v.numel() for v in others)))
+            elements = sum(v.numel() for v in others)
+            self.works.append(Work(int(flops), sum(v.numel() for v in weights), elements, narrow))
         return result
 
 
@@ -114,7 +133,8 @@ class NetworkWork:
     """All of a profile: its calls, and what has to be in memory."""
 
     calls: tuple[StageWork, ...]
-    weights: int  # elements of all stages
+    weights: int  # elements of all stages, each with its own: engines share nothing, nor do sessions
+    narrow: int  # those of them that take 4 bits where weights have 4
     table_bytes: int  # the token embedding table, fp32
     cache_elements: int  # keys and values at the longest context
 
@@ -128,9 +148,11 @@ def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
         StageWork(name, times, count_work(model.stage(stage), _call(model.stage(stage), specs[stage], axes)))
         for name, stage, times, axes in request_calls(d, lengths, profile.unet.gate_fraction)
     )
-    weights = sum(t.numel() for t in {_storage(t): t for t in _tensors(model)}.values())
+    modules = [model.stage(name) for name in specs]
+    weights = sum(t.numel() for module in modules for t in held(module))
+    narrow = sum(narrow_parameters(module) for module in modules)
     cache = 2 * d.layers * d.kv_heads * d.head_dim * d.context
-    return NetworkWork(calls, weights, 4 * d.vocabulary * d.hidden, cache)
+    return NetworkWork(calls, weights, narrow, 4 * d.vocabulary * d.hidden, cache)
 
 
 def request_calls(
@@ -153,11 +175,22 @@ def request_calls(
     return [call for call in wanted if call[2]]
 
 
-def _tensors(model: MgccModel) -> Iterator[Tensor]:
-    """Weights of what a device holds; the token table is counted apart."""
-    for spec in stages(model.dimensions):
-        if spec.name != "unet_plain":  # the same weights as unet
-            yield from (t for t in model.stage(spec.name).parameters())
+def held(module: nn.Module) -> list[Tensor]:
+    """The parameters that a stage's graph has: a VAE decoder's module has the encoder too, a plain UNet's the gates."""
+    plain = isinstance(module, PlainUNet)
+    return [
+        t for name, t in module.named_parameters()
+        if not name.startswith(_ENCODER) and not (plain and any(part in name for part in _GATES))
+    ]  # fmt: skip
+
+
+def narrow_parameters(module: nn.Module) -> int:
+    """Elements of a stage's matrices that take 4 bits where weights have 4: of linear layers, of the table as head."""
+    found = {id(t) for t in held(module)}
+    layers = [
+        m.weight for name, m in module.named_modules() if isinstance(m, nn.Linear) or name.endswith("embed_tokens")
+    ]
+    return sum(narrow_elements(*t.shape[::-1]) for t in {id(t): t for t in layers}.values() if id(t) in found)
 
 
 def _call(module: nn.Module, spec: StageSpec, axes: Mapping[str, int]) -> Callable[[], Any]:

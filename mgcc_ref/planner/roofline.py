@@ -27,8 +27,16 @@ class Precision(enum.StrEnum):
     W4A16 = "int4-weights"
 
 
-#: Bits of a weight with its share of scales (4 bits in blocks of 32).
+#: Bits of a weight with its share of scales (4 bits in blocks of 32, the most that published builds spend). What does
+#: not take 4 bits, filters of convolutions and matrices without whole blocks, has 8 beside them.
 WEIGHT_BITS = {Precision.FP16: 16.0, Precision.W8A8: 8.0, Precision.W8A16: 8.0, Precision.W4A16: 4.5}
+
+
+def weight_bytes(weights: int, narrow: int, precision: Precision) -> float:
+    """Of so many elements, of which `narrow` take 4 bits where the precision has them."""
+    if precision is not Precision.W4A16:
+        return weights * WEIGHT_BITS[precision] / 8
+    return (narrow * WEIGHT_BITS[precision] + (weights - narrow) * WEIGHT_BITS[Precision.W8A16]) / 8
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def predict(works: Iterable[Work], device: Device, precision: Precision, factors
     bytes_s = device.bandwidth_gb_s * 1e9 * f.memory
     spent = dict.fromkeys(Bound, 0.0)
     for work in works:
-        traffic = work.weights * WEIGHT_BITS[precision] / 8 + work.activations * _ACTIVATION_BYTES
+        traffic = weight_bytes(work.weights, work.narrow, precision) + work.activations * _ACTIVATION_BYTES
         arithmetic_s, traffic_s = work.flops / operations_s, traffic / bytes_s
         spent[Bound.COMPUTE if arithmetic_s >= traffic_s else Bound.MEMORY] += max(arithmetic_s, traffic_s)
         spent[Bound.OVERHEAD] += f.overhead_us * 1e-6
@@ -101,7 +109,7 @@ def predict_memory(network: NetworkWork, device: Device, precision: Precision) -
     largest = max(work.activations for call in network.calls for work in call.works)
     shared = device.kind is DeviceClass.ORIN  # a card's host keeps the token table in its own memory
     return Memory(
-        weights=network.weights * WEIGHT_BITS[precision] / 8 / 1e9,
+        weights=weight_bytes(network.weights, network.narrow, precision) / 1e9,
         token_table=network.table_bytes / 1e9 if shared else 0.0,
         cache=network.cache_elements * _ACTIVATION_BYTES / 1e9,
         activations=_LIVE_TENSORS * largest * _ACTIVATION_BYTES / 1e9,

@@ -284,6 +284,25 @@ def test_estimates_are_what_was_measured_and_some_more(
     assert 1.15 * gib < found.peak_memory_bytes / 2**30 < 1.35 * gib
 
 
+@pytest.mark.parametrize(
+    ("name", "precision", "mib"),
+    [
+        ("llm", Precision.INT4, 3302), ("unet", Precision.FP16, 2069), ("unet_plain", Precision.FP16, 1662),
+        ("vision_encoder", Precision.FP16, 616), ("phrase_encoder", Precision.FP16, 238),
+        ("refiner", Precision.FP16, 164), ("vae_decoder", Precision.FP16, 99),
+    ],
+)  # fmt: skip
+def test_estimates_of_engines_are_within_a_twelfth_of_their_files(name: str, precision: Precision, mib: float) -> None:
+    """Measured, see docs/engines.md. A device holds as much, and as much again of a Jetson's ONNX files' weights."""
+    profile = get_profile("paper")
+    table = profile.llm.vocabulary * profile.llm.hidden * 4
+    found = estimate_build(profile, (name,), choose_recipe(Target.RTX, precision))
+    assert (found.bundle_bytes - table) / 2**20 == pytest.approx(mib, rel=1 / 12)
+    assert found.device_memory_bytes / 2**20 > mib
+    theirs = estimate_build(profile, (name,), choose_recipe(Target.JETSON, precision))
+    assert theirs.device_memory_bytes == found.device_memory_bytes
+
+
 def test_a_language_model_by_parts_needs_its_files_in_memory_at_the_end() -> None:
     """OPT-6.7B in int4 took 10.1 GiB of the exporter's own process, most of it while its parts were put together."""
     found = estimate_build(get_profile("paper"), ("llm",), choose_recipe(Target.JETSON, Precision.INT4))
