@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if shutil.which("nvidia-smi"):
         return
-    absent = pytest.mark.skip(reason="no NVIDIA GPU on this machine")
+    absent = pytest.mark.skip(reason="no NVIDIA GPU here (no nvidia-smi on PATH); on a machine that has one it runs")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(absent)
