@@ -21,8 +21,8 @@ from mgcc_benchmarks.storybench import Plan
 from mgcc_ref.config import get_profile
 from mgcc_ref.story.bench import SETTINGS, Suite, setting_of
 from mgcc_ref.weights import WeightsError
-from mgcc_runtime import MgccError
-from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
+from mgcc_runtime.console import command, give_json, note
+from mgcc_runtime.errors import EXIT_DONE, InputError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 
@@ -30,8 +30,9 @@ FOLDER = Path("runs/story")  # the trainer's own: contexts and features lie ther
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+@command("ablation.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, measure, write; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Train what is missing, measure, write; returns the exit code (see `mgcc_runtime.console`)."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     out = options.out or RESULTS / f"ablation-{options.suite.value}.json"
@@ -51,13 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out.with_suffix(".png")
         )
         write_atomically(out.with_suffix(".md"), markdown_report(result).encode())
-    except MgccError as error:
-        print(f"ablation.py: {error}", file=sys.stderr)
-        return error.exit_code
     except WeightsError as error:
-        print(f"ablation.py: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    print(json.dumps(result) if options.json else f"{markdown_report(result)}\n{out}, .md and .png")
+        raise InputError(str(error)) from None
+    give_json(result) if options.json else note(f"{markdown_report(result)}\n{out}, .md and .png")
     return EXIT_DONE
 
 

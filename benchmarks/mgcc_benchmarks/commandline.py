@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from mgcc_runtime.console import is_terminal
 from mgcc_runtime.errors import EXIT_BAD_INPUT
+from mgcc_runtime.options import WholeNumber
 
+ITEMS = WholeNumber("items", 1, 1_000_000)
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -28,7 +31,7 @@ class Doing:
 
     def __init__(self) -> None:
         self._started_s = self._said_s = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = is_terminal(sys.stderr)
 
     def show(self, doing: str) -> None:
         now_s = time.monotonic()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from mgcc_benchmarks.bootstrap import NOTHING, Score, Tally, bootstrap
 from mgcc_benchmarks.quality_cli import Progress, QuietParser
 from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
 from mgcc_ref.story.phrases import Split
-from mgcc_runtime import MgccError, Pipeline
+from mgcc_runtime import Pipeline
+from mgcc_runtime.console import command, give_json
 from mgcc_runtime.decoding import wants_picture
 from mgcc_runtime.errors import EXIT_DONE
 from mgcc_runtime.files import check_output, write_atomically
@@ -50,21 +50,18 @@ def score_decisions(turns: Sequence[DrawTurn], drawn: Sequence[bool]) -> dict[st
     return dict(zip(SCORES, map(bootstrap, (hits, asked, unasked)), strict=True))
 
 
+@command("decisions.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Measure and print; returns the exit code (see `mgcc_runtime.console`)."""
     options = _parse(arguments)
-    try:
-        check_output(options.out, ".json")
-        turns, drawn = list(held_back_turns(options.items)), []
-        with Pipeline.load(options.bundle, threads=options.threads) as pipeline:
-            show = Progress("turns").show
-            for number, turn in enumerate(turns, 1):
-                drawn.append(decides_to_draw(pipeline, turn))
-                show(number, len(turns))
-            profile = pipeline.bundle.manifest.profile
-    except MgccError as error:
-        print(f"decisions.py: {error}", file=sys.stderr)
-        return error.exit_code
+    check_output(options.out, ".json")
+    turns, drawn = list(held_back_turns(options.items)), []
+    with Pipeline.load(options.bundle, threads=options.threads) as pipeline:
+        show = Progress("turns").show
+        for number, turn in enumerate(turns, 1):
+            drawn.append(decides_to_draw(pipeline, turn))
+            show(number, len(turns))
+        profile = pipeline.bundle.manifest.profile
     scores = score_decisions(turns, drawn)
     result = {
         "bundle": str(options.bundle),
@@ -75,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     write_atomically(options.out, (json.dumps(result, indent=2) + "\n").encode())
     if options.json:
-        print(json.dumps(result))
+        give_json(result)
         return EXIT_DONE
     for name, score in scores.items():
         if score.ci95 is None:

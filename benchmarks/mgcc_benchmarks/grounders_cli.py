@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from mgcc_ref.model import load_model
 from mgcc_ref.pipeline import GroundedObject, ReferencePipeline
 from mgcc_ref.story.bench import BenchItem, Suite, bench_item, setting_of
 from mgcc_ref.weights import WeightsError
-from mgcc_runtime import MgccError
-from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
+from mgcc_runtime.console import command, give_json
+from mgcc_runtime.errors import EXIT_DONE, InputError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 
@@ -79,8 +78,9 @@ def measure(ground: Ground, items: Sequence[BenchItem], show: Callable[[int, int
     return {"scores": scores, "mean_ms": round(sum(g.spent_ms for g in found) / len(found), 1)}
 
 
+@command("grounders.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure both; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Measure both; returns the exit code (see `mgcc_runtime.console`)."""
     options = _parse(arguments)
     try:
         check_output(options.out, ".json")
@@ -88,14 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {name: measure(g, items, Progress().show) for name, g in grounders(options.profile).items()}
         result = {"profile": options.profile, "items": options.items, "grounders": found, "machine": describe_machine()}
         write_atomically(options.out, (json.dumps(result, indent=2) + "\n").encode())
-    except MgccError as error:
-        print(f"grounders.py: {error}", file=sys.stderr)
-        return error.exit_code
     except (WeightsError, ValueError) as error:  # ValueError: a model that cannot write layouts
-        print(f"grounders.py: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        raise InputError(str(error)) from None
     if options.json:
-        print(json.dumps(result))
+        give_json(result)
         return EXIT_DONE
     for name, values in found.items():
         print(f"{name}, {values['mean_ms']:.0f} ms an item")

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_benchmarks.commandline import RESULTS, Doing, QuietParser
-from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
+from mgcc_runtime.console import command, give_json
+from mgcc_runtime.errors import EXIT_DONE
+from mgcc_runtime.options import RUNS, STEPS, THREADS, WARM_UP, WORDS
 
 _EPILOG = (
     "Percentiles stand only where the runs can carry them: p90 from 10 runs on, p99 from 100; below that the slowest "
@@ -27,23 +29,18 @@ _EPILOG = (
 )
 
 
+@command("latency.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Measure, write and print; returns the exit code (see `mgcc_runtime.console`)."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     doing = Doing()
     try:
         found, path = _measure(options, doing)
-    except MgccError as error:
+    finally:
         doing.clear()
-        print(f"latency.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        doing.clear()
-        print("latency.py: interrupted", file=sys.stderr)
-        return EXIT_FAILED
     if options.json:
-        print(json.dumps(found))
+        give_json(found)
         return EXIT_DONE
     from mgcc_runtime.bench_table import bench_table
 
@@ -58,18 +55,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--parts", default="cold,latency,dialogue,scale", metavar="LIST", help="(default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=30, metavar="N", help="timed requests (default: 30)")
-    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="requests before them (default: 3)")
-    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the bundle's)")
-    parser.add_argument("--words", type=int, metavar="N", help="words of text (default: those of the golden request)")
+    RUNS.add_to(parser, 30, "timed requests (default: 30)")
+    WARM_UP.add_to(parser, 3, "requests before them (default: 3)")
+    STEPS.add_to(parser, None, "denoising steps (default: the bundle's)")
+    WORDS.add_to(parser, None, "words of text (default: those of the golden request)")
     parser.add_argument("--story", type=Path, metavar="FILE.json", help="time this request (default: the golden one)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    THREADS.add_to(parser, 0, "of one stage; 0: one each core (default)")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also writes .png (default: results/)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    if not 0 <= options.threads <= 1024:
-        parser.error(f"--threads is {options.threads}, expected 0 to 1024")
-    return options
+    return parser.parse_args(arguments)
 
 
 def _measure(options: argparse.Namespace, doing: Doing) -> tuple[dict[str, Any], Path]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,11 +23,13 @@ from mgcc_benchmarks.peers_results import Results
 from mgcc_benchmarks.peers_setup import absence, set_up
 from mgcc_benchmarks.peers_work import Amounts, write_work
 from mgcc_runtime.bundle import Bundle, sha256_of
+from mgcc_runtime.console import command, give_json, note, say
 from mgcc_runtime.cpu_features import available_cores
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, BundleError, MgccError, OptionError
 from mgcc_runtime.files import check_output
 from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.names import MANIFEST
+from mgcc_runtime.options import THREADS
 from mgcc_runtime.power import describe_clocks
 
 BUNDLE = ROOT / "build" / "story-cpu-auto"
@@ -51,6 +51,7 @@ class Settings:
     out: Path
 
 
+@command("peers.py")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Set a peer up, or compare, write and print; the exit code is 0 done, 1 failed, 2 bad arguments or input."""
     options = _parse(arguments)
@@ -65,21 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = _settings(options)
         results = Results(settings.out, _head(settings), settings.others_cores)
         run(settings, results, doing.show)
-    except MgccError as error:
-        doing.clear()
-        print(f"peers.py: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        doing.clear()
-        print("peers.py: interrupted", file=sys.stderr)
-        return EXIT_FAILED
     finally:  # whatever ended it
+        doing.clear()
         if results is not None and results.begun and not results.complete:
-            doing.clear()
-            print(f"peers.py: {results.kept()}", file=sys.stderr)
-    doing.clear()
+            say(f"peers.py: {results.kept()}")
     found = results.to_json()
-    print(json.dumps(found) if options.json else f"{markdown(found)}{settings.out}, .md and .png", flush=True)
+    give_json(found) if options.json else note(f"{markdown(found)}{settings.out}, .md and .png")
     return EXIT_FAILED if results.failed else EXIT_DONE
 
 
@@ -91,7 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="LIST", help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="counted rounds (default: 15)")
     parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="rounds before them (default: 3)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of each side; 0: the cores (default)")
+    THREADS.add_to(parser, 0, "of each side; 0: the cores (default)")
     parser.add_argument("--least-ms", type=float, default=300.0, metavar="MS", help="of a side's round (default: 300)")
     amounts = Amounts()
     parser.add_argument("--words", type=int, default=amounts.words, metavar="N", help="of a turn (default: 24)")
@@ -108,7 +100,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     for name, least, most in (
-        ("rounds", 2, 10_000), ("warm_up", 0, 1000), ("threads", 0, 1024), ("least_ms", 0, 1e6), ("words", 0, 1000),
+        ("rounds", 2, 10_000), ("warm_up", 0, 1000), ("least_ms", 0, 1e6), ("words", 0, 1000),
         ("prompt_tokens", 2, 100_000), ("next_tokens", 1, 100_000), ("dialogues", 1, 1000),
     ):  # fmt: skip
         if not least <= (value := getattr(options, name)) <= most:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -19,24 +18,22 @@ from mgcc_ref.planner.devices import DEVICES, PLANNED
 from mgcc_ref.planner.prediction import NOTICE, predict_device
 from mgcc_ref.planner.roofline import FACTORS, Precision
 from mgcc_runtime.bundle import read_manifest
-from mgcc_runtime.errors import EXIT_DONE, MgccError
+from mgcc_runtime.console import command, give, give_json, note
+from mgcc_runtime.errors import EXIT_DONE
 from mgcc_runtime.files import check_output, write_atomically
 
 
+@command("planner.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Predict and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Predict and print; returns the exit code (see `mgcc_runtime.console`)."""
     options = _parse(arguments)
     warnings.filterwarnings("ignore", message="enable_nested_tensor")  # of modules that only lend their shapes
-    try:
-        if options.out is not None:
-            check_output(options.out, ".json")
-        found = plan(options)
-        if options.out is not None:
-            write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
-    except MgccError as error:
-        print(f"planner.py: {error}", file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(found) if options.json else "\n".join(table(found)))
+    if options.out is not None:
+        check_output(options.out, ".json")
+    found = plan(options)
+    if options.out is not None:
+        write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
+    give_json(found) if options.json else (note if options.out else give)("\n".join(table(found)))
     return EXIT_DONE
 
 

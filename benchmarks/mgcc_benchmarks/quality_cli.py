@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_benchmarks.ceiling import measure_ceiling, spoilings
-from mgcc_benchmarks.commandline import RESULTS, QuietParser
+from mgcc_benchmarks.commandline import ITEMS, RESULTS, QuietParser
 from mgcc_benchmarks.evaluator import find_likeness
 from mgcc_benchmarks.painters import (
     BundlePainter,
@@ -44,18 +44,21 @@ from mgcc_benchmarks.workers import scored_by_workers
 from mgcc_ref.config import PROFILE_NAMES, get_profile
 from mgcc_ref.story.bench import SETTINGS, BenchItem, Suite, setting_of
 from mgcc_ref.weights import WeightsError
-from mgcc_runtime import MgccError, Pipeline
+from mgcc_runtime import Pipeline
 from mgcc_runtime.bundle import read_manifest
-from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, BundleError
+from mgcc_runtime.console import command, give_json, is_terminal
+from mgcc_runtime.errors import EXIT_DONE, BundleError, InputError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.names import GOLDEN, MANIFEST
+from mgcc_runtime.options import SEED, STEPS, THREADS, WORDS
 
 _LONGEST_SHEET = 40  # rows: an image of some 12,000 pixels' height
 
 
+@command("quality.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Measure and print; returns the exit code (see `mgcc_runtime.console`)."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -65,17 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = _ceiling(options) if options.ceiling else _measure(options)
         path = options.out or RESULTS / _default_name(options)
         _store(path, result)
-    except MgccError as error:
-        print(f"quality.py: {error}", file=sys.stderr)
-        return error.exit_code
     except WeightsError as error:
-        print(f"quality.py: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("quality.py: interrupted", file=sys.stderr)
-        return EXIT_FAILED
+        raise InputError(str(error)) from None
     shown = {name: value for name, value in result.items() if name in _SHOWN}
-    print(json.dumps(shown)) if options.json else _print_table(shown, path)
+    give_json(shown) if options.json else _print_table(shown, path)
     return EXIT_DONE
 
 
@@ -87,11 +83,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--suite", type=Suite, choices=list(Suite), default=Suite.STORIES, metavar="|".join(Suite))
     parser.add_argument("--setting", help="how much is shown (default: all of it): 1, 5, 5+4, or 1, 5, 10 rounds")
-    parser.add_argument("--items", type=int, default=500, metavar="N", help="pictures (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of items and noise (default: 0)")
-    parser.add_argument("--words", type=int, default=16, metavar="N", help="of text to score; 0: none (default: 16)")
-    parser.add_argument("--steps", type=int, metavar="N", help="of denoising (default: the bundle's or profile's own)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of one stage; 0: one each core (default)")
+    ITEMS.add_to(parser, 500, "pictures (default: 500)")
+    SEED.add_to(parser, 0, "of items and noise (default: 0)")
+    WORDS.add_to(parser, 16, "of text to score; 0: none (default: 16)")
+    STEPS.add_to(parser, None, "of denoising (default: the bundle's or profile's own)")
+    THREADS.add_to(parser, 0, "of one stage; 0: one each core (default)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes over a bundle (default: 1)")
     parser.add_argument("--reference", action="store_true", help="draw with mgcc_ref instead of a bundle")
     parser.add_argument("--profile", default="story", choices=PROFILE_NAMES, help="of --reference (default: story)")
@@ -111,8 +107,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give either --bundle DIR or --reference (or --ceiling)")
     if options.workers < 1 or (options.workers > 1 and options.bundle is None):
         parser.error("--workers must be at least 1, and more than one need --bundle DIR")
-    if options.items < 1 or options.seed < 0 or options.words < 0:
-        parser.error("--items must be at least 1, --seed and --words at least 0")
     if options.ceiling and options.against is not None:
         parser.error("--against compares drawn pictures, and --ceiling draws none; leave one of them out")
     if options.worst is not None and (options.sheet is None or not 1 <= options.worst <= _LONGEST_SHEET):
@@ -284,7 +278,7 @@ class Progress:
     def __init__(self, what: str = "pictures") -> None:
         self._what = what
         self._started_s = self._said_s = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = is_terminal(sys.stderr)
 
     def show(self, done: int, total: int) -> None:
         now_s = time.monotonic()

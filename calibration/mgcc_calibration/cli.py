@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,26 +18,19 @@ from mgcc_calibration.plan import PlanOptions, Smoothing
 from mgcc_calibration.ranges import Method
 from mgcc_calibration.weight_only import Correction, WeightOptions
 from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, MgccError
+from mgcc_runtime.console import command, give, note, say
+from mgcc_runtime.errors import EXIT_DONE
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.options import SEED, STEPS, THREADS, WORDS, Least, Number, WholeNumber
 
 
+@command("error", "; nothing half done was left")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
-    try:
-        options = _parser().parse_args(arguments)
-    except SystemExit as stop:  # argparse has printed help (0) or its complaint (2)
-        return int(stop.code or 0)
-    try:
-        code: int = options.command(options)
-        return code
-    except MgccError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; nothing half done was left", file=sys.stderr)
-        return EXIT_FAILED
+    """Run a command; returns the exit code (see `mgcc_runtime.console`)."""
+    options = _parser().parse_args(arguments)
+    code: int = options.command(options)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,19 +43,19 @@ def _parser() -> argparse.ArgumentParser:
         commands, "perplexity", _perplexity, "how well a bundle's language model predicts held-back stories"
     )
     text.add_argument("--against", type=Path, metavar="DIR", help="another bundle: share of equal likeliest tokens")
-    text.add_argument("--stories", type=int, default=8, help="how many")
-    text.add_argument("--tokens", type=int, default=512, help="at most, over all stories")
+    _count(text, "stories", 8, "how many")
+    _count(text, "tokens", 512, "at most, over all stories")
     rounding = _command(commands, "roundings", _roundings, "what rounding the language model's weights costs")
     rounding.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `capture` wrote")
-    rounding.add_argument("--stories", type=int, default=8, help="how many are predicted")
-    rounding.add_argument("--tokens", type=int, default=512, help="at most, over all stories")
+    _count(rounding, "stories", 8, "how many are predicted")
+    _count(rounding, "tokens", 512, "at most, over all stories")
     rounding.add_argument("--out", type=Path, metavar="FILE.json", help="also write the figures there")
     scores = _command(commands, "report", _report, "enter StoryBench's scores into a bundle's report")
     scores.add_argument("--before", type=Path, required=True, metavar="FILE.json", help="of the fp32 bundle")
     scores.add_argument("--after", type=Path, required=True, metavar="FILE.json", help="of this bundle")
     text_of = "whether 8-bit products are exact on this CPU, and how fast they are"
     products = commands.add_parser("products", help=text_of, description=text_of)
-    products.add_argument("--rounds", type=int, default=20, metavar="N", help="calls, of which the quickest counts")
+    _count(products, "rounds", 20, "calls, of which the quickest counts")
     products.add_argument("--out", type=Path, metavar="FILE.json", help="also write the figures there")
     products.set_defaults(command=_products)
     return parser
@@ -74,30 +66,35 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
         name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle")
-    parser.add_argument("--threads", type=int, default=0, help="of one stage; 0: one for each core")
-    parser.add_argument("--seed", type=int, default=0, help="of stories and noise")
+    THREADS.add_to(parser, 0, "of one stage; 0: one for each core")
+    SEED.add_to(parser, 0, "of stories and noise")
     parser.set_defaults(command=run)
     return parser
+
+
+def _count(parser: argparse.ArgumentParser, name: str, default: int, told: str, least: int = 1) -> None:
+    WholeNumber(name, least, 1_000_000).add_to(parser, default, told)
 
 
 def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the data")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="your own NAME.json stories or NAME.txt texts")
-    parser.add_argument("--requests", type=int, default=8, help="StoryWorld stories, where no folder is given")
-    parser.add_argument("--steps", type=int, help="denoising steps; unset: the bundle's default")
-    parser.add_argument("--words", type=int, default=12, help="of text a request, for the decode steps")
+    _count(parser, "requests", 8, "StoryWorld stories, where no folder is given")
+    STEPS.add_to(parser, None, "denoising steps; unset: the bundle's default")
+    WORDS.add_to(parser, 12, "of text a request, for the decode steps")
     parser.add_argument("--stages", default="", metavar="A,B", help="only these stages; empty: all")
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `capture` wrote")
     parser.add_argument("--method", type=Method, choices=list(Method), default=Method.MSE, help="of ranges")
-    parser.add_argument("--percentile", type=float, default=99.99, help="of the method of that name")
+    Number("percentile", 0, 100, "try 99.99", Least.LEFT_OUT).add_to(parser, 99.99, "of the method of that name")
     parser.add_argument("--smoothing", type=Smoothing, choices=list(Smoothing), default=Smoothing.SEARCH,
                         help="SmoothQuant for linear layers")  # fmt: skip
-    parser.add_argument("--timestep-groups", type=int, default=5, help="of denoising steps, each counting alike")
-    parser.add_argument("--least-db", type=float,
-                        help="signal to noise of a stage, at least; unset: 25, 20 where pictures judge")  # fmt: skip
+    _count(parser, "timestep_groups", 5, "of denoising steps, each counting alike")
+    Number("least_db", -200, 200, "try 25").add_to(
+        parser, None, "signal to noise of a stage, at least; unset: 25, 20 where pictures judge"
+    )
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -109,23 +106,26 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
                         help="what the device will have: onnxruntime leaves OpenVINO out")  # fmt: skip
     parser.add_argument("--correction", type=Correction, choices=list(Correction), default=Correction.GPTQ,
                         help="of rounded weights")  # fmt: skip
-    parser.add_argument("--block", type=int, default=32, help="inputs of a weight that share a scale")
-    parser.add_argument("--rounds", type=int, default=10, help="of timing, all candidates in each")
-    parser.add_argument("--images", type=int, default=2, help="stories drawn with both bundles for the report")
-    parser.add_argument("--judged", type=int, default=BuildOptions.judged, metavar="N",
-                        help="pictures drawn to judge what is fastest for a stage; 0: none")  # fmt: skip
-    parser.add_argument("--least-same", type=float, default=Budget.least_same, metavar="SHARE",
-                        help="of them that must stay the same with that stage changed")  # fmt: skip
-    parser.add_argument("--ms-per-mb", type=float, default=Budget.ms_per_mb, metavar="MS",
-                        help="of a turn, that a MB of weights counts for; 0: speed alone decides")  # fmt: skip
-    parser.add_argument("--tokens", type=int, default=256, help="of text predicted with both for the report")
+    _count(parser, "block", 32, "inputs of a weight that share a scale")
+    _count(parser, "rounds", 10, "of timing, all candidates in each")
+    _count(parser, "images", 2, "stories drawn with both bundles for the report", least=0)
+    _count(
+        parser, "judged", BuildOptions.judged, "pictures drawn to judge what is fastest for a stage; 0: none", least=0
+    )
+    Number("least_same", 0, 1, "try 0.9").add_to(
+        parser, Budget.least_same, "of them that must stay the same with that stage changed"
+    )
+    Number("ms_per_mb", 0, 1e6, "try 0").add_to(
+        parser, Budget.ms_per_mb, "of a turn, that a MB of weights counts for; 0: speed alone decides"
+    )
+    _count(parser, "tokens", 256, "of text predicted with both for the report")
 
 
 def _add_sensitivity(parser: argparse.ArgumentParser) -> None:
     _add_method(parser)
     parser.add_argument("--stage", required=True, help="which stage")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the JSON and the pictures")
-    parser.add_argument("--images", type=int, default=1, help="stories drawn for the comparison side by side")
+    _count(parser, "images", 1, "stories drawn for the comparison side by side", least=0)
     parser.add_argument("--each-image", action="store_true", help="also draw them with each layer alone in int8")
 
 
@@ -158,8 +158,8 @@ def _capture(options: argparse.Namespace) -> int:
     progress = _Progress()
     data = capture(bundle, source, settings, options.out, lambda i, n: progress.show(f"request {i} of {n}"))
     for stage, entries in data.manifest.stages.items():
-        print(f"{stage:15} {len(entries):5} samples {data.manifest.bytes_of(stage) / 1e6:9.1f} MB")
-    print(f"{options.out}: {data.manifest.requests} requests in {data.manifest.elapsed_s:.0f} s ({source.description})")
+        note(f"{stage:15} {len(entries):5} samples {data.manifest.bytes_of(stage) / 1e6:9.1f} MB")
+    note(f"{options.out}: {data.manifest.requests} requests in {data.manifest.elapsed_s:.0f} s ({source.description})")
     return EXIT_DONE
 
 
@@ -188,10 +188,10 @@ def _build(options: argparse.Namespace) -> int:
     )
     for name, stage in report.stages.items():
         chosen = stage.choice.chosen
-        print(f"{name:15} {chosen.engine:12} {chosen.precision:13} {chosen.signal_to_noise_db or 0:6.1f} dB "
+        note(f"{name:15} {chosen.engine:12} {chosen.precision:13} {chosen.signal_to_noise_db or 0:6.1f} dB "
               f"{stage.bytes_before / 1e6:8.1f} to {stage.bytes_after / 1e6:8.1f} MB")  # fmt: skip
-    print(f"{options.out}: {report.bytes_before / 1e6:.1f} to {report.bytes_after / 1e6:.1f} MB")
-    print(f"report: {report_paths(options.out)[1]}")
+    note(f"{options.out}: {report.bytes_before / 1e6:.1f} to {report.bytes_after / 1e6:.1f} MB")
+    note(f"report: {report_paths(options.out)[1]}")
     return EXIT_DONE
 
 
@@ -206,9 +206,9 @@ def _sensitivity(options: argparse.Namespace) -> int:
         each_image=options.each_image, progress=progress.show,
     )  # fmt: skip
     for entry in found.errors[:10]:
-        print(f"{entry.error:9.2e}  {entry.layer}")
-    print(f"{found.quantised} layers in int8 at {found.signal_to_noise_db:.1f} dB, {len(found.kept)} kept")
-    print(f"{options.out}: {options.stage}.json and pictures")
+        note(f"{entry.error:9.2e}  {entry.layer}")
+    note(f"{found.quantised} layers in int8 at {found.signal_to_noise_db:.1f} dB, {len(found.kept)} kept")
+    note(f"{options.out}: {options.stage}.json and pictures")
     return EXIT_DONE
 
 
@@ -225,9 +225,9 @@ def _perplexity(options: argparse.Namespace) -> int:
             score_texts(bundle, bundle.file(entry.file), texts, engine=entry.engine, most=options.tokens,
                         threads=options.threads)
         )  # fmt: skip
-        print(f"{folder}: perplexity {scores[-1].perplexity:.3f} on {scores[-1].tokens} tokens")
+        give(f"{folder}: perplexity {scores[-1].perplexity:.3f} on {scores[-1].tokens} tokens")
     if len(scores) == 2:
-        print(f"the same likeliest token at {scores[0].agreement(scores[1]):.1%}")
+        give(f"the same likeliest token at {scores[0].agreement(scores[1]):.1%}")
     return EXIT_DONE
 
 
@@ -247,14 +247,14 @@ def _roundings(options: argparse.Namespace) -> int:
     if options.out:
         found = {"machine": describe_machine(), "roundings": [asdict(score) for score in scores]}
         write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
-    print(roundings_table(scores), end="")
+    (note if options.out else give)(roundings_table(scores).rstrip("\n"))
     return EXIT_DONE
 
 
 def _report(options: argparse.Namespace) -> int:
     from mgcc_calibration.report import add_storybench
 
-    print(*add_storybench(options.bundle, options.before, options.after), sep="\n")
+    note("\n".join(map(str, add_storybench(options.bundle, options.before, options.after))))
     return EXIT_DONE
 
 
@@ -268,7 +268,7 @@ def _products(options: argparse.Namespace) -> int:
     load, found = LoadMeter(), []
     for product in measure_products(max(options.rounds, 1)):
         found.append(product)
-        print(product, flush=True)
+        (note if options.out else give)(str(product))
     if options.out:
         values = {"machine": describe_machine(), "sums_bytes_in_16_bits": sums_bytes_in_16_bits(),
                   "others_cores": load.others_cores(), "products": [asdict(product) for product in found]}  # fmt: skip
@@ -283,4 +283,4 @@ class _Progress:
         self._start_s = time.monotonic()
 
     def show(self, doing: str) -> None:
-        print(f"[{time.monotonic() - self._start_s:6.1f} s] {doing}", file=sys.stderr, flush=True)
+        say(f"[{time.monotonic() - self._start_s:6.1f} s] {doing}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from mgcc_export.builder_settings import LEFT_TO_THE_DEVICE, AskedSettings, add_settings
 from mgcc_export.errors import UnavailableError
 from mgcc_export.targets import Precision, Target, available, choose_recipe
-from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, InputError, MgccError
+from mgcc_runtime.console import command, give, note, say
+from mgcc_runtime.errors import EXIT_DONE, InputError
 from mgcc_runtime.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -36,27 +36,13 @@ PROFILES = (
 )  # as mgcc_ref.config has them, which takes long to import
 
 
+@command("error", "; the stages already done are kept, run the same command to go on")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the exporter; returns the exit code: 0 done, 1 failed, 2 bad arguments or input."""
+    """Run the exporter; returns the exit code (see `mgcc_runtime.console`)."""
     try:
-        args = _parser().parse_args(arguments)
-    except SystemExit as stop:  # argparse has printed help (0) or its complaint (2)
-        return int(stop.code or 0)
-    try:
-        return _run(args)
-    except MgccError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the stages already done are kept, run the same command to go on", file=sys.stderr)
-        return EXIT_FAILED
+        return _run(_parser().parse_args(arguments))
     except MemoryError:
-        print("error: memory ran out; see --estimate, close other programs or use a larger machine", file=sys.stderr)
-        return EXIT_FAILED
-    except OSError as error:
-        name = error.filename or "a file"
-        print(f"error: {name} cannot be used ({error.strerror}); --estimate tells the space needed", file=sys.stderr)
-        return EXIT_FAILED
+        raise UnavailableError("memory ran out; see --estimate, close other programs or use a larger machine") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,8 +96,8 @@ def _run(args: argparse.Namespace) -> int:
             check_writable(path)
     started = time.monotonic()
     if recipe.note:
-        print(recipe.note)
-    print("starting: importing torch and the reference", file=sys.stderr)
+        note(recipe.note)
+    say("starting: importing torch and the reference")
     _quieten()
     from mgcc_export.build import BuildOptions
     from mgcc_export.estimate import estimate_build
@@ -127,17 +113,17 @@ def _run(args: argparse.Namespace) -> int:
     if args.estimate:
         from mgcc_export.device_estimate import device_lines
 
-        print(estimate_table(estimate))
+        give(estimate_table(estimate))
         for line in device_lines(get_profile(args.profile), recipe, ranges=args.scan is not None):
-            print(line)
+            give(line)
         for shortage in _shortages(options, estimate):
-            print(f"does not fit: {shortage}")
+            give(f"does not fit: {shortage}")
         return EXIT_DONE
-    print(estimate_line(estimate))
+    note(estimate_line(estimate))
     for shortage in _shortages(options, estimate):
         if not args.ignore_estimate:
             raise UnavailableError(f"{shortage}; --ignore-estimate builds all the same")
-        print(f"warning: {shortage}", file=sys.stderr)
+        say(f"warning: {shortage}")
     try:
         with ProgressPrinter(started) as progress:
             if args.debug_stage:
@@ -146,8 +132,7 @@ def _run(args: argparse.Namespace) -> int:
                 return _build_for_device(options, list(estimate.parameters), args.report, progress.report, asked)
             _build_and_tell(options, args.report, progress.report)
     except WeightsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        raise InputError(str(error)) from None
     return EXIT_DONE
 
 
@@ -171,8 +156,8 @@ def _build_and_tell(options: BuildOptions, report_path: Path | None, progress: C
     if report_path:
         write_atomically(report_path, (json.dumps(report.to_json(), indent=1) + "\n").encode())
         write_atomically(report_path.with_suffix(".md"), text.encode())
-        print(f"report: {report_path} and {report_path.with_suffix('.md')}")
-    print(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
+        note(f"report: {report_path} and {report_path.with_suffix('.md')}")
+    note(f"bundle: {report.bundle} ({report.bytes / 2**20:.1f} MiB, built in {report.elapsed_s:.0f} s)")
 
 
 def _build_for_device(
@@ -192,16 +177,16 @@ def _build_for_device(
     if not here:
         _build_and_tell(options, report_path, progress)
         if why_not:
-            print(f"no engines here: {why_not}")
+            note(f"no engines here: {why_not}")
         if not options.stages:
-            print(f"on the device: {command_for(options.out)}")
+            note(f"on the device: {command_for(options.out)}")
         return EXIT_DONE
     graphs = options.out.with_name(f"{options.out.name}-onnx")
     check_out(options.out, stages, graphs)
-    print(f"TensorRT is here: {options.out} gets the engines, {graphs} the ONNX bundle that they are built from")
+    note(f"TensorRT is here: {options.out} gets the engines, {graphs} the ONNX bundle that they are built from")
     _build_and_tell(replace(options, out=graphs), report_path, progress)
     build_on_device(graphs, options.out, progress, rebuild=rebuild_command(options), asked=asked)
-    print(f"bundle: {options.out} (engines of this device); now run `mgcc verify --bundle {options.out}`")
+    note(f"bundle: {options.out} (engines of this device); now run `mgcc verify --bundle {options.out}`")
     return EXIT_DONE
 
 
@@ -211,16 +196,16 @@ def _built(options: BuildOptions, progress: Callable[[str, str], None]) -> tuple
         from mgcc_export.cpu_build import build_for_cpu, cpu_table
 
         lowered = build_for_cpu(options, progress)
-        print(cpu_table(lowered))
+        note(cpu_table(lowered))
         return lowered, lowered.to_markdown()
     from mgcc_export.build import build
     from mgcc_export.report import build_table
     from mgcc_export.report_text import report_markdown
 
     report = build(options, progress)
-    print(build_table(report))
-    for command in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
-        print(f"equivalent: {command}")
+    note(build_table(report))
+    for equivalent in [s.lowered.command for s in report.stages if s.lowered and s.lowered.command]:
+        note(f"equivalent: {equivalent}")
     return report, report_markdown(report)
 
 
@@ -233,7 +218,7 @@ def _debug(options: BuildOptions, name: str, progress: Callable[[str, str], None
     from mgcc_export.debug_stage import write_debug
 
     folder, command = write_debug(options, name, progress)
-    print(f"debug: {folder} holds the stage's graphs, inputs and PyTorch's outputs; compare engines with\n{command}")
+    note(f"debug: {folder} holds the stage's graphs, inputs and PyTorch's outputs; compare engines with\n{command}")
     return EXIT_DONE
 
 

@@ -35,10 +35,11 @@ from mgcc_export.parser_facts import BEFORE, OLDEST, written
 from mgcc_export.progress import Progress, ProgressPrinter
 from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
 from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
+from mgcc_runtime.console import command, note
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines import way_to_get
 from mgcc_runtime.engines.engine_record import read_record, record_path
-from mgcc_runtime.errors import EXIT_FAILED, BundleError, EngineError, MgccError
+from mgcc_runtime.errors import EXIT_DONE, BundleError, EngineError
 from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder, write_atomically
 from mgcc_runtime.machine import available_memory_bytes
 from mgcc_runtime.names import PLAN, WEIGHTS_SUFFIX, EngineName, engine_file, graph_file, record_file
@@ -299,6 +300,7 @@ def _check_version(library: str) -> None:
         )
 
 
+@command("error", "; the engines already built are kept, run the same command to go on")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the engines of a bundle on this device; returns the exit code."""
     parser = argparse.ArgumentParser(prog="mgcc_export.device_build", description=__doc__.splitlines()[0])
@@ -306,21 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle with engines; replaced if there")
     add_settings(parser)
     options = parser.parse_args(arguments)
-    try:
-        asked = AskedSettings.of(options)
-        with ProgressPrinter(time.monotonic()) as progress:
-            out = build_on_device(options.bundle, options.out, progress.report, asked=asked)
-    except MgccError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the engines already built are kept, run the same command to go on\n")
-        return EXIT_FAILED
-    except OSError as error:
-        sys.stderr.write(f"error: {error.filename or 'a file'} cannot be used ({error.strerror}); is the disk full?\n")
-        return EXIT_FAILED
-    sys.stdout.write(f"bundle: {out}; now run `mgcc verify --bundle {out}`\n")
-    return 0
+    asked = AskedSettings.of(options)
+    with ProgressPrinter(time.monotonic()) as progress:
+        out = build_on_device(options.bundle, options.out, progress.report, asked=asked)
+    note(f"bundle: {out}; now run `mgcc verify --bundle {out}`")
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -175,3 +175,15 @@ def test_a_refused_benchmark_starts_no_process(bundle_path: Path) -> None:
 def test_extreme_temperatures_write_text(pipe: Pipeline, temperature: float) -> None:
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         pipe.generate(["A cat."], steps=1, words=3, text=TextOptions(temperature, 1e-9, 0.01))
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.partition("## Options")[2].splitlines() if "`" in line]
+    table = {row[0].strip("`"): row[1:] for row in rows if len(row) == 3}
+    assert set(table) == {name for name in CASES if CASES[name].through_api != "plan"}
+    for name, (least, most) in table.items():
+        case = CASES[name]
+        assert least == (f"{case.least:g}" if case.least_is_taken == "yes" else f"above {case.least:g}")
+        if name not in ("seed", "threads"):
+            assert float(most.split(", ")[0].replace(",", "")) == case.most

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from mgcc_runtime.console import give_json, note, say
 from mgcc_runtime.errors import EXIT_DONE
 from mgcc_runtime.kit.target import PYTHONS, Processor, Target
 
@@ -34,13 +33,13 @@ def run(options: argparse.Namespace) -> int:
     target = Target(options.python, Processor(options.platform))
     made = make_kit(options.bundle, target, options.out, wheel=options.wheel, said=_say)
     if options.json:
-        print(json.dumps({**asdict(made), "folder": str(made.folder)}))
+        give_json({**asdict(made), "folder": str(made.folder)})
     else:
-        print(
+        note(
             f"{made.folder}: for {target}, {made.wheels} wheels, {made.bytes / 1e6:.0f} MB; README.md has the commands"
         )
     return EXIT_DONE
 
 
 def _say(doing: str) -> None:
-    print(f"mgcc kit: {doing}", file=sys.stderr, flush=True)
+    say(f"mgcc kit: {doing}")
