@@ -292,7 +292,7 @@ def test_likeness_is_a_cosine_and_its_absence_is_said(tmp_path: Path, caplog: py
         (["--bundle", "x", "--reference"], "give either --bundle DIR or --reference"),
         (["--bundle", "x", "--setting", "10"], "setting '10' is none of suite stories"),
         (["--reference", "--workers", "2"], "more than one need --bundle DIR"),
-        (["--bundle", "x", "--items", "0"], "--items must be at least 1"),
+        (["--bundle", "x", "--items", "0"], "items is 0, expected a whole number from 1"),
         (["--bundle", "x", "--worst", "3"], "needs --sheet FILE.png"),
         (["--bundle", "/no/such/bundle"], "/no/such/bundle"),
         (["--bundle", "x", "--against", "/no/such.jsonl"], "/no/such.jsonl do not exist"),
