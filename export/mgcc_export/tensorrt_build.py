@@ -213,7 +213,7 @@ def _record(trt: Any, job: EngineJob, network: Any) -> EngineRecord:
         rebuild=job.rebuild,
         command=" ".join(command_of(job)),
         multiprocessors=0 if device is None else device.multiprocessors,
-        memory_bytes=0 if device is None else device.memory_bytes,
+        gpu_memory_bytes=0 if device is None else device.memory_bytes,
     )  # fmt: skip
 
 

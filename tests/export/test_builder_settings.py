@@ -139,7 +139,7 @@ def test_the_command_takes_both_and_says_what_it_took(
     assert {*configs[0].limits.values()} == {48 * MIB} and times.read_bytes().count(b"timing") == len(configs)
     record = read_record(out / "unet.engine")
     assert "--memPoolSize=workspace:48M" in record.command
-    assert (record.multiprocessors, record.memory_bytes) == (8, 1 << 30)
+    assert (record.multiprocessors, record.gpu_memory_bytes) == (8, 1 << 30)
     assert main([*words[:4], "--timing-cache", "none"]) == 0
     assert "kernel times not kept" in capsys.readouterr().err
     assert main([*words[:4], "--workspace", "-1"]) == 2

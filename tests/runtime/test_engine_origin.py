@@ -16,7 +16,7 @@ from tests.runtime.engine_makers import open_it, write_plan
 from tests.runtime.releases import TENSORRT, TENSORRT_RTX
 
 ORIN_NANO = Device("Orin (nvgpu)", "8.7", "12.6", True, 8, 7_990_000_000)
-AGX_ORIN = {"multiprocessors": 16, "memory_bytes": 64_350_000_000, "compute_capability": "8.7"}
+AGX_ORIN = {"multiprocessors": 16, "gpu_memory_bytes": 64_350_000_000, "compute_capability": "8.7"}
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +40,9 @@ def test_an_engine_of_an_agx_orin_says_so_on_an_orin_nano(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"multiprocessors": 8, "memory_bytes": 7_990_000_000},
-        {"multiprocessors": 8, "memory_bytes": 7_400_000_000},  # another carve-out of the same module
-        {"multiprocessors": 0, "memory_bytes": 0},  # a record of before
+        {"multiprocessors": 8, "gpu_memory_bytes": 7_990_000_000},
+        {"multiprocessors": 8, "gpu_memory_bytes": 7_400_000_000},  # another carve-out of the same module
+        {"multiprocessors": 0, "gpu_memory_bytes": 0},  # a record of before
     ],
 )
 def test_the_same_device_is_told_nothing(tmp_path, changes):
@@ -50,7 +50,7 @@ def test_the_same_device_is_told_nothing(tmp_path, changes):
 
 
 def test_the_same_multiprocessors_with_half_the_memory_are_another_device(tmp_path):
-    assert origin_remark(record_with(tmp_path, multiprocessors=8, memory_bytes=16_000_000_000), ORIN_NANO)
+    assert origin_remark(record_with(tmp_path, multiprocessors=8, gpu_memory_bytes=16_000_000_000), ORIN_NANO)
 
 
 def test_portable_engines_were_built_for_no_certain_gpu(tmp_path):
@@ -60,14 +60,14 @@ def test_portable_engines_were_built_for_no_certain_gpu(tmp_path):
 def test_a_record_of_before_is_read(tmp_path):
     path = write_plan(tmp_path, "vae_decoder", TENSORRT[0])
     values = json.loads(record_path(path).read_text())
-    del values["multiprocessors"], values["memory_bytes"]
+    del values["multiprocessors"], values["gpu_memory_bytes"]
     record_path(path).write_text(json.dumps(values))
     assert read_record(path).multiprocessors == 0
 
 
 @pytest.mark.parametrize("release", TENSORRT, ids=str, indirect=True)
 def test_it_is_logged_once_when_engines_are_loaded(host, release, tmp_path, caplog):
-    changes = {"multiprocessors": 16, "memory_bytes": host.memory_bytes}
+    changes = {"multiprocessors": 16, "gpu_memory_bytes": host.memory_bytes}
     path = write_plan(tmp_path, "vae_decoder", release, **changes)
     with caplog.at_level(logging.WARNING, "mgcc_runtime"):
         for _ in range(2):

@@ -24,11 +24,11 @@ def origin_remark(record: EngineRecord, device: Device) -> str:
     """One sentence where this GPU is not like the one that the engine was built on; empty where it is, or not known."""
     if record.library != EngineName.TENSORRT or not record.multiprocessors or not device.multiprocessors:
         return ""
-    apart = abs(device.memory_bytes - record.memory_bytes) > _SAME_MEMORY * record.memory_bytes
+    apart = abs(device.memory_bytes - record.gpu_memory_bytes) > _SAME_MEMORY * record.gpu_memory_bytes
     if device.multiprocessors == record.multiprocessors and not apart:
         return ""
     return (
-        f"engines were built on a GPU with {_told(record.multiprocessors, record.memory_bytes)}, and {device.name} has "
+        f"engines were built on a GPU with {_told(record.multiprocessors, record.gpu_memory_bytes)}, and {device.name} has "
         f"{_told(device.multiprocessors, device.memory_bytes)}: they run, but were timed and given room for the other; "
         f"rebuild them here with `{record.rebuild}`"
     )

@@ -74,7 +74,7 @@ class EngineRecord:
     rebuild: str
     command: str
     multiprocessors: int = 0  # TensorRT: of the GPU it was built on; 0: not known, or built for no certain one
-    memory_bytes: int = 0  # of that GPU, in all
+    gpu_memory_bytes: int = 0  # of that GPU, in all
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -91,7 +91,7 @@ class EngineRecord:
             rebuild=str(values["rebuild"]),
             command=str(values["command"]),
             multiprocessors=int(values.get("multiprocessors", 0)),  # records of before know neither
-            memory_bytes=int(values.get("memory_bytes", 0)),
+            gpu_memory_bytes=int(values.get("gpu_memory_bytes", 0)),
         )
 
     def precision_by_layer(self) -> dict[str, dict[str, int]]:
