@@ -86,7 +86,7 @@ def test_a_kill_at_the_end_loses_no_engine(planned: Path, tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(device_build, "sha256_of", killed_at_the_last)
         with contextlib.suppress(KeyboardInterrupt):
-            assert main(arguments) == 1
+            assert main(arguments) == 130
     assert main(arguments) == 0
     assert device.built == NAMES
     Bundle.open(tmp_path / "out")
@@ -107,7 +107,7 @@ def test_a_kill_before_the_bundle_is_in_its_place_loses_no_engine(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed_before)
-        assert main(["--bundle", str(planned), "--out", str(out)]) == 1
+        assert main(["--bundle", str(planned), "--out", str(out)]) == 130
     assert main(["--bundle", str(planned), "--out", str(out)]) == 0
     assert device.built == NAMES
     Bundle.open(out)
@@ -136,9 +136,9 @@ def test_an_earlier_bundle_stays_until_the_new_one_is_whole(
     assert main(arguments) == 0
     device.interrupt_at = "unet"
     capsys.readouterr()
-    assert main(arguments) == 1
+    assert main(arguments) == 130
     (line,) = [text for text in capsys.readouterr().err.splitlines() if not text.startswith("[")]
-    assert line == "interrupted; the engines already built are kept, run the same command to go on"
+    assert line == "error: interrupted; the engines already built are kept, run the same command to go on"
     Bundle.open(out)
     (tmp_path / "out").rename(tmp_path / ".out.old")  # killed between the two renames
     device.interrupt_at = "vision_encoder"

@@ -28,9 +28,9 @@ def origin_remark(record: EngineRecord, device: Device) -> str:
     if device.multiprocessors == record.multiprocessors and not apart:
         return ""
     return (
-        f"engines were built on a GPU with {_told(record.multiprocessors, record.gpu_memory_bytes)}, and {device.name} has "
-        f"{_told(device.multiprocessors, device.memory_bytes)}: they run, but were timed and given room for the other; "
-        f"rebuild them here with `{record.rebuild}`"
+        f"engines were built on a GPU with {_told(record.multiprocessors, record.gpu_memory_bytes)}, and "
+        f"{device.name} has {_told(device.multiprocessors, device.memory_bytes)}: they run, but were timed and given "
+        f"room for the other; rebuild them here with `{record.rebuild}`"
     )
 
 
