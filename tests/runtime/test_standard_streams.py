@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -216,6 +215,20 @@ def test_pythons_own_last_words_in_a_real_process(bundle_path: Path, tmp_path: P
     assert done.stderr.count("\n") == 1
 
 
+#: The command line in a process that gets a signal where a finished file would take its place.
+_STRUCK = """
+import os, signal, sys
+from mgcc_runtime import files
+from mgcc_runtime.cli import main
+number = int(sys.argv[1])
+before = signal.getsignal(number)
+files.os.replace = lambda *_: signal.raise_signal(number)
+code = main(sys.argv[2:])
+assert signal.getsignal(number) is before
+sys.exit(code)
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
@@ -224,34 +237,30 @@ def test_pythons_own_last_words_in_a_real_process(bundle_path: Path, tmp_path: P
         (signal.SIGHUP, 129, "mgcc: interrupted by SIGHUP\n"),
     ],
 )
-def test_stopped_by_a_signal(
-    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    number: signal.Signals, code: int, said: str,
-) -> None:  # fmt: skip
-    """In the midst of writing a picture: no half of it is left, and the signals' handlers are as they were."""
-    from mgcc_runtime import files
+def test_stopped_by_a_signal(bundle_path: Path, tmp_path: Path, number: signal.Signals, code: int, said: str) -> None:
+    """In the midst of writing a picture: no half of it is left, and the signals' handlers are as they were.
 
-    def struck(*_: object) -> None:
-        signal.raise_signal(number)
-
-    before = signal.getsignal(number)
-    monkeypatch.setattr(files.os, "replace", struck)
+    In a process of its own, since a signal that is not caught would end this one.
+    """
     out = tmp_path / "out"
     arguments = ["generate", "--bundle", str(bundle_path), "--text", "A cat.", "--out", str(out / "x.png")]
-    assert main(arguments) == code
-    assert capsys.readouterr().err == said
+    done = subprocess.run(
+        [sys.executable, "-c", _STRUCK, str(int(number)), *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, said)
     assert list(out.iterdir()) == []
-    assert signal.getsignal(number) is before
 
 
 def test_stopped_while_it_waits_for_a_turn(bundle_path: Path, tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    with pytest.MonkeyPatch.context() as patch, os.fdopen(reader, encoding="utf-8") as waiting:
-        patch.setattr(sys, "stdin", waiting)
-        timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.start()
-        assert main(["chat", "--bundle", str(bundle_path), "--out", str(tmp_path)]) == 143
-    os.close(writer)
+    command = [sys.executable, "-m", "mgcc_runtime", "chat", "--bundle", str(bundle_path), "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+    ) as chat:
+        assert chat.stdin is not None and chat.stdout is not None
+        chat.stdin.write("A cat.\n")
+        assert chat.stdout.readline(), "the first turn is answered, and the next one waited for"
+        chat.send_signal(signal.SIGTERM)
+        assert chat.wait(60) == 143
 
 
 def test_a_command_within_a_command_and_errors_of_the_system(capsys: pytest.CaptureFixture[str]) -> None:
