@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,7 +27,10 @@ from mgcc_runtime.contract import WITHOUT_WEIGHTS, StageSpec
 from mgcc_runtime.engines import EngineOptions, Feed, Outputs, Session, host_array
 from mgcc_runtime.files import write_atomically
 from mgcc_runtime.pipeline import Pipeline
+from mgcc_runtime.prompt import Part
+from mgcc_runtime.results import Result
 
+PHRASES = 4  # of a request
 #: Called with (request from 1, requests in all).
 Progress = Callable[[int, int], None]
 
@@ -103,6 +106,13 @@ class _Tap:
         self._session.close()
 
 
+def _encode_phrases(pipeline: Pipeline, parts: Sequence[Part], result: Result) -> None:
+    """Have the phrase encoder read what a request names: no request asks it unless a user gives boxes."""
+    said = [box.label for box in result.boxes] + [word for word in pipeline.prompts.build(parts).words if word]
+    for phrase in [*dict.fromkeys(said)][:PHRASES]:
+        pipeline.phrases.embed(phrase)
+
+
 def capture(
     bundle: Bundle, source: RequestSource, options: CaptureOptions, out: Path, progress: Progress = lambda *_: None
 ) -> CalibrationData:
@@ -128,7 +138,9 @@ def capture(
                 progress(i + 1, len(source.requests))
                 recorder.start(i)
                 parts = fitting_parts(pipeline, request.parts, options.words)
-                pipeline.generate(parts, seed=request.seed, steps=steps, words=options.words)
+                result = pipeline.generate(parts, seed=request.seed, steps=steps, words=options.words)
+                if bundle.manifest.dimensions.phrase_encoder:
+                    _encode_phrases(pipeline, parts, result)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise

@@ -44,7 +44,7 @@ class PhraseBook:
                 raise LayoutError(f"label {item.label!r} is not one this bundle can draw; {hint}")
 
     def layout(self, items: Sequence[Box]) -> Layout:
-        return layout_from_boxes(items, [self._embedding(item.label) for item in items], self._dimensions)
+        return layout_from_boxes(items, [self.embed(item.label) for item in items], self._dimensions)
 
     def views(self, layout: Layout) -> tuple[Layout, ...]:
         """What the UNet is told of a layout: that itself, or of one without things on a layout map its `bare_views`.
@@ -55,10 +55,11 @@ class PhraseBook:
             return (layout,)
         label = self._labels.names[0] if self._labels.names else STAND_IN
         known = bool(self._labels.names) or self._encode is not None
-        phrase = self._embedding(label) if known else np.zeros(self._dimensions.phrase, np.float32)
+        phrase = self.embed(label) if known else np.zeros(self._dimensions.phrase, np.float32)
         return bare_views(phrase, self._dimensions)
 
-    def _embedding(self, label: str) -> NDArray[np.float32]:
+    def embed(self, label: str) -> NDArray[np.float32]:
+        """Of the list or by the phrase encoder, (D_p,); LayoutError for a label that this bundle cannot draw."""
         if label in self._labels.names:
             found: NDArray[np.float32] = self._labels.embeddings[self._labels.names.index(label)]
             return found
