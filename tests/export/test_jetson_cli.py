@@ -30,7 +30,7 @@ def test_on_the_device_the_same_command_builds_the_engines(
 ) -> None:
     device, out, graphs = fake_device(monkeypatch), tmp_path / "bundle", tmp_path / "bundle-onnx"
     device.interrupt_at = "unet"
-    assert main(arguments_for(tiny_build, out, target)) == 1
+    assert main(arguments_for(tiny_build, out, target)) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     assert not out.exists() and Bundle.open(graphs).has(PLAN)
     device.interrupt_at = ""
