@@ -79,6 +79,7 @@ class LargeStageBuilder(StageBuilder):
 
     parts: PartedModel = field(kw_only=True)
     _answers: dict[str, list[ReferenceCase]] = field(default_factory=dict, init=False)
+    _real_answers: dict[str, list[ReferenceCase]] = field(default_factory=dict, init=False)
 
     def obtain(self, stage: Stage) -> tuple[BuiltStage, bool]:
         """The accepted stage, and whether the cache had it. The module of `stage` may be without storage."""
@@ -91,6 +92,7 @@ class LargeStageBuilder(StageBuilder):
             return super().obtain(replace(stage, module=self.parts.model.stage(stage.name).eval()))
         finally:
             self._answers.clear()
+            self._real_answers.clear()
             self.parts.release()
 
     def _export(self, stage: Stage, folder: Path, name: str) -> BuiltStage:
@@ -129,6 +131,14 @@ class LargeStageBuilder(StageBuilder):
             )
             self.parts.release()
         return self._answers[stage.name]
+
+    def _real(self, stage: Stage) -> list[ReferenceCase]:
+        """As the base's, asked for once; the parts, which went with the other answers, are held again for it."""
+        if stage.name not in self._real_answers:
+            self.parts.hold([stage.name])
+            self._real_answers[stage.name] = super()._real(stage)
+            self.parts.release()
+        return self._real_answers[stage.name]
 
     def _obtain_llm(self, stage: Stage) -> tuple[BuiltStage, bool]:
         if self.captured:

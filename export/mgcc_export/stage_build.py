@@ -61,6 +61,8 @@ _LOWERING = (
     targets, tensorrt_build, weight_only, weight_search, engine_record,
 )  # fmt: skip
 
+NOT_CAPTURED = "--scan has no inputs of this stage, which no captured request called: its weights alone have 8 bits"
+
 
 @dataclass(frozen=True)
 class StageBuilder:
@@ -218,7 +220,10 @@ class StageBuilder:
         quantisers = self._quantisers(stage, source)
         real = self._real(stage) if quantisers else ()
         captured = self._captured(stage)
-        return lower_stage(source, target, stage.spec, wanted, cases, captured, quantisers, real)
+        lowered = lower_stage(source, target, stage.spec, wanted, cases, captured, quantisers, real)
+        if lowered.precision is Precision.INT8 and self._takes_ranges(stage) and not quantisers:
+            lowered = replace(lowered, remarks=(*lowered.remarks, NOT_CAPTURED))
+        return lowered
 
     def _reference(self, stage: Stage) -> list[ReferenceCase]:
         """PyTorch's answers that the lowered graph is held against."""
@@ -268,14 +273,17 @@ class StageBuilder:
         Not so for the language model, whose decode steps wait for weights alone, nor on RTX, whose int8 kernels
         take weights alone.
         """
-        spared = stage.name == "llm" or stage.name in WITHOUT_WEIGHTS
-        if not self.recipe.on_device or self.captured is None or spared:
+        if self.captured is None or not self._takes_ranges(stage):
             return ()
         from mgcc_calibration.data import CalibrationData
         from mgcc_calibration.transfer import static_quantisers
 
-        limit = calibrated_tolerance(stage.name).relative_l2
-        return static_quantisers(source, stage.spec, CalibrationData.open(self.captured), limit)
+        data, limit = CalibrationData.open(self.captured), calibrated_tolerance(stage.name).relative_l2
+        return static_quantisers(source, stage.spec, data, limit) if stage.name in data.manifest.stages else ()
+
+    def _takes_ranges(self, stage: Stage) -> bool:
+        spared = stage.name == "llm" or stage.name in WITHOUT_WEIGHTS
+        return self.recipe.on_device and self.captured is not None and not spared
 
 
 def engine_job(stage: Stage, recipe: Recipe, graph: Path) -> EngineJob:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mgcc_export.debug_stage import _sizes, polygraphy_command, write_debug
 from mgcc_export.errors import OutputFolderError
 from mgcc_export.lower import types_by_operator
 from mgcc_export.report import BuildReport
+from mgcc_export.stage_build import NOT_CAPTURED
 from mgcc_export.stages import ExampleMaker
 from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
 from mgcc_ref.model import MgccModel
@@ -44,10 +46,15 @@ class Captured:
 
     model: MgccModel
     scale: float
+    stages: tuple[str, ...] = ("vae_decoder",)
+
+    @property
+    def manifest(self) -> SimpleNamespace:
+        return SimpleNamespace(stages=dict.fromkeys(self.stages, ()))
 
     def samples(self, name: str) -> Iterator[dict[str, NDArray[Any]]]:
         spec = stage_of(self.model.dimensions, name)
-        for seed in range(4):
+        for seed in range(4 if name in self.stages else 0):
             values = ExampleMaker(self.model, seed).inputs(spec, {"S": 6, "B": 2})
             arrays = {t.name: v.numpy() for t, v in zip(spec.inputs, values, strict=True)}
             yield {n: v * np.float32(self.scale) if v.dtype == np.float32 else v for n, v in arrays.items()}
@@ -82,6 +89,18 @@ def test_captured_inputs_have_their_part(
     assert lowered[operator][kind] > 0
     with np.load(folder / "case-0.npz") as case, np.load(scanned.out / "golden" / "vae_decoder.npz") as golden:
         np.testing.assert_array_equal(case["in.latents"], golden["in.latents"])  # what a device is compared on
+
+
+def test_a_stage_that_no_captured_request_called_has_narrow_weights_alone(
+    tiny: MgccModel, tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "calibration.json").write_text("{}")
+    monkeypatch.setattr(CalibrationData, "open", lambda folder: Captured(tiny, 1.0, stages=()))
+    options = options_for(tiny_build, tmp_path / "b", Target.TENSORRT, Precision.INT8, "vae_decoder")
+    report = build(dataclasses.replace(options, captured=tmp_path / "scan"), silent)
+    assert "int8" not in types_by_operator(options.out / "vae_decoder.onnx").get("QuantizeLinear", {})
+    assert report.stages[0].lowered.remarks[-1] == NOT_CAPTURED
 
 
 def test_files_of_others_are_left_alone(tiny_build: Built, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from mgcc_export.ranges import RangeScan
 from mgcc_export.report import BuildReport
 from mgcc_export.report_text import report_markdown
 from mgcc_export.stage_cache import BuiltStage, StageCache
+from mgcc_export.stages import Stage
 from mgcc_export.targets import Precision, Target, choose_recipe
 from mgcc_export.to_onnx import export_stage, trace_lengths
 from mgcc_export.weight_only import Bits, write_quantised
@@ -249,6 +250,28 @@ def test_a_cache_beyond_fp16_makes_all_of_it_fp32(
     )
     builder._chain(segments_of(), Precision.FP16, "key")
     assert asked == [(0, True), (1, True), (0, False), (1, False), (2, False), (3, False)]
+
+
+def test_captured_inputs_are_answered_by_a_stage_that_was_let_go(
+    patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With --scan, PyTorch is asked a second time, after its first answers have left the memory to others."""
+    parts, recipe = load_parts(paper_tiny(LAYERS), "random"), choose_recipe(Target.JETSON, Precision.INT8)
+    builder = LargeStageBuilder(
+        parts.model.profile, recipe, PartExamples(parts), StageCache(tmp_path), lambda *_: None, parts=parts
+    )
+    d = parts.model.dimensions
+    spec = stage(d, "refiner")
+    parts.hold(["refiner"])
+    one = Stage(spec, parts.model.stage("refiner").eval(), d.axes)
+    first = builder._reference(one)
+    assert next(one.module.parameters()).is_meta
+    monkeypatch.setattr(builder.__class__, "_captured", lambda *_: iter([case.feeds for case in first[:1]]))
+    (real,) = builder._real(one)
+    for name, value in first[0].outputs.items():
+        np.testing.assert_array_equal(real.outputs[name], value)
+    assert next(one.module.parameters()).is_meta
+    assert builder._real(one)[0] is real
 
 
 def test_debugging_it_whole_is_refused(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
