@@ -108,6 +108,19 @@ class BoxHead(nn.Module):
         return torch.cat([centre, out[..., 2 * CENTRE_BINS :].sigmoid()], dim=-1), logits
 
 
+def make_decisive(head: BoxHead) -> None:
+    """Have a head of fresh weights tell its bins apart, as a trained one does.
+
+    To a fresh one all bins are about equally likely: arithmetic in fp16 moved 370 of 4,000 boxes to another bin, and 7
+    after this.
+    """
+    last = head.layers[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        for values in (last.weight, last.bias):
+            values[: 2 * CENTRE_BINS] *= 30
+
+
 @dataclass(frozen=True)
 class QueryAnswers:
     """What every query says after one round. Q is the number of queries."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from mgcc_ref.clip import build_clip
 from mgcc_ref.config import Profile
-from mgcc_ref.grounder import LayoutHead
+from mgcc_ref.grounder import LayoutHead, make_decisive
 from mgcc_ref.llm import CausalLm, ImageTokens
 from mgcc_ref.llm_layers import RandomLayers, StreamedLm, open_layers
 from mgcc_ref.model import (
@@ -104,6 +104,8 @@ class PartedModel:
         if self.random:
             if part == "unet":
                 open_gates(module, self.seed)
+            if part == "grounder":
+                make_decisive(self.model.grounder.box)
             return
         if part in ("projection", "refiner"):  # one file holds what step `align` trains
             other = "refiner" if part == "projection" else "projection"

@@ -22,7 +22,7 @@ from mgcc_runtime.errors import MgccError
 from mgcc_runtime.golden import StageGolden, at_once, one_by_one, request_golden, stage_golden
 from mgcc_runtime.golden_play import TURNED_BOX_PX, play_request
 from mgcc_runtime.machine import describe_gpus, describe_machine
-from mgcc_runtime.manifest import Tolerance
+from mgcc_runtime.manifest import Manifest, Tolerance
 from mgcc_runtime.names import PLAN, EngineName, TargetName
 from mgcc_runtime.pipeline import Pipeline
 from mgcc_runtime.power import describe_clocks
@@ -260,6 +260,12 @@ def _judge_device(bundle: Bundle, ran_on: Mapping[str, tuple[str, ...]]) -> _Mea
     )
 
 
+def most_box_error(manifest: Manifest) -> float:
+    """How far an edge of a box may be from the reference's, as a share of the image's side."""
+    turned = manifest.layout.box_edges is BoxEdges.WHOLE_PIXELS
+    return max(MAX_BOX_ERROR, TURNED_BOX_PX / manifest.dimensions.image_px) if turned else MAX_BOX_ERROR
+
+
 def _compare_request(bundle: Bundle, threads: int) -> _Measured:
     golden, limits = request_golden(bundle), bundle.manifest.request_tolerance
     with Pipeline(bundle, EngineOptions(threads)) as pipeline:
@@ -274,8 +280,7 @@ def _compare_request(bundle: Bundle, threads: int) -> _Measured:
         f"{tokens:.0%} of the text tokens equal"
     )
     if limits.boxes_equal:
-        whole = bundle.manifest.layout.box_edges is BoxEdges.WHOLE_PIXELS
-        passed = passed and box_error <= (max(MAX_BOX_ERROR, TURNED_BOX_PX / size) if whole else MAX_BOX_ERROR)
+        passed = passed and box_error <= most_box_error(bundle.manifest)
         boxes = f"boxes within {box_error:.2%} of the side" if played.labels_equal else "other objects in the layout"
         detail += f", {boxes}"
     values = {"psnr_db": min(played.psnr_db, 999.0), "token_match": tokens, "box_error": box_error}

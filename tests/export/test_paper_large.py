@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,9 +40,9 @@ from mgcc_runtime.bundle import read_manifest
 from mgcc_runtime.contract import past_names, present_names, stage
 from mgcc_runtime.errors import MgccError
 from mgcc_runtime.manifest import Manifest
-from tests.export.large_profiles import NAME, paper_tiny, stream
 
-LAYERS = 2
+NAME = "paper-tiny"  # read, exported and lowered block by block, as `paper` is
+LAYERS = get_profile(NAME).llm.layers
 #: Two graphs of the same operations; ONNX Runtime may fuse them differently.
 SAME = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -63,14 +62,7 @@ class Interrupted:
 
 
 @pytest.fixture(scope="module")
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as found:
-        stream(found, paper_tiny(LAYERS))
-        yield found
-
-
-@pytest.fixture(scope="module")
-def built(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     root = tmp_path_factory.mktemp("large")
     options = BuildOptions(
         NAME, choose_recipe(Target.JETSON, Precision.INT4), root / "b", root / "cache", "random", ("llm",)
@@ -93,9 +85,9 @@ def built(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def one_piece(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_piece(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model exported as every smaller one is: whole, in fp32."""
-    model = load_parts(paper_tiny(LAYERS), "random").model
+    model = load_parts(get_profile(NAME), "random").model
     llm = whole_llm(model.profile.llm, model.llm.image_tokens, model.llm.layers)
     spec, axes = stage(model.dimensions, "llm"), model.dimensions.axes
     lengths = trace_lengths(spec, axes)
@@ -123,7 +115,7 @@ def emulated(graph: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_fp32_is_the_one_piece_export(patch: pytest.MonkeyPatch, one_piece: Path, tmp_path: Path) -> None:
+def test_fp32_is_the_one_piece_export(one_piece: Path, tmp_path: Path) -> None:
     segments = segments_of()
     state, paths = first_state(segments), []
     for number in range(len(segments)):
@@ -211,7 +203,7 @@ def test_calibration_data_changes_nothing_and_the_report_says_so(built: Interrup
 def test_golden_data_is_the_references(built: Interrupted) -> None:
     with np.load(built.out / "golden" / "llm.npz", allow_pickle=False) as file:
         golden = {name: torch.from_numpy(file[name]) for name in file.files}
-    model = load_parts(paper_tiny(LAYERS), "random").model
+    model = load_parts(get_profile(NAME), "random").model
     expected = model.llm(golden["in.inputs_embeds"], *(golden[f"in.{n}"] for n in past_names(LAYERS)))
     for name, value in zip(("logits", "hidden_states", *present_names(LAYERS)), expected, strict=True):
         torch.testing.assert_close(golden[f"out.{name}"], value)
@@ -228,9 +220,7 @@ def test_what_passes_between_blocks_is_fp16_while_it_fits() -> None:
         llm_chain._half(spec, replace(fits, outputs={"present.0.key": 20000.0}), frozenset(), half_cache=True)
 
 
-def test_a_cache_beyond_fp16_makes_all_of_it_fp32(
-    patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_cache_beyond_fp16_makes_all_of_it_fp32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Found at the second part, it holds for the first too."""
     asked = []
 
@@ -244,7 +234,7 @@ def test_a_cache_beyond_fp16_makes_all_of_it_fp32(
         return BuiltStage(tmp_path, {}, 0, 0, 0.0, 0.0, [])
 
     monkeypatch.setattr(LargeStageBuilder, "_segment", made)
-    parts, recipe = load_parts(paper_tiny(LAYERS), "random"), choose_recipe(Target.JETSON, Precision.FP16)
+    parts, recipe = load_parts(get_profile(NAME), "random"), choose_recipe(Target.JETSON, Precision.FP16)
     builder = LargeStageBuilder(
         parts.model.profile, recipe, PartExamples(parts), StageCache(tmp_path), lambda *_: None, parts=parts
     )
@@ -253,10 +243,10 @@ def test_a_cache_beyond_fp16_makes_all_of_it_fp32(
 
 
 def test_captured_inputs_are_answered_by_a_stage_that_was_let_go(
-    patch: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With --scan, PyTorch is asked a second time, after its first answers have left the memory to others."""
-    parts, recipe = load_parts(paper_tiny(LAYERS), "random"), choose_recipe(Target.JETSON, Precision.INT8)
+    parts, recipe = load_parts(get_profile(NAME), "random"), choose_recipe(Target.JETSON, Precision.INT8)
     builder = LargeStageBuilder(
         parts.model.profile, recipe, PartExamples(parts), StageCache(tmp_path), lambda *_: None, parts=parts
     )
@@ -274,7 +264,7 @@ def test_captured_inputs_are_answered_by_a_stage_that_was_let_go(
     assert builder._real(one)[0] is real
 
 
-def test_debugging_it_whole_is_refused(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_debugging_it_whole_is_refused(tmp_path: Path) -> None:
     options = BuildOptions(NAME, choose_recipe(Target.RTX, Precision.FP16), tmp_path / "b", tmp_path / "c", "random")
     with pytest.raises(UnavailableError, match=r"llm of profile paper-tiny is built block by block .* --profile story"):
         write_debug(options, "llm", lambda *_: None)
@@ -333,6 +323,6 @@ def test_a_language_model_by_parts_needs_its_files_in_memory_at_the_end() -> Non
 
 
 def segments_of() -> LlmSegments:
-    model = load_parts(paper_tiny(LAYERS), "random").model
+    model = load_parts(get_profile(NAME), "random").model
     assert isinstance(model.llm, StreamedLm)
     return LlmSegments(model.llm, stage(model.dimensions, "llm"), model.dimensions.axes)

@@ -27,6 +27,8 @@ NOT_RUN = {
     f"python export/build_engines.py --profile story --target cpu --precision fp32 --out {BUNDLE}": (
         "the fixture tiny_bundle runs it with --profile tiny"
     ),
+    "python export/build_engines.py --profile paper-tiny --target cpu --precision fp32 --weights random "
+    "--out build/paper-tiny": "the fixture paper_tiny_bundle runs it; its weights are random without being told so",
     "python export/build_engines.py --profile story --target cpu --precision auto --out build/story-cpu-auto "
     "--report out/auto.json": "tests/export/test_cpu_build.py runs it with --profile tiny",
     "python export/build_engines.py --profile story --target rtx --precision fp16 --out build/story-rtx-fp16": (
@@ -63,10 +65,11 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tiny_bundle: Path, tmp_path: Path) -> Path:
+def workplace(tiny_bundle: Path, paper_tiny_bundle: Path, tmp_path: Path) -> Path:
     """A folder that looks like the repository with its bundle built; what the commands write lands in it."""
     (tmp_path / "build").mkdir()
     (tmp_path / BUNDLE).symlink_to(tiny_bundle, target_is_directory=True)
+    (tmp_path / "build/paper-tiny").symlink_to(paper_tiny_bundle, target_is_directory=True)
     for name in ("benchmarks", "calibration", "examples", "export", "mgcc_ref", "runtime", "docs"):
         (tmp_path / name).symlink_to(ROOT / name, target_is_directory=True)
     return tmp_path

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
-from mgcc_ref.config import Profile
+from mgcc_ref.config import Profile, get_profile
 from mgcc_ref.model import Alignment, load_model, local_sources
 from mgcc_ref.parts import STAGE_PARTS, PartedModel, load_parts
 from mgcc_ref.weights import WeightsError, save_module
@@ -22,16 +22,15 @@ def on_meta(module: nn.Module) -> set[bool]:
 
 
 @pytest.fixture(scope="module")
-def opt_profile(gated_profile: Profile) -> Profile:
-    """OPT, GLIGEN's gates and no labels, as the paper's; hub names that nothing here can reach."""
-    llm = replace(
-        gated_profile.llm, family="opt", heads=4, kv_heads=4, hidden=64, layers=2, feature_layers=(2,), source="hub/opt"
-    )
+def opt_profile() -> Profile:
+    """The paper's parts, small; hub names that nothing here can reach."""
+    small = get_profile("paper-tiny")
     return replace(
-        gated_profile, name="paper-like", labels=(), llm=llm,
-        clip=replace(gated_profile.clip, source="hub/clip"),
-        unet=replace(gated_profile.unet, source="hub/gligen"),
-        vae=replace(gated_profile.vae, source="hub/gligen"),
+        small, name="paper-like",
+        llm=replace(small.llm, source="hub/opt"),
+        clip=replace(small.clip, source="hub/clip"),
+        unet=replace(small.unet, source="hub/gligen"),
+        vae=replace(small.vae, source="hub/gligen"),
     )  # fmt: skip
 
 
@@ -48,8 +47,8 @@ def folder(opt_profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     save_module(model.grounder, tmp_path / "grounder.safetensors")
     llm = opt_profile.llm
     shape = OPTConfig(
-        vocab_size=llm.vocabulary, hidden_size=64, num_hidden_layers=2, ffn_dim=llm.intermediate, num_attention_heads=4,
-        max_position_embeddings=llm.max_positions, word_embed_proj_dim=64,
+        vocab_size=llm.vocabulary, hidden_size=llm.hidden, num_hidden_layers=llm.layers, ffn_dim=llm.intermediate,
+        num_attention_heads=llm.heads, max_position_embeddings=llm.max_positions, word_embed_proj_dim=llm.hidden,
     )  # fmt: skip
     torch.manual_seed(5)
     OPTForCausalLM(shape).save_pretrained(tmp_path / "llm")

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from mgcc_ref.config import get_profile
 from mgcc_runtime import Pipeline
 from mgcc_runtime.bundle import Bundle, Check, Manifest, read_manifest
 from mgcc_runtime.errors import EXIT_BAD_INPUT, BundleError, ContractError, EngineError
@@ -26,11 +27,11 @@ def test_manifest_survives_json():
     assert Manifest.from_json(again.to_json()) == again
 
 
-def test_open_gives_arrays_and_labels(bundle_path):
+def test_open_gives_arrays_and_labels(bundle_path, dimensions):
     bundle = Bundle.open(bundle_path)
-    embeddings = bundle.array("embed_tokens.npy", (DIMENSIONS.vocabulary, DIMENSIONS.hidden))
+    embeddings = bundle.array("embed_tokens.npy", (dimensions.vocabulary, dimensions.hidden))
     assert isinstance(embeddings, np.memmap)
-    assert bundle.labels() == ("cat", "dog", "sailboat", "tree")
+    assert bundle.labels() == get_profile("tiny").labels
 
 
 def test_missing_folder(tmp_path):
@@ -61,7 +62,7 @@ def test_altered_file(own_bundle):
     path.write_bytes(data)
     with pytest.raises(BundleError, match=r"embed_tokens\.npy is altered: SHA-256"):
         Bundle.open(own_bundle)
-    assert Bundle.open(own_bundle, Check.SIZES).manifest.profile == "test"
+    assert Bundle.open(own_bundle, Check.SIZES).manifest.profile == "tiny"
 
 
 def test_missing_file(own_bundle):
@@ -140,8 +141,8 @@ def test_missing_stage(own_bundle):
 
 
 def test_shape_that_differs_from_the_contract(own_bundle):
-    edit_manifest(own_bundle, lambda m: m["stages"]["unet"]["inputs"][0].update(shape=[1, 2, 4, 5]))
-    with pytest.raises(ContractError, match=r"latents of stage unet .* \(1, 2, 4, 5\), expected .* \(1, 2, 4, 4\)"):
+    edit_manifest(own_bundle, lambda m: m["stages"]["unet"]["inputs"][0].update(shape=[1, 8, 4, 5]))
+    with pytest.raises(ContractError, match=r"latents of stage unet .* \(1, 8, 4, 5\), expected .* \(1, 8, 4, 4\)"):
         Bundle.open(own_bundle)
 
 

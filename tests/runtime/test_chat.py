@@ -23,7 +23,20 @@ from mgcc_runtime.stages import Floats, LlmStep
 from tests.runtime.golden_data import gradient
 from tests.tolerances import FP32_IMAGE_PSNR_DB
 
+MAT = "A cat sits on a mat. "
 TURNS = [("A cat.",), (gradient(8, 8), "It sits."), ("The cat goes.",)]
+
+
+def filling(pipe: Pipeline, share: float, number: int = 0) -> str:
+    """A turn of this share of the context or a little more."""
+    count = 1
+    while pipe.prompts.draft([text := f"A cat {number:2} sits. " + MAT * count]).length < share * context_of(pipe):
+        count += 1
+    return text
+
+
+def context_of(pipe: Pipeline) -> int:
+    return pipe.bundle.manifest.dimensions.context
 
 
 def test_each_turn_is_the_request_of_all_parts_so_far(pipe: Pipeline) -> None:
@@ -80,9 +93,9 @@ def test_a_refused_or_cancelled_turn_changes_nothing(pipe: Pipeline, tmp_path: P
 
 def test_a_full_context_is_refused_with_the_excess(pipe: Pipeline) -> None:
     chat = pipe.chat()
-    long = "A cat sits on a mat. " * 4
+    long = filling(pipe, 0.55)
     chat.send(long, steps=1)
-    with pytest.raises(ContextLimitError, match=r"more than the context of 160"):
+    with pytest.raises(ContextLimitError, match=r"more than the context of 256"):
         chat.send(long, steps=1)
     assert chat.turns == ((long,),)
     chat.send("It goes.", steps=1)
@@ -91,15 +104,15 @@ def test_a_full_context_is_refused_with_the_excess(pipe: Pipeline) -> None:
 def test_or_the_oldest_turns_are_dropped_when_asked(pipe: Pipeline) -> None:
     chat = pipe.chat(Overflow.DROP_OLDEST)
     for number in range(12):
-        *_, last = chat.stream(f"A cat {number} sits on a mat.", steps=1)
+        *_, last = chat.stream(filling(pipe, 0.15, number), steps=1)
     assert isinstance(last, ImageReady)
     assert 1 < len(chat.turns) < 12
-    assert chat.turns[-1] == ("A cat 11 sits on a mat.",)
+    assert chat.turns[-1] == (filling(pipe, 0.15, 11),)
     parts = [part for turn in chat.turns for part in turn]
     expected = pipe.generate(parts, steps=1).image
     assert psnr_db(np.asarray(last.result.image), np.asarray(expected)) >= FP32_IMAGE_PSNR_DB
     with pytest.raises(ContextLimitError):
-        chat.send("mat " * 200)
+        chat.send(filling(pipe, 1.0))
 
 
 def test_most_turns_of_a_long_session_read_their_own_parts_alone(
@@ -113,18 +126,19 @@ def test_most_turns_of_a_long_session_read_their_own_parts_alone(
         return read(embeddings, cache)
 
     monkeypatch.setattr(pipe.stages, "read", counted)
-    chat, half = pipe.chat(Overflow.DROP_OLDEST), pipe.bundle.manifest.dimensions.context // 2
+    chat, half = pipe.chat(Overflow.DROP_OLDEST), context_of(pipe) // 2
+    turn = pipe.prompts.draft([filling(pipe, 0.15)]).length + pipe.prompts.separator.length
     for number in range(40):
         before = len(chat.turns)
-        chat.send(f"A cat {number:2} sits on a mat.", steps=1)
+        chat.send(filling(pipe, 0.15, number), steps=1)
         if len(chat.turns) <= before:
             held = pipe.prompts.build([part for turn in chat.turns for part in turn]).length
-            assert half - 2 * len("A cat 10 sits on a mat. ") < held <= half
+            assert half - 2 * turn < held <= half
     assert sum(whole) == 10
 
 
 def test_a_turn_of_more_than_half_the_context_is_kept_alone(pipe: Pipeline) -> None:
-    chat, long = pipe.chat(Overflow.DROP_OLDEST), "A cat sits on a mat. " * 4
+    chat, long = pipe.chat(Overflow.DROP_OLDEST), filling(pipe, 0.55)
     for turn in ("A dog.", long, long):
         chat.send(turn, steps=1)
     assert chat.turns == ((long,),)
@@ -135,7 +149,7 @@ def test_files_of_turns_are_read_once(pipe: Pipeline, tmp_path: Path, monkeypatc
     gone, other = tmp_path / "gone.png", tmp_path / "other.png"
     gradient(9, 7).save(gone)
     gradient(8, 8).rotate(90).save(other)
-    told: tuple[str, str] = ("They sit.", "It goes out of the door and comes back again.")
+    told: tuple[str, str] = ("They sit.", filling(pipe, 0.25))
     open_image, opened = Image.open, []
 
     def counted(path: Path) -> Image.Image:
@@ -144,7 +158,7 @@ def test_files_of_turns_are_read_once(pipe: Pipeline, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Image, "open", counted)
     chat = pipe.chat(Overflow.DROP_OLDEST)
-    chat.send("A cat sits on a mat. " * 4, steps=1)
+    chat.send(filling(pipe, 0.75), steps=1)
     chat.send(gone, other, told[0], steps=1)
     gone.unlink()
     gradient(8, 8).save(other)

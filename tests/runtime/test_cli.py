@@ -35,10 +35,10 @@ def picture(tmp_path):
     return tmp_path / "p.png"
 
 
-def test_generate_json(run, bundle_path, picture, tmp_path):
+def test_generate_json(run, paper_tiny_bundle, picture, tmp_path):
     out = tmp_path / "new" / "out.png"
     code, text, errors = run(
-        "generate", "--bundle", bundle_path, "--text", "A cat.", "--image", picture, "--text", "It sits.",
+        "generate", "--bundle", paper_tiny_bundle, "--text", "A cat.", "--image", picture, "--text", "It sits.",
         "--seed", 3, "--steps", 2, "--guidance", 1.5, "--words", 2, "--out", out, "--json",
     )  # fmt: skip
     assert (code, errors) == (0, "")
@@ -47,9 +47,9 @@ def test_generate_json(run, bundle_path, picture, tmp_path):
     assert found["seed"] == 3
     assert found["peak_rss_mb"] > 10
     (image,) = found["images"]
-    assert (image["path"], image["width"], image["height"]) == (str(out), 32, 32)
+    assert (image["path"], image["width"], image["height"]) == (str(out), 64, 64)
     assert set(image["boxes"][0]) == {"label", "xyxy", "score"}
-    with Pipeline.load(bundle_path) as pipe:
+    with Pipeline.load(paper_tiny_bundle) as pipe:
         expected = pipe.generate(["A cat.", picture, "It sits."], seed=3, steps=2, guidance=1.5, words=2)
     assert found["text"] == expected.text
     with Image.open(out) as written:
@@ -93,7 +93,7 @@ BAD_INPUT = {
     "no bundle": ((*GENERATE, "--bundle", "{tmp}/none", "--text", "x"), "is not a folder"),
     "no parts": ((*GENERATE, "--bundle", "{bundle}"), "the prompt is empty, expected --text, --image or --story"),
     "blank text": ((*GENERATE, "--bundle", "{bundle}", "--text", " "), "part 1 of the prompt is an empty text"),
-    "long text": ((*GENERATE, "--bundle", "{bundle}", "--text", "x" * 300), "more than the context of 160"),
+    "long text": ((*GENERATE, "--bundle", "{bundle}", "--text", "x " * 300), "more than the context of 256"),
     "no image": ((*GENERATE, "--bundle", "{bundle}", "--image", "{tmp}/q.png"), "q.png does not exist"),
     "no story": ((*GENERATE, "--bundle", "{bundle}", "--story", "{tmp}/q.json"), "story .*q.json does not exist"),
     "two sources": ((*GENERATE, "--bundle", "{bundle}", "--story", "s.json", "--text", "x"), "both --story and"),
@@ -101,7 +101,7 @@ BAD_INPUT = {
         (*GENERATE, "--bundle", "{bundle}", "--text", "x", "--seed", "abc"),
         "seed is .abc., expected a whole number",
     ),
-    "steps": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--steps", "3"), "steps is 3, expected one of"),
+    "steps": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--steps", "51"), "steps is 51, expected 1 to 50"),
     "boxes": ((*GENERATE, "--bundle", "{bundle}", "--text", "x", "--boxes", "all"), "box list all does not exist"),
     "threads": (
         (*GENERATE, "--bundle", "{bundle}", "--text", "x", "--threads", "-1"),
@@ -148,7 +148,7 @@ def test_output_folder_that_cannot_be_made(run, bundle_path, tmp_path):
 def test_info(run, bundle_path):
     code, text, _ = run("info", "--bundle", bundle_path)
     assert code == 0
-    assert "profile test (random weights) for cpu" in text
+    assert "profile tiny (random weights) for cpu" in text
     assert "unet" in text
     found = json.loads(run("info", "--bundle", bundle_path, "--json")[1])
     assert found["dimensions"]["image_px"] == 32

@@ -136,10 +136,10 @@ def test_info_shows_it(root, capsys):
     assert any(line.split()[:1] == [DECODE] for line in capsys.readouterr().out.splitlines())
 
 
-def test_a_chat_goes_on_with_two_graphs(root, bundle_path):
+def test_a_chat_goes_on_with_two_graphs(root, made_bundle):
     """With the same weights in both, answers are those of one graph."""
     answers = []
-    for path in (root, bundle_path):
+    for path in (root, made_bundle):
         with Pipeline.load(path, threads=1) as pipeline:
             chat = pipeline.chat()
             chat.send("A cat.", words=4)
