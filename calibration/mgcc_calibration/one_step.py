@@ -16,6 +16,7 @@ from mgcc_calibration.report import Report
 from mgcc_calibration.requests import storyworld_requests
 from mgcc_calibration.stage_store import StageStore
 from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.contract import WITHOUT_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ def lower_bundle(
 
 
 def _usable(bundle: Bundle, folder: Path, options: LowerOptions) -> CalibrationData | None:
-    """Data of the same graphs, seed and amount; None if there is none. DataError if the folder holds something else."""
+    """Data of the same graphs, seed and amount that have samples of every stage; None if there are none.
+
+    DataError if the folder holds something else.
+    """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise DataError(f"{folder} is not empty and holds no calibration data; give another folder for it")
     try:
@@ -62,4 +66,6 @@ def _usable(bundle: Bundle, folder: Path, options: LowerOptions) -> CalibrationD
         return None
     asked = (options.seed, options.requests, options.words)
     same = (data.manifest.seed, data.manifest.requests, data.manifest.words) == asked
-    return data if same and data.manifest.graphs == graph_digests(bundle) else None
+    stages = [name for name in bundle.manifest.stages if name not in WITHOUT_WEIGHTS]
+    complete = all(data.manifest.stages.get(name) for name in stages)  # older versions captured no phrases
+    return data if same and complete and data.manifest.graphs == graph_digests(bundle) else None

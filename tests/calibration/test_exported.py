@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mgcc_calibration.capture import CaptureOptions, capture
+from mgcc_calibration.data import MANIFEST
+from mgcc_calibration.one_step import LowerOptions, _usable
 from mgcc_calibration.requests import storyworld_requests
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.contract import WITHOUT_WEIGHTS, stages
@@ -33,3 +36,14 @@ def test_phrases_are_those_that_a_request_names(paper_tiny_bundle: Path, tmp_pat
     for ours in (phrases[:4], phrases[4:]):
         assert len({ids.tobytes() for ids in ours}) == len(ours)
     assert all(np.unique(ids).size > 2 for ids in phrases)  # more than start and end
+
+
+def test_data_without_samples_of_a_stage_are_captured_anew(paper_tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle, asked = Bundle.open(paper_tiny_bundle), LowerOptions(requests=2, words=0)
+    data = capture(bundle, storyworld_requests(2, seed=0), CaptureOptions(0, 6, words=0), tmp_path / "data")
+    assert _usable(bundle, data.root, asked)
+    path = data.root / MANIFEST
+    values = json.loads(path.read_text())
+    del values["stages"]["phrase_encoder"]
+    path.write_text(json.dumps(values))
+    assert _usable(bundle, data.root, asked) is None
