@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ BUILD = ROOT / "build"
 #: Precision of a bundle -> what `mgcc_calibration build --precision` is asked for; the others the exporter makes.
 LOWER = {"int8": "int8", "int8-weights": "int8-weights", "int4-weights": "int4-weights"}
 #: One round of timing, plain ranges, nothing judged: which graph is the fastest here is not in question.
-_QUICK = ("--rounds", "1", "--images", "0", "--judged", "0", "--tokens", "0", "--threads", "1")
+_QUICK = ("--rounds", "1", "--images", "0", "--judged", "0", "--tokens", "1", "--threads", "1")
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,25 @@ class Source:
     requests: int
 
 
+#: The same in every worker of a run; without workers, of this process.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 TINY = Source("tiny", 1)
 STORY = Source("story", 2)
 
 
 @functools.cache
 def build_bundle(source: Source, precision: str) -> Path:
-    """The bundle's folder, named as `make demo` names it; one that is there is built again only where it is stale."""
+    """The bundle's folder, named as `make demo` names it: made once in a run of the tests, by whoever asks first."""
     out = BUILD / f"{source.profile}-cpu-{precision}"
+    fp32 = build_bundle(source, "fp32") if precision in LOWER else out
+    made_in = BUILD / f"{out.name}.run"
     with FileLock(BUILD / f"{source.profile}.lock"):
-        if precision in LOWER:
-            _lower(source, precision, out)
-        else:
-            _export(source, precision, out)
+        if not made_in.exists() or made_in.read_text() != _RUN:
+            if precision in LOWER:
+                _lower(source, precision, fp32, out)
+            else:
+                _export(source, precision, out)
+            made_in.write_text(_RUN)
     return out
 
 
@@ -50,9 +58,8 @@ def _export(source: Source, precision: str, out: Path) -> None:
     _call("export/build_engines.py", *options, "--out", out)
 
 
-def _lower(source: Source, precision: str, out: Path) -> None:
-    fp32 = BUILD / f"{source.profile}-cpu-fp32"
-    _export(source, "fp32", fp32)
+def _lower(source: Source, precision: str, fp32: Path, out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier run
     data = BUILD / f"{source.profile}-calibration-{sha256_of(fp32 / MANIFEST)[:12]}"
     if not data.exists():
         asked = ("--requests", str(source.requests), "--words", "4")
