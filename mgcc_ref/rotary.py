@@ -8,7 +8,8 @@ from torch import Tensor
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """cos and sin of the rotary embedding: each (S, head_dim), the half repeated (Llama's layout)."""
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    halves = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
+    frequencies = theta ** (-halves / head_dim)
     angles = positions.float().unsqueeze(-1) * frequencies  # (S, d/2)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()

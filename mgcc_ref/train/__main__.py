@@ -16,6 +16,7 @@ from accelerate import PartialState
 from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, get_profile
 from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
+from mgcc_ref.train.steps.denoising import USUAL, SetSize
 
 
 def _vae(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
@@ -36,10 +37,12 @@ def _clip(profile: Profile, weights: Path, run_folder: Path, precision: Training
     return ClipStep(profile)
 
 
-def _unet(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+def _unet(
+    profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision, size: SetSize = USUAL
+) -> TrainingStep:
     from mgcc_ref.train.steps.unet import UNetStep
 
-    return UNetStep(profile, weights, run_folder)
+    return UNetStep(profile, weights, run_folder, size)
 
 
 def _caption_unet(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
@@ -62,10 +65,20 @@ def _grounder(
     return GrounderStep(profile, weights, run_folder, precision, conversations)
 
 
-def _student(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
+def _fresh_grounder(
+    profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision, batch_size: int | None = None
+) -> TrainingStep:
+    from mgcc_ref.train.steps.fresh_grounder import FreshGrounderStep
+
+    return FreshGrounderStep(profile, weights, batch_size)
+
+
+def _student(
+    profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision, size: SetSize = USUAL
+) -> TrainingStep:
     from mgcc_ref.train.steps.student import StudentStep
 
-    return StudentStep(profile, weights, run_folder, precision)
+    return StudentStep(profile, weights, run_folder, precision, size)
 
 
 def _evaluator(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
@@ -122,6 +135,18 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="which set of conversations the grounder reads: 0 (default) to 4",
     )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="of steps unet and student (default: 32)")
+    parser.add_argument(
+        "--scenes", type=int, metavar="N", help="what steps unet and student learn from (default: 40000 and 2400)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N",
+        help="processes that draw batches ahead, for a GPU that would wait for them; of step unet or student",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fresh", action="store_true",
+        help="step grounder reads conversations as it goes, each one once, which wants a GPU, instead of a kept set",
+    )  # fmt: skip
     parser.add_argument(
         "--go-on", action="store_true", help="with no checkpoint in the run's folder, start from the step's own weights"
     )
@@ -132,6 +157,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if (args.conversations and args.step != "grounder") or not 0 <= args.conversations <= LAST_SET:
         parser.error(f"--conversations is {args.conversations}, expected 0 to {LAST_SET}, and 0 but for the grounder")
+    size = SetSize(args.batch_size, args.scenes)
+    if args.fresh and (args.step != "grounder" or args.conversations or size.scenes):
+        parser.error("--fresh is of step grounder, with no --conversations and no --scenes")
+    if args.step not in ("unet", "student") and not args.fresh and (size != USUAL or args.workers):
+        parser.error(f"--batch-size, --scenes and --workers are of unet, student and --fresh, not of {args.step}")
+    for name, value in (("--batch-size", size.batch), ("--scenes", size.scenes), ("--workers", args.workers)):
+        if value is not None and value < (name != "--workers"):
+            parser.error(f"{name} is {value}, expected a positive number")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
     profile = get_profile(args.profile)
@@ -146,8 +179,13 @@ def main(arguments: list[str] | None = None) -> int:
     build, options = STEPS[args.step]
     if args.conversations:
         build = partial(_grounder, conversations=args.conversations)
+    if args.fresh:
+        build = partial(_fresh_grounder, batch_size=size.batch)
+    elif size != USUAL:
+        build = partial(_unet if args.step == "unet" else _student, size=size)
     options = replace(
         options,
+        workers=args.workers,
         seed=args.seed,
         total_steps=options.total_steps if args.steps is None else args.steps,
         precision=args.precision,

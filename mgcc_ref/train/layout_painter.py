@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from mgcc_ref.layout_map import PAINTED_CHANNELS, LayoutMap
 from mgcc_ref.story.scene import Scene
 from mgcc_ref.texture_painter import TexturePainter
+from mgcc_ref.train.loop import on_device_of
 from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.train.steps.vae import scene_pixels
 from mgcc_ref.weights import load_module, save_module
@@ -60,10 +62,12 @@ def fit_painter(
     objects = painter.unet.layout_map.painter
     both = nn.ModuleDict({"painter": objects, "shown": shown})
     if not kept.exists():
+        fitted = nn.ModuleList((painter.unet.layout_map, shown)).to(PartialState().device)
         if isinstance(objects, TexturePainter):
             _train_textures(objects, painter, scenes)
             objects.texture.requires_grad_(False)
         _train(both, painter, shown, scenes, latents)
+        fitted.cpu()
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_module(both, kept)
     load_module(both, kept)
@@ -86,12 +90,12 @@ def _train_textures(objects: TexturePainter, painter: ScenePainter, scenes: Sequ
             group["lr"] = _rate(TEXTURE_LEARNING_RATE, step, TEXTURE_STEPS)
         chosen = torch.randint(len(scenes), (TEXTURE_BATCH_SIZE,), generator=generator)
         batch = [scenes[int(i)] for i in chosen]
-        phrases = layout_map.whitened(where["phrases"][chosen])
-        canvas = objects.canvas(where["boxes"][chosen], where["box_mask"][chosen], phrases)
+        told = on_device_of(objects, {name: where[name][chosen] for name in ("boxes", "box_mask", "phrases")})
+        canvas = objects.canvas(told["boxes"], told["box_mask"], layout_map.whitened(told["phrases"]))
         colours, alpha = canvas[:, :3], canvas[:, 3:]
-        bare = scene_pixels([Scene(s.background, ()) for s in batch], painter.profile.image_px)
+        bare = scene_pixels([Scene(s.background, ()) for s in batch], painter.profile.image_px).to(canvas.device)
         shown = 2 * colours - alpha + (1 - alpha) * bare  # pixels run from -1 to 1, the canvas from 0 to 1
-        loss = (shown - scene_pixels(batch, painter.profile.image_px)).square().mean()
+        loss = (shown - scene_pixels(batch, painter.profile.image_px).to(canvas.device)).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -113,8 +117,9 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = _rate(LEARNING_RATE, step, steps)
         chosen = torch.randint(len(scenes), (BATCH_SIZE,), generator=generator)
-        layout = layout_map(*(where[name][chosen] for name in ("boxes", "box_mask", "phrases")))
-        loss = shown.error(layout, latents[chosen], where["inside"][chosen])
+        batch = on_device_of(shown, {name: value[chosen] for name, value in where.items()} | {"x": latents[chosen]})
+        layout = layout_map(batch["boxes"], batch["box_mask"], batch["phrases"])
+        loss = shown.error(layout, batch["x"], batch["inside"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)

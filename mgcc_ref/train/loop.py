@@ -23,6 +23,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
 
 log = logging.getLogger("mgcc.train")
 
@@ -86,6 +87,7 @@ class LoopOptions:
     evaluate_every_steps: int = 400
     log_every_steps: int = 20
     precision: TrainingPrecision = TrainingPrecision.FP32
+    workers: int = 0  # processes that draw batches ahead; 0: the trainer's own, between two steps
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step `step` (from 0)."""
@@ -93,6 +95,20 @@ class LoopOptions:
         decay_start = self.total_steps * (1 - self.decay_fraction)
         t = max(0.0, (step - decay_start) / max(1.0, self.total_steps - decay_start))
         return self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
+
+
+class _Batches(Dataset[tuple[int, Batch]]):
+    """Batch `i` of a run with the seed that PyTorch has in its step, whichever process draws it."""
+
+    def __init__(self, step: TrainingStep, seed: int, process: int) -> None:
+        self._step, self._seed, self._process = step, seed, process
+
+    def __getitem__(self, index: int) -> tuple[int, Batch]:
+        # the process index keeps several GPUs from drawing the same batch
+        rng = np.random.default_rng([self._seed, index, self._process])
+        seed = int(rng.integers(2**31))
+        torch.manual_seed(seed)
+        return seed, self._step.batch(rng)
 
 
 _ACCELERATE_NAME = {TrainingPrecision.FP32: "no", TrainingPrecision.BF16: "bf16"}
@@ -160,8 +176,8 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         started, first, last_save = time.monotonic(), self.done_steps, time.monotonic()
-        while self.done_steps < self.options.total_steps:
-            loss, metrics = self._train_step()
+        for seed, batch in self._batches():
+            loss, metrics = self._train_step(seed, batch)
             self.done_steps += 1
             if self.done_steps % self.options.log_every_steps == 0:
                 rate = (self.done_steps - first) / (time.monotonic() - started)
@@ -182,14 +198,20 @@ class Trainer:
         finally:
             self.ema.swap(self.step.objective)
 
-    def _train_step(self) -> tuple[float, dict[str, float]]:
+    def _batches(self) -> DataLoader[tuple[int, Batch]]:
+        """What is left of the run, in order."""
+        left, workers = range(self.done_steps, self.options.total_steps), self.options.workers
+        drawn = _Batches(self.step, self.options.seed, self.accelerator.process_index)
+        # forked, so that what a step has cached is there once
+        context = "fork" if workers else None
+        return DataLoader(drawn, batch_size=None, sampler=left, num_workers=workers, multiprocessing_context=context)
+
+    def _train_step(self, seed: int, drawn: Batch) -> tuple[float, dict[str, float]]:
         options, accelerator = self.options, self.accelerator
-        # The process index keeps several GPUs from drawing the same batch.
-        rng = np.random.default_rng([options.seed, self.done_steps, accelerator.process_index])
-        torch.manual_seed(int(rng.integers(2**31)))
+        torch.manual_seed(seed)
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate_at(self.done_steps)
-        batch = {k: v.to(accelerator.device) for k, v in self.step.batch(rng).items()}
+        batch = {k: v.to(accelerator.device) for k, v in drawn.items()}
         self.objective.train()
         with attention_of(self.options.precision):
             loss, metrics = self.objective(batch, self.done_steps)

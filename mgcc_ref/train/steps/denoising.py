@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from mgcc_ref.config import Profile
 from mgcc_ref.schedule import build_scheduler
@@ -20,6 +25,16 @@ from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
 
 log = logging.getLogger("mgcc.train")
 
+
+@dataclass(frozen=True)
+class SetSize:
+    """How many scenes a step learns from and how many at a time; None: as many as the step's own constants say."""
+
+    batch: int | None = None
+    scenes: int | None = None
+
+
+USUAL = SetSize()
 BOX_WEIGHT = 2.0  # extra loss weight inside the boxes: objects are small, and they are the point
 SCENE_SEED = 3_100_003
 HELD_BACK_SEED = 4_000_003
@@ -50,17 +65,38 @@ def weighted_error(prediction: Tensor, target: Tensor, inside: Tensor) -> tuple[
     return (error * (1 + BOX_WEIGHT * inside)).mean(), error.mean().detach()
 
 
+class _Pictures(Dataset[tuple[list[Scene], Tensor]]):
+    """Scenes by the hundred with their pictures: drawing one takes 3 ms, so all cores draw."""
+
+    SIZE = 100
+
+    def __init__(self, image_px: int) -> None:
+        self._image_px = image_px
+
+    def __getitem__(self, number: int) -> tuple[list[Scene], Tensor]:
+        scenes = [scene_of(i) for i in range(number * self.SIZE, (number + 1) * self.SIZE)]
+        return scenes, scene_pixels(scenes, self._image_px)
+
+
+def scene_of(index: int) -> Scene:
+    """Training scene `index`: the same one in every run."""
+    return random_scene(np.random.default_rng([SCENE_SEED, index]))
+
+
 class SceneLatents:
     """Training scenes by number with their latents, encoded once a run, and 64 scenes that are held back."""
 
     def __init__(self, painter: ScenePainter, count: int, path: Path) -> None:
         self.painter, self.count = painter, count
+        self._scenes: dict[int, Scene] = {}
         self.held_back = [random_scene(np.random.default_rng([HELD_BACK_SEED, i])) for i in range(64)]
         self.held_back_latents = painter.encode(self.held_back)
         self._latents = self._cached(path)
 
     def scene(self, index: int) -> Scene:
-        return random_scene(np.random.default_rng([SCENE_SEED, index]))
+        if index not in self._scenes:
+            self._scenes[index] = scene_of(index)
+        return self._scenes[index]
 
     def of(self, indices: np.ndarray) -> Tensor:
         """Latents of these scenes: (B, C, h, w)."""
@@ -69,21 +105,49 @@ class SceneLatents:
     def _cached(self, path: Path) -> np.ndarray:
         """Latents of all training scenes, float16: (count, C, h, w)."""
         if not path.exists():
-            log.info("encoding %d scenes", self.count)
-            chunks = [
-                self.painter.encode([self.scene(i) for i in range(start, start + 100)]).half().numpy()
-                for start in range(0, self.count, 100)
-            ]
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path.with_suffix(".tmp.npy"), np.concatenate(chunks))
+            np.save(path.with_suffix(".tmp.npy"), self._encode())
             path.with_suffix(".tmp.npy").replace(path)
-        return np.load(path)
+        found: np.ndarray = np.load(path)
+        if len(found) != self.count:
+            raise ValueError(f"{path} has {len(found)} scenes, expected {self.count}; choose another --run folder")
+        return found
+
+    @torch.no_grad()
+    def _encode(self) -> np.ndarray:
+        pictures, device = _Pictures(self.painter.profile.image_px), PartialState().device
+        numbers = range(math.ceil(self.count / pictures.SIZE))
+        drawn = DataLoader(
+            pictures, batch_size=None, sampler=numbers, num_workers=os.cpu_count() or 1, multiprocessing_context="fork"
+        )
+        chunks, vae = [], self.painter.vae.to(device)
+        for number, (scenes, pixels) in enumerate(drawn):
+            self._scenes.update(enumerate(scenes, number * pictures.SIZE))
+            chunks.append(vae.encode(pixels.to(device)).half().cpu().numpy())
+            if number % 50 == 0:
+                log.info("encoded %d of %d scenes", number * pictures.SIZE, self.count)
+        vae.cpu()
+        return np.concatenate(chunks)[: self.count]
 
 
 def draw_noise(rng: np.random.Generator, latents: Tensor) -> dict[str, Tensor]:
     """Noise for the latents, and timesteps."""
     noise = rng.standard_normal(tuple(latents.shape), dtype=np.float32)
     return {"noise": torch.from_numpy(noise), "t": torch.from_numpy(rng.integers(1000, size=len(latents)))}
+
+
+def inside_psnr_db(painter: ScenePainter, scenes: list[Scene]) -> float:
+    """How near the pictures drawn with the sampler's own settings come to the true ones, inside the boxes."""
+    sampler = painter.profile.sampler
+    captions = [canonical_caption(s) for s in scenes]
+    drawn = painter.draw(
+        scenes, captions, steps=sampler.default_steps, guidance=sampler.default_guidance or 1.0, seed=HELD_BACK_SEED
+    )
+    true = to_image_range(scene_pixels(scenes, painter.profile.image_px))
+    squared = (drawn.astype(np.float64) - true) ** 2
+    cells = painter.boxes(scenes)["inside"].numpy()
+    inside = cells.repeat(true.shape[1] // cells.shape[1], axis=1).repeat(true.shape[2] // cells.shape[2], axis=2) > 0
+    return float(10 * np.log10(255.0**2 / squared[inside].mean()))
 
 
 def save_drawn(painter: ScenePainter, scenes: list[Scene], path: Path) -> None:

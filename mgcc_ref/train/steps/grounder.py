@@ -8,7 +8,7 @@ fifth, so there can be many, and the head cannot learn them by heart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from mgcc_ref.model import MgccModel
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.settling import settle
 from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import Box, render
+from mgcc_ref.story.scene import Box, Scene, render
 from mgcc_ref.train.features import (
     FeatureStore,
     Reading,
@@ -65,8 +65,37 @@ class Targets:
     labels: tuple[int, ...]
     mentions: tuple[tuple[int, ...], ...]  # counted from the end of the context (-1 is the last position)
 
-    def to(self, device: torch.device) -> Targets:
-        return replace(self, boxes=self.boxes.to(device), phrases=self.phrases.to(device))
+    @staticmethod
+    def packed(every: Sequence[Targets]) -> dict[str, Tensor]:
+        """A batch's targets as tensors: boxes (B, K, 4), phrases (B, K, D_p), labels (B, K), mentions (B, K, M).
+
+        What is not there is -1 in labels and 0 in mentions, which are negative.
+        """
+        objects = max(len(t.labels) for t in every)
+        most = max((len(m) for t in every for m in t.mentions), default=0)
+        boxes, phrases = (
+            torch.zeros(len(every), objects, 4),
+            torch.zeros(len(every), objects, every[0].phrases.shape[1]),
+        )
+        labels = torch.full((len(every), objects), -1, dtype=torch.int64)
+        mentions = torch.zeros(len(every), objects, most, dtype=torch.int64)
+        for b, one in enumerate(every):
+            count = len(one.labels)
+            boxes[b, :count], phrases[b, :count], labels[b, :count] = one.boxes, one.phrases, torch.tensor(one.labels)
+            for k, positions in enumerate(one.mentions):
+                mentions[b, k, : len(positions)] = torch.tensor(positions)
+        return {"boxes": boxes, "phrases": phrases, "labels": labels, "mentions": mentions}
+
+    @staticmethod
+    def unpacked(batch: Batch) -> list[Targets]:
+        """What `packed` was given, on the device where the batch is."""
+        found = []
+        every = zip(batch["labels"].tolist(), batch["mentions"].tolist(), strict=True)
+        for b, (labels, mentions) in enumerate(every):
+            count = sum(label >= 0 for label in labels)
+            told = tuple(tuple(p for p in positions if p) for positions in mentions[:count])
+            found.append(Targets(batch["boxes"][b, :count], batch["phrases"][b, :count], tuple(labels[:count]), told))
+        return found
 
 
 def scene_targets(model: MgccModel, request: Request, length: int, phrases: Tensor) -> Targets:
@@ -104,37 +133,40 @@ class GrounderObjective(nn.Module):
     def __init__(self, head: LayoutHead) -> None:
         super().__init__()
         self.head = head
-        self.targets: list[Targets] = []  # of the batch at hand; Hungarian matching wants Python objects
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         answers, phrases, pointers = self.head.all_queries(batch["features"], batch["mask"])
-        last = answers[-1]
-        present = torch.zeros_like(last.presence)
+        last, device = answers[-1], batch["features"].device
+        # matching wants Python objects, and a hundred small questions cost a GPU more than the answers
+        every = Targets.unpacked({name: batch[name].cpu() for name in ("boxes", "phrases", "labels", "mentions")})
+        given = [values.detach().float().cpu() for values in (last.boxes, last.presence, phrases)]
         picked: list[tuple[int, int, int]] = []
-        every = [targets.to(present.device) for targets in self.targets]
         for b, targets in enumerate(every):
-            queries, objects = match(last.boxes[b], last.presence[b], phrases[b], targets)
-            present[b, queries] = 1.0
+            queries, objects = match(given[0][b], given[1][b], given[2][b], targets)
             picked += [(b, int(q), int(k)) for q, k in zip(queries, objects, strict=True)]
-        rows, asked = torch.tensor([p[0] for p in picked]), torch.tensor([p[1] for p in picked])
-        wanted = torch.stack([every[b].boxes[k] for b, _, k in picked])
+        rows, asked, meant = torch.tensor(picked, device=device).unbind(dim=1)
+        present = torch.zeros_like(last.presence)
+        present[rows, asked] = 1.0
+        wanted = batch["boxes"][rows, meant]
         losses = [answer_loss(answer, present, rows, asked, wanted) for answer in answers]
-        loss = losses[-1] + EARLY_LOSS * sum(losses[:-1]) + 0.1 * self._pointer_loss(pointers, picked)
+        pointed = _pointer_loss(pointers[rows, asked], batch["mentions"][rows, meant])
+        loss = losses[-1] + EARLY_LOSS * sum(losses[:-1]) + 0.1 * pointed
         if self.head.query_source is QuerySource.LEARNED:
-            meant = torch.stack([every[b].phrases[k] for b, _, k in picked])
-            loss = loss + (1 - F.cosine_similarity(phrases[rows, asked], meant)).mean()
+            similar = F.cosine_similarity(phrases[rows, asked], batch["phrases"][rows, meant])
+            loss = loss + (1 - similar).mean()
         error = (last.boxes[rows, asked] - wanted).abs().detach()
         third = (place_cell(last.boxes[rows, asked]) == place_cell(wanted)).all(dim=1).float().mean()
         return loss, {"centre_l1": error[:, :2].mean(), "cell": third, "last": losses[-1].detach()}
 
-    def _pointer_loss(self, pointers: Tensor, picked: list[tuple[int, int, int]]) -> Tensor:
-        log_likelihood = F.log_softmax(pointers, dim=-1)
-        losses = [
-            -log_likelihood[b, q, list(self.targets[b].mentions[k])].logsumexp(0)
-            for b, q, k in picked
-            if self.targets[b].mentions[k]
-        ]
-        return torch.stack(losses).mean() if losses else pointers.new_zeros(())
+
+def _pointer_loss(pointers: Tensor, mentions: Tensor) -> Tensor:
+    """Logits (M, S) of the matched queries against positions from the end (M, K), 0 for none."""
+    told = (mentions != 0).any(dim=1)
+    if not told.any():
+        return pointers.new_zeros(())
+    pointers, mentions = pointers[told], mentions[told]
+    likelihood = F.log_softmax(pointers, dim=-1).gather(1, mentions % pointers.shape[1])
+    return -likelihood.masked_fill(mentions == 0, -torch.inf).logsumexp(dim=1).mean()
 
 
 def place_cell(boxes: Tensor) -> Tensor:
@@ -157,6 +189,34 @@ def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tens
     size = (given - true).abs().mean()
     aspect = ((given[:, 0] / given[:, 1]).log() - (true[:, 0] / true[:, 1]).log()).abs().mean()
     return presence + centre + SIZE_LOSS * size + ASPECT_LOSS * aspect
+
+
+def found_layouts(model: MgccModel, table: Tensor, answers: Sequence[Tensor]) -> list[list[tuple[str, Box]]]:
+    """Label, by the nearest of `table` (L, D_p), and box xyxy of all that the head's `answers` say is there."""
+    every_boxes, every_presence, every_phrases, _ = (out.float().cpu() for out in answers)
+    found = []
+    for boxes, presence, phrases in zip(every_boxes, every_presence, every_phrases, strict=True):
+        labels = torch.cdist(phrases, table).argmin(dim=1).tolist()
+        present = presence >= PRESENCE_THRESHOLD
+        if (limit := model.profile.max_overlap) is not None:
+            boxes = settle(boxes, present, limit)
+        kept = torch.nonzero(present).flatten().tolist()
+        found.append([(model.labels[labels[i]], tuple(boxes[i].tolist())) for i in kept])
+    return found
+
+
+def picture_of_layouts(scenes: Sequence[Scene], layouts: Sequence[Sequence[tuple[str, Box]]], path: Path) -> None:
+    """The scenes in a row, with boxes in white."""
+    tiles = []
+    for scene, layout in zip(scenes, layouts, strict=True):
+        tile = Image.fromarray(render(scene)).resize((256, 256), Image.Resampling.NEAREST)
+        draw = ImageDraw.Draw(tile)
+        for label, box in layout:
+            corners = [256 * v for v in box]
+            draw.rectangle(corners, outline="white", width=2)
+            draw.text((corners[0] + 3, corners[1] + 1), label, fill="white")
+        tiles.append(np.asarray(tile))
+    Image.fromarray(np.concatenate(tiles, axis=1)).save(path)
 
 
 @dataclass(frozen=True)
@@ -224,8 +284,7 @@ class GrounderStep:
 
     def _batch(self, examples: list[Example]) -> Batch:
         padded, mask = pad_features([e.reading.context(e.point) for e in examples], self.model.profile.llm.feature_dim)
-        self.objective.targets = [e.targets for e in examples]
-        return {"features": padded, "mask": mask}
+        return {"features": padded, "mask": mask, **Targets.packed([e.targets for e in examples])}
 
     def batch(self, rng: np.random.Generator) -> Batch:
         drawn = []
@@ -240,18 +299,7 @@ class GrounderStep:
     def layouts(self, examples: list[Example]) -> list[list[tuple[str, Box]]]:
         """Label and box xyxy of all that the head finds in each request."""
         batch = on_device_of(self.head, self._batch(examples))
-        every_boxes, every_presence, every_phrases, _ = (
-            out.cpu() for out in self.head(batch["features"], batch["mask"])
-        )
-        table, found = self.model.label_embeddings, []
-        for boxes, presence, phrases in zip(every_boxes, every_presence, every_phrases, strict=True):
-            labels = torch.cdist(phrases, table).argmin(dim=1).tolist()
-            present = presence >= PRESENCE_THRESHOLD
-            if (limit := self.model.profile.max_overlap) is not None:
-                boxes = settle(boxes, present, limit)
-            kept = torch.nonzero(present).flatten().tolist()
-            found.append([(self.model.labels[labels[i]], tuple(boxes[i].tolist())) for i in kept])
-        return found
+        return found_layouts(self.model, self.model.label_embeddings, self.head(batch["features"], batch["mask"]))
 
     def evaluate(self) -> dict[str, float]:
         """Of held-back requests: object recall, precision, places as told, and whole layouts; stories and dialogues."""
@@ -265,16 +313,8 @@ class GrounderStep:
 
     def picture(self, path: Path) -> None:
         """Eight held-back target scenes with the predicted boxes drawn in white."""
-        examples, tiles = self.held_back[:8], []
-        for example, layout in zip(examples, self.layouts(examples), strict=True):
-            tile = Image.fromarray(render(example.request.target)).resize((256, 256), Image.Resampling.NEAREST)
-            draw = ImageDraw.Draw(tile)
-            for label, box in layout:
-                corners = [256 * v for v in box]
-                draw.rectangle(corners, outline="white", width=2)
-                draw.text((corners[0] + 3, corners[1] + 1), label, fill="white")
-            tiles.append(np.asarray(tile))
-        Image.fromarray(np.concatenate(tiles, axis=1)).save(path)
+        examples = self.held_back[:8]
+        picture_of_layouts([e.request.target for e in examples], self.layouts(examples), path)
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.head, folder / "grounder.safetensors")]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.scene import Scene, random_scene
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.painter import ScenePainter
-from mgcc_ref.train.steps.denoising import weighted_error
+from mgcc_ref.train.steps.denoising import USUAL, SetSize, weighted_error
 from mgcc_ref.train.steps.unet import BACKGROUND_ONLY_CAPTIONS
 from mgcc_ref.train.steps.vae import psnr_db, scene_pixels, to_image_range
 from mgcc_ref.unet import GroundedUNet
@@ -82,7 +83,12 @@ class StudentStep:
     """Starts from the teacher's weights; needs `unet.safetensors` of the weights folder."""
 
     def __init__(
-        self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
+        self,
+        profile: Profile,
+        weights: Path,
+        run_folder: Path,
+        precision: TrainingPrecision = TrainingPrecision.FP32,
+        size: SetSize = USUAL,
     ) -> None:
         self._precision = precision  # of the frozen model that is read
         self.painter = ScenePainter(profile, weights)
@@ -94,7 +100,9 @@ class StudentStep:
         sampler = student_sampler(profile.sampler)
         table = compile_schedule(sampler, profile.unet.prediction, sampler.default_steps)
         self._stages = sampler.default_steps
-        self._kept = self._trajectories(run_folder / "trajectories.npy", SCENE_SEED, TRAJECTORIES)
+        self._batch_size = size.batch or BATCH_SIZE
+        self.painter.unet.to(PartialState().device)  # the teacher draws where it is fastest
+        self._kept = self._trajectories(run_folder / "trajectories.npy", SCENE_SEED, size.scenes or TRAJECTORIES)
         held_back = run_folder / "held-back.npy"
         self._held_back_kept = self._trajectories(held_back, HELD_BACK_SCENE_SEED, HELD_BACK_TRAJECTORIES)
         self.objective = StudentObjective(self.painter.unet, jumps(table))
@@ -111,9 +119,10 @@ class StudentStep:
         """The teacher's latents at the student's noise levels: (count, stages + 1, C, h, w) float16, cached."""
         if not path.exists():
             chunks = []
-            for start in range(0, count, BATCH_SIZE):
-                chunks.append(self._teach(seed, range(start, min(start + BATCH_SIZE, count))))
-                if start // BATCH_SIZE % 10 == 0:
+            size = self._batch_size
+            for start in range(0, count, size):
+                chunks.append(self._teach(seed, range(start, min(start + size, count))))
+                if start // size % 10 == 0:
                     log.info("trajectories %d of %d", start, count)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path.with_suffix(".tmp.npy"), np.concatenate(chunks))
@@ -147,7 +156,8 @@ class StudentStep:
         }
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        indices, stages = rng.integers(len(self._kept), size=BATCH_SIZE), rng.integers(self._stages, size=BATCH_SIZE)
+        size = self._batch_size
+        indices, stages = rng.integers(len(self._kept), size=size), rng.integers(self._stages, size=size)
         return self._examples(self._kept, SCENE_SEED, indices, stages)
 
     def _land(self, count: int) -> Tensor:

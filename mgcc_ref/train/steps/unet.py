@@ -22,9 +22,12 @@ from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.train.steps.denoising import (
     HELD_BACK_SEED,
+    USUAL,
     NoiseLevels,
     SceneLatents,
+    SetSize,
     draw_noise,
+    inside_psnr_db,
     save_drawn,
     weighted_error,
 )
@@ -62,27 +65,29 @@ class UNetObjective(nn.Module):
 
 
 class UNetStep:
-    def __init__(self, profile: Profile, weights: Path, run_folder: Path) -> None:
+    def __init__(self, profile: Profile, weights: Path, run_folder: Path, size: SetSize = USUAL) -> None:
         self.painter = ScenePainter(profile, weights)
         self.objective = UNetObjective(self.painter.unet, profile)
-        self.scenes = SceneLatents(self.painter, CACHED_SCENES, run_folder / "latents.npy")
-        some = np.arange(min(CACHED_SCENES, layout_painter.SCENES))
+        self._null = self.painter.unet.null_conditioning.clone()  # on the CPU, where batches are drawn
+        self._batch_size = size.batch or BATCH_SIZE
+        self.scenes = SceneLatents(self.painter, size.scenes or CACHED_SCENES, run_folder / "latents.npy")
+        some = np.arange(min(self.scenes.count, layout_painter.SCENES))
         known = [self.scenes.scene(int(i)) for i in some]
         kept = run_folder / "painter.safetensors"
         fit_painter(self.painter, self.objective.shown, known, self.scenes.of(some), kept)
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        indices = rng.integers(CACHED_SCENES, size=BATCH_SIZE)
+        size = self._batch_size
+        indices = rng.integers(self.scenes.count, size=size)
         scenes = [self.scenes.scene(int(i)) for i in indices]
         captions = [
             s.background.value if rng.random() < BACKGROUND_ONLY_CAPTIONS else canonical_caption(s, rng) for s in scenes
         ]
         conditions = self.painter.conditions(scenes, captions)
-        nothing = torch.from_numpy(rng.random(BATCH_SIZE) < DROP_ALL)
-        no_boxes = nothing | torch.from_numpy(rng.random(BATCH_SIZE) < DROP_BOXES)
+        nothing = torch.from_numpy(rng.random(size) < DROP_ALL)
+        no_boxes = nothing | torch.from_numpy(rng.random(size) < DROP_BOXES)
         conditions["box_mask"] = conditions["box_mask"] * ~no_boxes.unsqueeze(-1)
-        null = self.objective.unet.null_conditioning.cpu()
-        conditions["conditioning"] = torch.where(nothing.view(-1, 1, 1), null, conditions["conditioning"])
+        conditions["conditioning"] = torch.where(nothing.view(-1, 1, 1), self._null, conditions["conditioning"])
         latents = self.scenes.of(indices)
         return {**conditions, "latents": latents, **draw_noise(rng, latents)}
 
@@ -92,7 +97,8 @@ class UNetStep:
         latents = self.scenes.held_back_latents
         batch = {**conditions, "latents": latents, **draw_noise(rng, latents)}
         _, metrics = self.objective(on_device_of(self.objective, batch), 0)
-        return {name: float(value) for name, value in metrics.items()}
+        sprites = inside_psnr_db(self.painter, held_back)
+        return {**{name: float(value) for name, value in metrics.items()}, "inside_psnr_db": sprites}
 
     def picture(self, path: Path) -> None:
         """Eight held-back scenes above what the model draws from their boxes and captions."""
