@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert any("eval_weight" in m for m in metrics)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_that_workers_draw_are_the_same(tmp_path: Path, workers: int) -> None:
+    alone, fed = LineStep(), LineStep()
+    Trainer(alone, OPTIONS, tmp_path / "alone").run()
+    Trainer(fed, replace(OPTIONS, workers=workers), tmp_path / "fed").run()
+    assert (alone.drawn, fed.drawn) == (30, 0), "the workers drew, in processes of their own"
+    assert torch.equal(alone.objective.layer.weight, fed.objective.layer.weight)
+
+
 def test_saved_weights_are_the_averaged_ones(tmp_path: Path) -> None:
     step = LineStep()
     trainer = Trainer(step, OPTIONS, tmp_path)
@@ -88,8 +98,6 @@ def test_saved_weights_are_the_averaged_ones(tmp_path: Path) -> None:
 
 
 def test_another_seed_may_not_continue_a_run(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     Trainer(LineStep(), replace(OPTIONS, total_steps=5), tmp_path).run()
     with pytest.raises(ValueError, match="was trained with seed 0, not 1"):
         Trainer(LineStep(), replace(OPTIONS, seed=1), tmp_path).run()

@@ -18,7 +18,9 @@ from mgcc_ref.layout_map import PAINTED_CHANNELS
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.train import caption_map, context_store, layout_painter, visual_projection
 from mgcc_ref.train.__main__ import main
-from mgcc_ref.train.steps import align, caption_unet, clip, draw, grounder, student, unet, vae
+from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
+from mgcc_ref.train.requests import training_conversation
+from mgcc_ref.train.steps import align, caption_unet, clip, draw, fresh_grounder, grounder, student, unet, vae
 from mgcc_ref.unet import POSITION_CHANNELS
 
 STEPS = ("vae", "decoder", "clip", "unet", "caption_unet", "student", "align", "draw", "grounder")
@@ -56,6 +58,7 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(grounder, "EMBEDDED_CONVERSATIONS", 12)
         patch.setattr(grounder, "HELD_BACK_CONVERSATIONS", 6)
         patch.setattr(grounder.FeatureStore, "SHARD", 6)
+        patch.setattr(fresh_grounder, "HELD_BACK_CONVERSATIONS", 6)
         yield patch
 
 
@@ -143,6 +146,66 @@ def test_a_unet_goes_on_with_another_painter(trained: Path) -> None:
     assert learned["unet.conv_in.weight"][:, painted].any()
     textures = "layout_map.painter.texture.weight"
     assert torch.equal(learned[textures], after[textures]), "pixels said what they are"
+
+
+@pytest.mark.slow
+def test_the_grounder_goes_on_with_fresh_conversations(trained: Path) -> None:
+    """Drawn by a worker, read in the step; the language model is in no checkpoint."""
+    folder, run = trained / "weights-fresh", trained / "runs" / "fresh"
+    shutil.copytree(trained / "weights", folder)
+    arguments = ["--profile", "tiny", "--step", "grounder", "--fresh", "--go-on", "--batch-size", "6"]
+    sizes = ["--steps", "3", "--workers", "1"]
+    assert main([*arguments, *sizes, "--run", str(run), "--weights", str(folder)]) == 0
+    before, after = (load_file(f / "grounder.safetensors") for f in (trained / "weights", folder))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    saved = torch.load(run / "checkpoint.pt", weights_only=True)["objective"]
+    assert {name.split(".")[0] for name in saved} == {"head"}
+    scores = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval_whole" in entry for entry in scores)
+
+
+def test_what_is_read_fresh_is_what_the_kept_features_hold() -> None:
+    """One request, read in a padded batch on the way, against its conversation read whole."""
+    model = load_model("tiny")
+    conversations = [training_conversation(1, i) for i in range(3)]
+    requests = [c.request(len(c.points) - 1) for c in conversations]
+    step = fresh_grounder.FreshGrounderStep.__new__(fresh_grounder.FreshGrounderStep)
+    step.model, step._labels = model, model.label_embeddings
+    batch = step._packed(requests)
+    read = fresh_grounder.ReadingObjective(model).read(batch)
+    for b, conversation in enumerate(conversations):
+        rows = read_conversation(model, conversation)
+        kept = Reading(rows, point_ends(model, conversation), len(closing_ids(model))).context(
+            -1 + len(conversation.points)
+        )
+        found = read[b][batch["mask"][b]]
+        torch.testing.assert_close(found, torch.from_numpy(kept).float(), rtol=2e-2, atol=2e-2)
+        assert not read[b][~batch["mask"][b]].any()
+
+
+def test_packed_targets_come_back() -> None:
+    model = load_model("tiny")
+    requests = [training_conversation(2, i).request(0) for i in range(5)]
+    every = [grounder.scene_targets(model, r, 90, model.label_embeddings) for r in requests]
+    for one, again in zip(every, grounder.Targets.unpacked(grounder.Targets.packed(every)), strict=True):
+        assert (one.labels, one.mentions) == (again.labels, again.mentions)
+        assert torch.equal(one.boxes, again.boxes) and torch.equal(one.phrases, again.phrases)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--step", "vae", "--workers", "2"], "not of vae"),
+        (["--step", "unet", "--fresh"], "--fresh is of step grounder"),
+        (["--step", "grounder", "--fresh", "--scenes", "9"], "no --scenes"),
+        (["--step", "unet", "--batch-size", "0"], "--batch-size is 0, expected a positive number"),
+    ],
+)
+def test_sizes_of_the_wrong_step_are_refused(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--profile", "tiny", *options])
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail
 
 from mgcc_runtime.contract import stage
-from mgcc_runtime.engines import EngineOptions, open_session
+from mgcc_runtime.engines import EngineOptions, onnxruntime_gpu, open_session
 from mgcc_runtime.engines.onnxruntime import OrtSession, OrtTensor
 from mgcc_runtime.engines.onnxruntime_gpu import (
     _PLUGIN,
@@ -66,8 +66,29 @@ def asked(monkeypatch, tmp_path):
 
     monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(onnxruntime_gpu, "tensorrt_is_here", lambda: True)
     monkeypatch.setattr("onnxruntime.InferenceSession", watched)
     return found
+
+
+def test_tensorrt_is_not_asked_for_where_its_library_is_absent(asked, tmp_path, monkeypatch):
+    """onnxruntime-gpu lists its provider on every machine, and complains on stderr when asked for it."""
+    monkeypatch.setattr(onnxruntime_gpu, "tensorrt_is_here", lambda: False)
+    onnx.save(make_stage(FIXED, DIMENSIONS), tmp_path / "vae_decoder.onnx")
+    open_session("onnxruntime_gpu", tmp_path / "vae_decoder.onnx", FIXED, EngineOptions()).close()
+    assert asked == [[CUDA, CPU]]
+
+
+@pytest.mark.parametrize("major", [None, *onnxruntime_gpu._TENSORRT_MAJORS])
+def test_any_tensorrt_that_a_provider_may_be_linked_with_is_found(major, monkeypatch):
+    def load(name):
+        if str(major) not in name:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    onnxruntime_gpu.tensorrt_is_here.cache_clear()
+    assert onnxruntime_gpu.tensorrt_is_here() is (major is not None)
+    onnxruntime_gpu.tensorrt_is_here.cache_clear()
 
 
 def test_engines_are_kept_by_content(asked, tmp_path):
@@ -103,6 +124,7 @@ def refusing(monkeypatch, tmp_path):
 
     monkeypatch.setenv("MGCC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(onnxruntime_gpu, "tensorrt_is_here", lambda: True)
     monkeypatch.setattr("onnxruntime.InferenceSession", watched)
     _warn.cache_clear()
     return asked, refused

@@ -12,6 +12,7 @@ import pytest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.engines import cuda, kernel_cache, tensorrt_loading
 from mgcc_runtime.engines.engine_record import ProfileRecord, read_record, record_path
+from mgcc_runtime.engines.engine_validity import RTX_LEAVES_OUT
 from mgcc_runtime.engines.tensorrt_features import Feature, features
 from mgcc_runtime.engines.tensorrt_loading import specialisation
 from mgcc_runtime.errors import BundleError, ContractError, EngineError
@@ -54,6 +55,20 @@ def test_another_gpu_is_refused(host, tmp_path, release, capability, message):
     path = write_plan(tmp_path, "vae_decoder", release, compute_capability=capability)
     with pytest.raises(BundleError, match=message):
         open_it(path, release)
+
+
+@pytest.mark.parametrize("release", TENSORRT_RTX, ids=str, indirect=True)
+@pytest.mark.parametrize("capability", sorted(RTX_LEAVES_OUT))
+def test_a_gpu_that_tensorrt_rtx_leaves_out_is_named(host, tmp_path, release, capability):
+    """An H200 is newer than what the record asks for, and rebuilding helps nothing."""
+    host.capability = tuple(int(n) for n in capability.split("."))
+    message = (
+        rf"compiles no kernels for the compute capability {capability} of .* --target tensorrt or --target ort-gpu"
+    )
+    with pytest.raises(BundleError, match=message):
+        open_it(write_plan(tmp_path, "vae_decoder", release), release)
+    assert not release.has(f"ComputeCapability.SM{capability.replace('.', '')}")
+    assert release.has("ComputeCapability.SM89")
 
 
 @pytest.mark.parametrize("release", TENSORRT_RTX, ids=str, indirect=True)

@@ -13,6 +13,9 @@ from mgcc_runtime.errors import BundleError
 
 #: The libraries that may load engines, by their module -> in words.
 LIBRARIES: Mapping[str, str] = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
+#: GPUs newer than TensorRT-RTX's oldest that it knows nothing of: `ComputeCapability` of its interface has no name for
+#: them. 9.0 was tried: 1.7 refuses its own engines on an H200, those built there for that very GPU too.
+RTX_LEAVES_OUT = frozenset({"9.0", "10.0", "10.3", "11.0"})
 #: What TensorRT-RTX finds wrong with an engine's header -> in words.
 _DIAGNOSES: Mapping[str, str] = {
     "VERSION_MISMATCH": "it is of another TensorRT-RTX version",
@@ -55,6 +58,11 @@ def check_library(path: Path, record: EngineRecord, version: str) -> None:
 def check_device(path: Path, record: EngineRecord, compute_capability: str, gpu: str) -> None:
     """BundleError unless the engine runs on a GPU of this compute capability."""
     ours, theirs = _numbers(compute_capability), _numbers(record.compute_capability)
+    if record.library == TENSORRT_RTX and compute_capability in RTX_LEAVES_OUT:
+        raise BundleError(
+            f"engine {path} is one of TensorRT-RTX, which compiles no kernels for the compute capability "
+            f"{compute_capability} of {gpu}; use a bundle built with --target tensorrt or --target ort-gpu"
+        )
     if record.library == TENSORRT_RTX and ours < theirs:
         raise BundleError(
             f"engine {path} runs on GPUs from compute capability {record.compute_capability} on, {gpu} has "

@@ -6,9 +6,11 @@ onnxruntime-gpu.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ TENSORRT, TENSORRT_RTX = "TensorrtExecutionProvider", "NvTensorRTRTXExecutionPro
 #: The fastest first.
 PREFERRED = (TENSORRT_RTX, TENSORRT, "CUDAExecutionProvider")
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
+#: Majors of TensorRT that a provider may be linked with; onnxruntime-gpu 1.20 to 1.31 is with 10.
+_TENSORRT_MAJORS = (10, 11, 12)
 #: ONNX Runtime's name of the GPU's memory, the same for all three.
 GPU_MEMORY = "cuda"
 
@@ -66,6 +70,23 @@ def provider_options(name: str, folder: Path | None) -> dict[str, str]:
     if name == TENSORRT_RTX:
         return {"nv_runtime_cache_path": native_path(folder)}
     return {}
+
+
+@functools.cache
+def tensorrt_is_here() -> bool:
+    """Whether TensorRT's own library can be loaded.
+
+    onnxruntime-gpu lists TensorRT's provider on any machine. Asked for without the library, ONNX Runtime writes two
+    lines to the standard error for each stage, and then does without (1.31 on an H200, 2026-11-29).
+    """
+    form = "nvinfer_{}.dll" if sys.platform == "win32" else "libnvinfer.so.{}"
+    for major in _TENSORRT_MAJORS:
+        try:
+            ctypes.CDLL(form.format(major))
+        except OSError:
+            continue
+        return True
+    return False
 
 
 @functools.cache
@@ -117,7 +138,8 @@ def open_session(path: Path, spec: StageSpec, options: EngineOptions) -> cpu.Ort
 
 def _attempts(path: Path, spec: StageSpec) -> Iterator[_Attempt]:
     """The plug-in, all other providers together, then without the first of them, and so on to the CPU alone."""
-    devices, names = plugged_in(), choose_providers(ort.get_available_providers(), spec)
+    installed = [name for name in ort.get_available_providers() if name != TENSORRT or tensorrt_is_here()]
+    devices, names = plugged_in(), choose_providers(installed, spec)
     keeping = bool(devices) or TENSORRT in names or TENSORRT_RTX in names
     folder = writable_cache(_kept_engines(path)) if keeping else None
     if devices:
