@@ -18,6 +18,7 @@ from mgcc_benchmarks.ablation_report import ItemTallies
 from mgcc_benchmarks.ablation_settings import Settings, differences
 from mgcc_benchmarks.bootstrap import Tally
 from mgcc_benchmarks.storybench import Likeness, Plan, noise_seed, score_drawn
+from mgcc_ref.story.bench import BenchItem
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.reading import Numbers, parse_json, read_text
 
@@ -37,6 +38,7 @@ def draw_items(
         tallies = found.setdefault(number, {})
         if missing := [variant for variant in painter.variants if variant not in tallies]:
             item = plan.item(number)
+            assert isinstance(item, BenchItem), "the ablation's suites are made from templates"
             drawn = painter.draw(item, noise_seed(plan, number), missing)
             fresh = {variant: score_drawn(item, d, likeness) for variant, d in drawn.items()}
             kept.append(number, fresh)

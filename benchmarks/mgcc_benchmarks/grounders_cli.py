@@ -22,7 +22,8 @@ from mgcc_ref.config import PROFILE_NAMES
 from mgcc_ref.in_context_layout import in_context_layout
 from mgcc_ref.model import load_model
 from mgcc_ref.pipeline import GroundedObject, ReferencePipeline
-from mgcc_ref.story.bench import BenchItem, Suite, bench_item, setting_of
+from mgcc_ref.story.bench import BenchItem, Suite, bench_item
+from mgcc_ref.story.stories import Setting
 from mgcc_ref.weights import WeightsError
 from mgcc_runtime.console import command, give_json
 from mgcc_runtime.errors import EXIT_DONE, InputError
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         check_output(options.out, ".json")
-        items = [bench_item(Suite.STORIES, setting_of(Suite.STORIES, "5"), i) for i in range(options.items)]
+        items = [bench_item(Suite.STORIES, Setting.CAPTIONS_5, i) for i in range(options.items)]
         found = {name: measure(g, items, Progress().show) for name, g in grounders(options.profile).items()}
         result = {"profile": options.profile, "items": options.items, "grounders": found, "machine": describe_machine()}
         write_atomically(options.out, (json.dumps(result, indent=2) + "\n").encode())

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from PIL import Image
 
 from mgcc_benchmarks.crispness import LabelledBox
-from mgcc_ref.story.bench import BenchItem
+from mgcc_ref.story.bench import AnyItem
 from mgcc_ref.story.scene import Scene, render
 from mgcc_runtime import Box, BoxMode, Pipeline
 from mgcc_runtime.manifest import Manifest
@@ -40,7 +40,7 @@ class Painter(Protocol):
     def identity(self) -> str:
         """Names what draws, so that scores of another one are never continued."""
 
-    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn: ...
+    def draw(self, item: AnyItem, *, seed: int, words: int) -> Drawn: ...
 
 
 def true_boxes(scene: Scene) -> tuple[LabelledBox, ...]:
@@ -71,7 +71,7 @@ class BundlePainter:
         self.pipeline, self.oracle, self.steps = pipeline, oracle, steps
         self.identity = bundle_identity(pipeline.bundle.manifest, oracle, steps)
 
-    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+    def draw(self, item: AnyItem, *, seed: int, words: int) -> Drawn:
         side = self.pipeline.bundle.manifest.dimensions.image_px
         boxes: BoxMode | list[Box] = BoxMode.AUTO
         if self.oracle is Oracle.BOXES:
@@ -105,7 +105,7 @@ class ReferencePainter:
             digest.update(parameter.detach().float().sum().numpy().tobytes())
         self.identity = f"reference {profile} {digest.hexdigest()[:16]}, {_asked(oracle, steps)}"
 
-    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+    def draw(self, item: AnyItem, *, seed: int, words: int) -> Drawn:
         from mgcc_ref.pipeline import GroundedObject
 
         boxes = None
@@ -121,5 +121,5 @@ class TruthPainter:
 
     identity = "truth"
 
-    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+    def draw(self, item: AnyItem, *, seed: int, words: int) -> Drawn:
         return Drawn(Image.fromarray(render(item.target)), true_boxes(item.target), None)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mgcc_ref.story.bench import BenchItem, Suite, bench_item, setting_of
+from mgcc_ref.story.bench import BenchItem, Suite, bench_item
+from mgcc_ref.story.stories import Setting
 from mgcc_runtime.bundle import Bundle
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.golden import request_golden, stage_golden
@@ -31,7 +32,7 @@ class Amounts:
 
 def write_work(folder: Path, bundle: Bundle, amounts: Amounts) -> dict[str, Any]:
     """Write all inputs; returns their description for the report."""
-    item = bench_item(Suite.STORIES, setting_of(Suite.STORIES, "5+4"), amounts.story)
+    item = bench_item(Suite.STORIES, Setting.CAPTIONS_5_IMAGES_4, amounts.story)
     texts, images = _write_story(folder, item)
     golden = request_golden(bundle)
     options = {
@@ -74,7 +75,7 @@ def _story_ids(bundle: Bundle, count: int) -> np.ndarray[Any, np.dtype[np.int64]
     A language model gives its first position values hundreds of times as large as the others'. Which token stands
     there matters to 8-bit activations, and in a request it is always the template's.
     """
-    builder, setting = PromptBuilder(bundle), setting_of(Suite.STORIES, "5")
+    builder, setting = PromptBuilder(bundle), Setting.CAPTIONS_5
     texts: list[str] = []
     ids, number = np.empty(0, np.int64), 0
     while len(ids) < count:

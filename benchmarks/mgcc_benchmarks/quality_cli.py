@@ -42,7 +42,8 @@ from mgcc_benchmarks.storybench import (
 )
 from mgcc_benchmarks.workers import scored_by_workers
 from mgcc_ref.config import PROFILE_NAMES, get_profile
-from mgcc_ref.story.bench import SETTINGS, BenchItem, Suite, setting_of
+from mgcc_ref.story.bench import SETTINGS, AnyItem, Suite, setting_of
+from mgcc_ref.story.free_english import FreeSetting, free_items
 from mgcc_ref.weights import WeightsError
 from mgcc_runtime import Pipeline
 from mgcc_runtime.bundle import read_manifest
@@ -82,7 +83,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = QuietParser(prog="quality.py", description="StoryBench: draws held-back stories and reads the pictures.")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--suite", type=Suite, choices=list(Suite), default=Suite.STORIES, metavar="|".join(Suite))
-    parser.add_argument("--setting", help="how much is shown (default: all of it): 1, 5, 5+4, or 1, 5, 10 rounds")
+    parser.add_argument(
+        "--setting", help="how much is shown (default: all of it): 1, 5, 5+4, or 1, 5, 10 rounds; free: a kind"
+    )
     ITEMS.add_to(parser, 500, "pictures (default: 500)")
     SEED.add_to(parser, 0, "of items and noise (default: 0)")
     WORDS.add_to(parser, 16, "of text to score; 0: none (default: 16)")
@@ -111,6 +114,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--against compares drawn pictures, and --ceiling draws none; leave one of them out")
     if options.worst is not None and (options.sheet is None or not 1 <= options.worst <= _LONGEST_SHEET):
         parser.error(f"--worst takes 1 to {_LONGEST_SHEET} and needs --sheet FILE.png")
+    if options.suite is Suite.FREE and (options.ceiling or options.oracle):
+        parser.error("items of suite free have no single true picture, for --ceiling or --oracle; leave it out")
     try:
         options.setting = setting_of(options.suite, options.setting or SETTINGS[options.suite][-1].value)
     except ValueError as error:
@@ -119,7 +124,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    return Plan(options.suite, options.setting, options.items, options.seed, options.words)
+    items = options.items
+    if isinstance(options.setting, FreeSetting):  # as many as were written
+        items = min(items, len(free_items(options.setting)))
+    return Plan(options.suite, options.setting, items, options.seed, options.words)
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -176,7 +184,7 @@ class LateBundlePainter:
                 )
         return self._opened
 
-    def draw(self, item: BenchItem, *, seed: int, words: int) -> Drawn:
+    def draw(self, item: AnyItem, *, seed: int, words: int) -> Drawn:
         return self.open().draw(item, seed=seed, words=words)
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from mgcc_benchmarks.bootstrap import NOTHING, Tally
 from mgcc_benchmarks.reader import Reading, ReadObject
 from mgcc_ref.story.bench import BenchItem, labels_named_in
+from mgcc_ref.story.free_english import FreeItem
 from mgcc_ref.story.layout_words import is_at
 from mgcc_ref.story.scene import Box, PlacedObject
 
@@ -95,6 +96,23 @@ def score_scene(item: BenchItem, reading: Reading) -> dict[str, Tally]:
         "position_accuracy": Tally(t.placed, t.to_place),
         "background_accuracy": t.background,
         "whole_scene": Tally(float(whole), 1.0) if item.tells_something else NOTHING,
+    }
+
+
+def score_free(item: FreeItem, reading: Reading) -> dict[str, Tally]:
+    """SCENE_SCORES of a free item's picture: any thing of a wanted label may be meant, and no other label."""
+    seen = [[read.box for read in reading.objects if read.label == wanted.label] for wanted in item.wanted]
+    found = sum(bool(boxes) for boxes in seen)
+    placed = sum(any(wanted.holds(box) for box in boxes) for wanted, boxes in zip(item.wanted, seen, strict=True))
+    strange = sum(read.label not in {w.label for w in item.wanted} for read in reading.objects)
+    background = float(reading.background is item.background)
+    whole = placed == len(item.wanted) and not strange and (background or item.background is None)
+    return {
+        "object_recall": Tally(found, len(item.wanted)),
+        "object_precision": Tally(found, found + strange),
+        "position_accuracy": Tally(placed, found),
+        "background_accuracy": NOTHING if item.background is None else Tally(background, 1.0),
+        "whole_scene": Tally(float(whole), 1.0),
     }
 
 

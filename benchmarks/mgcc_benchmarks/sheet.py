@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from PIL import Image, ImageDraw, ImageFont
 
 from mgcc_benchmarks.painters import Drawn
-from mgcc_ref.story.bench import BenchItem
+from mgcc_ref.story.bench import AnyItem
 from mgcc_ref.story.scene import Scene, render
 from mgcc_runtime import Box
 from mgcc_runtime.annotate import annotate
@@ -18,7 +18,7 @@ _MARGIN_PX, _FONT_PX, _LINE_PX, _LINE_CHARACTERS = 12, 13, 17, 66
 _INK = "#3a3244"
 
 
-def contact_sheet(pairs: Iterable[tuple[BenchItem, Drawn]]) -> Image.Image:
+def contact_sheet(pairs: Iterable[tuple[AnyItem, Drawn]]) -> Image.Image:
     """One item a row: its texts and small images, the truth, the drawing."""
     rows = [_row(item, drawn) for item, drawn in pairs]
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
@@ -29,7 +29,7 @@ def contact_sheet(pairs: Iterable[tuple[BenchItem, Drawn]]) -> Image.Image:
     return sheet
 
 
-def _row(item: BenchItem, drawn: Drawn) -> Image.Image:
+def _row(item: AnyItem, drawn: Drawn) -> Image.Image:
     lines = [line for text in _texts(item, drawn) for line in textwrap.wrap(text, _LINE_CHARACTERS)]
     images = [part for part in item.parts if isinstance(part, Scene)]
     words_px = _LINE_PX * (len(lines) + 1)
@@ -51,9 +51,9 @@ def _row(item: BenchItem, drawn: Drawn) -> Image.Image:
     return row
 
 
-def _texts(item: BenchItem, drawn: Drawn) -> list[str]:
+def _texts(item: AnyItem, drawn: Drawn) -> list[str]:
     """The item's texts under its number, and what was written on."""
-    told = [f"{item.suite.value} {item.setting.value}, item {item.number}", *item.texts]
+    told = [item.title, *item.texts]
     return [*told, f"It says: {drawn.text}"] if drawn.text else told
 
 

@@ -16,8 +16,9 @@ from mgcc_benchmarks.bootstrap import NOTHING, Tally, bootstrap, difference
 from mgcc_benchmarks.crispness import score_crispness
 from mgcc_benchmarks.painters import Drawn, Painter
 from mgcc_benchmarks.reader import read_picture, to_picture
-from mgcc_benchmarks.scores import SCORES, TEXT_SCORES, score_scene, score_text
-from mgcc_ref.story.bench import BenchItem, BenchSetting, Suite, bench_item
+from mgcc_benchmarks.scores import SCORES, TEXT_SCORES, score_free, score_scene, score_text
+from mgcc_ref.story.bench import AnyItem, BenchItem, BenchSetting, Suite, bench_item
+from mgcc_ref.story.free_english import FreeItem, FreeSetting, free_items
 from mgcc_ref.story.scene import render
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import write_atomically
@@ -42,7 +43,10 @@ class Plan:
     seed: int
     words: int
 
-    def item(self, number: int) -> BenchItem:
+    def item(self, number: int) -> AnyItem:
+        """The free ones are those of a file, in its order, whatever the seed."""
+        if isinstance(self.setting, FreeSetting):
+            return free_items(self.setting)[number]
         return bench_item(self.suite, self.setting, number, self.seed)
 
     def identity(self, painter: Painter) -> dict[str, Any]:
@@ -77,14 +81,16 @@ class Record:
         return cls(int(value["number"]), {n: Tally(*pair) for n, pair in value["tallies"].items()})
 
 
-def score_drawn(item: BenchItem, drawn: Drawn, likeness: Likeness | None) -> dict[str, Tally]:
+def score_drawn(item: AnyItem, drawn: Drawn, likeness: Likeness | None) -> dict[str, Tally]:
     """All SCORES of one picture; those that were not asked for, or have no evaluator, count nothing."""
     picture = to_picture(drawn.image)
     reading = read_picture(picture)
-    tallies = score_scene(item, reading) | score_crispness(picture, drawn.boxes, reading.background)
-    tallies |= score_text(item, drawn.text) if drawn.text is not None else dict.fromkeys(TEXT_SCORES, NOTHING)
-    tallies["clip_similarity"] = NOTHING
-    if likeness is not None:
+    scene = score_free(item, reading) if isinstance(item, FreeItem) else score_scene(item, reading)
+    tallies = scene | score_crispness(picture, drawn.boxes, reading.background)
+    tallies |= dict.fromkeys((*TEXT_SCORES, "clip_similarity"), NOTHING)
+    if isinstance(item, BenchItem) and drawn.text is not None:
+        tallies |= score_text(item, drawn.text)
+    if isinstance(item, BenchItem) and likeness is not None:  # a free one has no single true picture
         tallies["clip_similarity"] = Tally(likeness(drawn.image, Image.fromarray(render(item.target))), 1.0)
     return {name: tallies[name] for name in SCORES}
 
@@ -127,6 +133,9 @@ def run_plan(
 
 def noise_seed(plan: Plan, number: int) -> int:
     """Each item has noise of its own, the same in every run."""
+    item = plan.item(number)
+    if isinstance(item, FreeItem):
+        number = item.number  # its file says so
     return plan.seed * 1_000_003 + number
 
 
@@ -228,7 +237,7 @@ def worst(records: Sequence[Record], count: int) -> list[int]:
     return [record.number for record in sorted(records, key=order)[:count]]
 
 
-def redraw(plan: Plan, painter: Painter, numbers: Sequence[int]) -> Iterator[tuple[BenchItem, Drawn]]:
+def redraw(plan: Plan, painter: Painter, numbers: Sequence[int]) -> Iterator[tuple[AnyItem, Drawn]]:
     """Items with their pictures, drawn again: the same seed gives the same picture."""
     for number in numbers:
         item = plan.item(number)

@@ -23,6 +23,7 @@ from PIL import Image
 
 from mgcc_ref.story.dialogues import Dialogue, DialogueSetting, make_dialogue
 from mgcc_ref.story.facts import ObjectFact, Source, Told
+from mgcc_ref.story.free_english import FreeItem, FreeSetting
 from mgcc_ref.story.layout_words import Place, PlaceFact
 from mgcc_ref.story.mentions import any_of, mentions_in
 from mgcc_ref.story.phrases import PLACE_PHRASES, RELATION_PHRASES, SETTING_PHRASES, Split
@@ -35,12 +36,14 @@ _BENCH_KEY = 20_811_304  # apart from every seed that training draws its held-ba
 class Suite(enum.StrEnum):
     STORIES = "stories"
     DIALOGUES = "dialogues"
+    FREE = "free"
 
 
-BenchSetting = Setting | DialogueSetting
+BenchSetting = Setting | DialogueSetting | FreeSetting
 SETTINGS: dict[Suite, tuple[BenchSetting, ...]] = {
     Suite.STORIES: tuple(Setting),
     Suite.DIALOGUES: tuple(DialogueSetting),
+    Suite.FREE: tuple(FreeSetting),
 }
 
 
@@ -75,6 +78,11 @@ class BenchItem:
         return [part if isinstance(part, str) else Image.fromarray(render(part)) for part in self.parts]
 
     @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{self.suite.value} {self.setting.value}, item {self.number}"
+
+    @property
     def tells_something(self) -> bool:
         """Whether any object or the background can be expected at all."""
         return bool(self.expected) or self.background is not None
@@ -89,7 +97,11 @@ def setting_of(suite: Suite, value: str) -> BenchSetting:
     return found
 
 
-def bench_item(suite: Suite, setting: BenchSetting, number: int, seed: int = 0) -> BenchItem:
+#: What a picture is drawn for and scored by: made from templates, or one of `free_items`.
+AnyItem = BenchItem | FreeItem
+
+
+def bench_item(suite: Suite, setting: Setting | DialogueSetting, number: int, seed: int = 0) -> BenchItem:
     """Item `number`: a function of (suite, seed, number); its story is the same in all settings of the suite."""
     rng = np.random.default_rng([_BENCH_KEY, seed, number, list(Suite).index(suite)])
     if isinstance(setting, Setting):
@@ -97,7 +109,7 @@ def bench_item(suite: Suite, setting: BenchSetting, number: int, seed: int = 0) 
     return _dialogue_item(make_dialogue(rng, Split.HELD_OUT), setting, number)
 
 
-def bench_items(suite: Suite, setting: BenchSetting, count: int, seed: int = 0) -> Iterator[BenchItem]:
+def bench_items(suite: Suite, setting: Setting | DialogueSetting, count: int, seed: int = 0) -> Iterator[BenchItem]:
     """Items 0 to `count`, made as they are asked for."""
     return (bench_item(suite, setting, number, seed) for number in range(count))
 

@@ -24,7 +24,8 @@ from mgcc_ref.story.phrases_dialogue_held_out import HELD_OUT
 from mgcc_ref.story.stories import Setting
 
 ITEMS = 200
-EVERY = [(suite, setting) for suite in Suite for setting in SETTINGS[suite]]
+MADE = (Suite.STORIES, Suite.DIALOGUES)  # from templates
+EVERY = [(suite, setting) for suite in MADE for setting in SETTINGS[suite]]
 
 
 @pytest.mark.parametrize(("suite", "setting"), EVERY)
@@ -48,7 +49,7 @@ def test_expected_is_what_the_shown_parts_name(suite: Suite, setting: BenchSetti
 
 
 def test_settings_show_the_same_stories_and_tell_ever_more() -> None:
-    for suite in Suite:
+    for suite in MADE:
         told = []
         for setting in SETTINGS[suite]:
             items = list(bench_items(suite, setting, 40))
