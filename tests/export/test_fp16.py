@@ -8,11 +8,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from onnx import TensorProto, helper
 
+from mgcc_export import fp16
 from mgcc_export.errors import ExportError
 from mgcc_export.fp16 import precise_nodes, to_half, write_half
 from mgcc_export.ranges import activation_ranges, scan_ranges
+from mgcc_ref.texture_painter import TexturePainter
 from mgcc_runtime.closeness import relative_l2
 
 from .lower_graphs import emulated, masked_softmax, noise, operators, overflowing, perceptron, run, save, types
@@ -120,6 +123,48 @@ def test_angles_and_what_they_come_from_stay_fp32(tmp_path: Path) -> None:
     assert relative_l2(emulated(half, {"x": noise()}), run(source, {"x": noise()})) < HALF_L2
     graph = ir.load(source).graph
     assert {n.name for n in precise_nodes(graph)} == {"scale", "cosine"}
+
+
+@pytest.fixture
+def textures(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """The canvas of the story's texture painter as a graph, and boxes of its size."""
+    torch.manual_seed(0)
+    painter = TexturePainter(phrase=8, latent_px=16, channels=8).eval()
+    torch.nn.init.normal_(painter.texture.weight, 0.0, 0.5)
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 0.6, (1, 4, 2)).astype(np.float32)
+    boxes = np.concatenate([corner, corner + rng.uniform(0.2, 0.4, (1, 4, 2)).astype(np.float32)], -1)
+    feeds = {
+        "boxes": boxes,
+        "box_mask": np.ones((1, 4), np.float32),
+        "phrases": rng.normal(0, 1, (1, 4, 8)).astype("f4"),
+    }
+
+    class Canvas(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.painter = painter
+
+        def forward(self, boxes: torch.Tensor, box_mask: torch.Tensor, phrases: torch.Tensor) -> torch.Tensor:
+            return self.painter.canvas(boxes, box_mask, phrases)
+
+    path, given = tmp_path / "canvas.onnx", tuple(torch.from_numpy(v) for v in feeds.values())
+    torch.onnx.export(
+        Canvas().eval(), given, path, dynamo=True, input_names=list(feeds), output_names=["y"], verbose=False
+    )
+    return path, feeds
+
+
+def test_where_textures_lie_stays_fp32(
+    textures: tuple[Path, dict[str, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A texel is a fiftieth of a box: with places in fp16 it is missed by a few hundredths."""
+    (source, feeds), errors = textures, []
+    for resamples in (fp16._resamples, lambda _: False):
+        monkeypatch.setattr(fp16, "_resamples", resamples)
+        write_half(source, tmp_path / "half.onnx")
+        errors.append(relative_l2(emulated(tmp_path / "half.onnx", feeds), run(source, feeds)))
+    assert errors[0] < HALF_L2 and errors[1] > 4 * errors[0], errors
 
 
 def test_a_graph_with_branches_is_refused(tmp_path: Path) -> None:
