@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _heed_signals()
     config.pluginmanager.register(CpuTimes(config), "cpu-times")
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU; skips, visibly, where there is none")
     config.addinivalue_line("markers", "slow: takes long and breaks seldom: in `make test-all` alone")
+
+
+def _heed_signals() -> None:
+    """As in a shell's foreground: in its background, or under nohup, this process and its children would ignore SIGINT or
+    SIGHUP, and tests of what a signal does would wait for ever.
+    """
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+            signal.signal(getattr(signal, name), handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

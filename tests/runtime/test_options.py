@@ -145,11 +145,17 @@ def test_the_command_line_says_the_same_sentence(
     bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By `generate` and by `chat`, before any turn; exit code 2."""
-    for options in (["--seed", "-1"], ["--threads", "1000000"], ["--guidance", "nan"], ["--steps", "3"], ["--words=x"]):
+    for options in (
+        ["--seed", "-1"],
+        ["--threads", "1000000"],
+        ["--guidance", "nan"],
+        ["--steps", "9999"],
+        ["--words=x"],
+    ):
         said = set()
         for command in (["generate", "--text", "x", "--out", "x.png"], ["chat", "--out", "turns"]):
             monkeypatch.chdir(tmp_path)
-            assert main([*command, "--bundle", str(bundle_path), *options]) == 2
+            assert main([*command, "--bundle", str(bundle_path), option]) == 2
             said.add(capsys.readouterr().err)
         assert len(said) == 1 and said.pop().count("\n") == 1
     assert main(["chat", "--bundle", str(bundle_path), "--out", "turns", "--draw", "x"]) == 2
@@ -166,7 +172,7 @@ def test_numpys_numbers_are_those_of_python(pipe: Pipeline) -> None:
 
 
 def test_a_refused_benchmark_starts_no_process(bundle_path: Path) -> None:
-    for options in ({"steps": 3}, {"words": -1}, {"threads": 10**6}, {"runs": 0}, {"steps": True}):
+    for options in ({"steps": 9999}, {"words": -1}, {"threads": 10**6}, {"runs": 0}, {"steps": True}):
         with pytest.raises(OptionError, match=f"{next(iter(options))} is "):
             bench(bundle_path, **options)
 
