@@ -29,8 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _heed_signals() -> None:
-    """As in a shell's foreground: in its background, or under nohup, this process and its children would ignore SIGINT or
-    SIGHUP, and tests of what a signal does would wait for ever.
+    """As in a shell's foreground: in its background, or under nohup, this process and its children would ignore SIGINT
+    or SIGHUP, and tests of what a signal does would wait for ever.
     """
     for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
         if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:

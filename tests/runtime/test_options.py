@@ -145,13 +145,7 @@ def test_the_command_line_says_the_same_sentence(
     bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By `generate` and by `chat`, before any turn; exit code 2."""
-    for options in (
-        ["--seed", "-1"],
-        ["--threads", "1000000"],
-        ["--guidance", "nan"],
-        ["--steps", "9999"],
-        ["--words=x"],
-    ):
+    for option in ("--seed=-1", "--threads=1000000", "--guidance=nan", "--steps=9999", "--words=x"):
         said = set()
         for command in (["generate", "--text", "x", "--out", "x.png"], ["chat", "--out", "turns"]):
             monkeypatch.chdir(tmp_path)
