@@ -20,6 +20,7 @@ from PIL import Image
 from mgcc_runtime.cli import main
 from mgcc_runtime.console import command, give
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
+from tests.stream_states import LOSING, STATES, in_ascii, sound
 
 TEXT = "Füchse 🦊"
 
@@ -51,31 +52,6 @@ COMMANDS = {
     "unknown option": Command(("info", "--" + TEXT), code=EXIT_BAD_INPUT, given=False),
     "help": Command(("generate", "--help")),
 }
-
-
-def closed(stack: ExitStack) -> None:
-    return None
-
-
-def full(stack: ExitStack) -> io.TextIOWrapper:
-    return stack.enter_context(Path("/dev/full").open("w", encoding="utf-8"))
-
-
-def gone(stack: ExitStack) -> io.TextIOWrapper:
-    reader, writer = os.pipe()
-    os.close(reader)
-    return stack.enter_context(os.fdopen(writer, "w", encoding="utf-8"))
-
-
-def in_ascii(stack: ExitStack) -> io.TextIOWrapper:
-    return stack.enter_context(Path("ascii").open("w+", encoding="ascii"))
-
-
-def sound(stack: ExitStack) -> io.TextIOWrapper:
-    return stack.enter_context(Path("sound").open("w+", encoding="utf-8"))
-
-
-STATES: dict[str, Callable[[ExitStack], Any]] = {f.__name__: f for f in (closed, full, gone, in_ascii)}
 
 
 @pytest.fixture
@@ -120,7 +96,7 @@ def test_standard_output(run: Callable[..., tuple[int, dict[str, str]]], name: s
     asked = COMMANDS[name]
     code, told = run(asked.arguments, stdout=STATES[state], stderr=sound)
     check_kept(asked)
-    lost = state in ("closed", "full") and asked.code == EXIT_DONE
+    lost = state in LOSING and asked.code == EXIT_DONE
     assert code == (EXIT_FAILED if lost and asked.given else asked.code)
     said = told["stderr"]
     assert "Traceback" not in said and "Exception ignored" not in said
@@ -151,7 +127,7 @@ def test_both_at_once(run: Callable[..., tuple[int, dict[str, str]]], state: str
     check_kept(asked)
     asked = COMMANDS["info, JSON"]
     code, _ = run(asked.arguments, stdout=STATES[state], stderr=STATES[state])
-    assert code == (EXIT_FAILED if state in ("closed", "full") else EXIT_DONE)
+    assert code == (EXIT_FAILED if state in LOSING else EXIT_DONE)
 
 
 def test_json_in_ascii_says_the_same(run: Callable[..., tuple[int, dict[str, str]]]) -> None:
