@@ -150,12 +150,11 @@ def test_a_unet_goes_on_with_another_painter(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_the_grounder_goes_on_with_fresh_conversations(trained: Path) -> None:
-    """Drawn by a worker, read in the step; the language model is in no checkpoint."""
+    """Read in the step; the language model is in no checkpoint."""
     folder, run = trained / "weights-fresh", trained / "runs" / "fresh"
     shutil.copytree(trained / "weights", folder)
     arguments = ["--profile", "tiny", "--step", "grounder", "--fresh", "--go-on", "--batch-size", "6"]
-    sizes = ["--steps", "3", "--workers", "1"]
-    assert main([*arguments, *sizes, "--run", str(run), "--weights", str(folder)]) == 0
+    assert main([*arguments, "--steps", "3", "--run", str(run), "--weights", str(folder)]) == 0
     before, after = (load_file(f / "grounder.safetensors") for f in (trained / "weights", folder))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -66,7 +66,7 @@ def weighted_error(prediction: Tensor, target: Tensor, inside: Tensor) -> tuple[
 
 
 class _Pictures(Dataset[tuple[list[Scene], Tensor]]):
-    """Scenes by the hundred with their pictures: drawing one takes 3 ms, so all cores draw."""
+    """Scenes by the hundred with their pictures: drawing one takes 3 ms."""
 
     SIZE = 100
 
@@ -117,8 +117,11 @@ class SceneLatents:
     def _encode(self) -> np.ndarray:
         pictures, device = _Pictures(self.painter.profile.image_px), PartialState().device
         numbers = range(math.ceil(self.count / pictures.SIZE))
+        # a GPU would wait for one core; without one, encoding takes longest, and processes would only share the cores
+        workers = (os.cpu_count() or 1) if device.type == "cuda" else 0
+        context = "fork" if workers else None
         drawn = DataLoader(
-            pictures, batch_size=None, sampler=numbers, num_workers=os.cpu_count() or 1, multiprocessing_context="fork"
+            pictures, batch_size=None, sampler=numbers, num_workers=workers, multiprocessing_context=context
         )
         chunks, vae = [], self.painter.vae.to(device)
         for number, (scenes, pixels) in enumerate(drawn):
