@@ -188,15 +188,15 @@ def test_estimates_follow_the_precision(profile: str) -> None:
 
 
 def test_estimates_of_the_smaller_profiles_stay() -> None:
-    """Of tiny and story, with which they were fitted: seconds and MiB."""
+    """Of tiny and story, with which they were fitted (the story's UNet before it had textures): seconds and MiB."""
     of = {}
     for name in ("tiny", "story"):
         for target, precision in ((Target.CPU, Precision.FP32), (Target.RTX, Precision.FP16)):
             found = estimate_build(get_profile(name), (), choose_recipe(target, precision))
             of[name, target] = (round(found.seconds), round(found.peak_memory_bytes / 2**20))
-    assert of["tiny", Target.CPU] == (59, 918) and of["story", Target.CPU][0] == 151
-    assert of["tiny", Target.RTX][0] == 114 and of["story", Target.RTX][0] == 267
-    assert of["story", Target.CPU][1] == of["story", Target.RTX][1] == 3140
+    assert of["tiny", Target.CPU] == (59, 918) and of["story", Target.CPU][0] == 152
+    assert of["tiny", Target.RTX][0] == 114 and of["story", Target.RTX][0] == 268
+    assert of["story", Target.CPU][1] == of["story", Target.RTX][1] == 3145
 
 
 def test_what_cannot_fit_is_refused_with_the_way_out(
