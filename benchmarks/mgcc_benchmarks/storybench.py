@@ -133,9 +133,8 @@ def run_plan(
 
 def noise_seed(plan: Plan, number: int) -> int:
     """Each item has noise of its own, the same in every run."""
-    item = plan.item(number)
-    if isinstance(item, FreeItem):
-        number = item.number  # its file says so
+    if isinstance(plan.setting, FreeSetting):
+        number = free_items(plan.setting)[number].number  # its file says so
     return plan.seed * 1_000_003 + number
 
 

@@ -115,7 +115,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
 LAST_SET = 4  # of the grounder's conversations
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mgcc_ref.train", description=__doc__)
     parser.add_argument("--profile", default="story", choices=PROFILE_NAMES)
     parser.add_argument("--step", required=True, choices=list(STEPS))
@@ -135,13 +135,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="which set of conversations the grounder reads: 0 (default) to 4",
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="of steps unet and student (default: 32)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default: 32, and 256 with --fresh")
     parser.add_argument(
         "--scenes", type=int, metavar="N", help="what steps unet and student learn from (default: 40000 and 2400)"
     )
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N",
-        help="processes that draw batches ahead, for a GPU that would wait for them; of step unet or student",
+        help="processes that draw batches ahead, for a GPU that would wait for them; of unet, student and --fresh",
     )  # fmt: skip
     parser.add_argument(
         "--fresh", action="store_true",
@@ -154,10 +154,15 @@ def main(arguments: list[str] | None = None) -> int:
         "--precision", type=TrainingPrecision, choices=list(TrainingPrecision), default=TrainingPrecision.FP32,
         metavar="{fp32,bf16}", help="bf16 is faster on a device with bf16 arithmetic (default: fp32)",
     )  # fmt: skip
+    return parser
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = _parser()
     args = parser.parse_args(arguments)
+    args.size = size = SetSize(args.batch_size, args.scenes)
     if (args.conversations and args.step != "grounder") or not 0 <= args.conversations <= LAST_SET:
         parser.error(f"--conversations is {args.conversations}, expected 0 to {LAST_SET}, and 0 but for the grounder")
-    size = SetSize(args.batch_size, args.scenes)
     if args.fresh and (args.step != "grounder" or args.conversations or size.scenes):
         parser.error("--fresh is of step grounder, with no --conversations and no --scenes")
     if args.step not in ("unet", "student") and not args.fresh and (size != USUAL or args.workers):
@@ -165,6 +170,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in (("--batch-size", size.batch), ("--scenes", size.scenes), ("--workers", args.workers)):
         if value is not None and value < (name != "--workers"):
             parser.error(f"{name} is {value}, expected a positive number")
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
     profile = get_profile(args.profile)
@@ -180,9 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     if args.conversations:
         build = partial(_grounder, conversations=args.conversations)
     if args.fresh:
-        build = partial(_fresh_grounder, batch_size=size.batch)
-    elif size != USUAL:
-        build = partial(_unet if args.step == "unet" else _student, size=size)
+        build = partial(_fresh_grounder, batch_size=args.size.batch)
+    elif args.size != USUAL:
+        build = partial(_unet if args.step == "unet" else _student, size=args.size)
     options = replace(
         options,
         workers=args.workers,
