@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup demo test test-all test-arm64 check wheel format clean
+.PHONY: setup demo paper-tiny test test-all test-arm64 check wheel format clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -41,8 +41,9 @@ demo: setup
 	$(BIN)/python export/build_engines.py --profile story --target cpu --precision fp32 --out $(BUNDLE)
 	$(BIN)/python examples/demo/run_demo.py --bundle $(BUNDLE) --out out/demo
 
-# One thread a worker: two OpenMP pools on two cores spin for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# One thread a worker: two OpenMP pools on two cores spin for each other. A worker that dies
+# names its test and is not replaced: after a replacement pytest-xdist 3.8 was seen to wait for ever.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 # What a change breaks first, in at most 20 CPU minutes: the run says what it took, and fails above that.
 test: setup
@@ -62,6 +63,15 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/oldest_python.py
+	$(BIN)/python tools/code_size.py
+
+# The whole path of the published scale at toy width. With weights and data of the real size it is the same script.
+TINY := build/paper-tiny-path
+paper-tiny: setup
+	rm -rf $(TINY)
+	$(BIN)/python tools/publish_tiny.py --out $(TINY)/inputs
+	PATH="$(CURDIR)/$(BIN):$$PATH" LIKE=paper-tiny STEPS=4 BATCH=6 REQUESTS=2 RUNS=2 examples/published_scale/path.sh \
+	  $(TINY)/inputs/weights coco=$(TINY)/inputs/coco $(TINY)
 
 wheel: setup
 	$(PIP) wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist .

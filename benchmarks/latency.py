@@ -8,6 +8,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "runtime", ".")]
 
 if __name__ == "__main__":
-    from mgcc_runtime.launch import launch
+    from mgcc_runtime.commands.launch import launch
 
-    launch("mgcc_benchmarks.latency_cli")
+    launch("mgcc_benchmarks.latency.cli")

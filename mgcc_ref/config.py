@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import enum
-from dataclasses import dataclass, replace
+import string
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mgcc_runtime.contract import BoxEdges, PromptTemplate
-
-#: A language model above this is read, exported and run block by block. SmolLM2-135M is 0.5 GB, OPT-1.3B 5.3 GB.
-LARGEST_WHOLE_LLM_BYTES = 4 * 2**30
+from mgcc_ref.llm_config import LlmConfig
+from mgcc_runtime.contract import BoxEdges, Grounder, PromptTemplate
 
 
 class Grounding(enum.StrEnum):
@@ -41,56 +41,6 @@ class QuerySource(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class LlmConfig:
-    """The frozen language model. `feature_layers` index hidden_states: 0 the embeddings, `layers` the normed last."""
-
-    family: str  # "llama" or "opt": the transformers model class
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    vocabulary: int  # without the [IMG] tokens
-    max_positions: int
-    feature_layers: tuple[int, ...]
-    source: str = ""  # hub id, GGUF package or local folder; empty: seeded random weights
-    norm_eps: float = 1e-5
-    rope_theta: float = 10_000.0  # Llama family only
-    by_block: bool = False  # read, exported and run block by block at any size, as what is too large to be held is
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden // self.heads
-
-    @property
-    def feature_dim(self) -> int:
-        """D_f: the width of hidden_states as the contract gives them."""
-        return self.hidden * len(self.feature_layers)
-
-    @property
-    def feature_depth(self) -> int:
-        """Number of blocks that the features need."""
-        return max(self.feature_layers)
-
-    @property
-    def block_parameters(self) -> int:
-        """Elements of one decoder block's matrices."""
-        attention = 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
-        return attention + (2 if self.family == "opt" else 3) * self.hidden * self.intermediate
-
-    @property
-    def too_large(self) -> bool:
-        """Whether it cannot be held whole in fp32."""
-        whole = self.layers * self.block_parameters + self.vocabulary * self.hidden
-        return 4 * whole > LARGEST_WHOLE_LLM_BYTES
-
-    @property
-    def streamed(self) -> bool:
-        """Whether `llm_layers.py` and the exporter go block by block."""
-        return self.by_block or self.too_large
-
-
-@dataclass(frozen=True)
 class ClipConfig:
     """Vision tower and text tower; the text tower is also phrase encoder and the UNet's text encoder."""
 
@@ -113,11 +63,18 @@ class ClipConfig:
     stem_channels: tuple[int, ...] = ()  # stride-2 convolutions before the patches; empty: one patch convolution
 
 
+class Refinement(enum.Enum):
+    """What happens to the features of the [IMG] tokens before the mapper."""
+
+    CMRM = "cmrm"  # a norm, then blocks of attention to the context (the paper); without blocks the norm alone is left
+    GILL = "gill"  # the tokens' own input embeddings are added, and nothing else (arXiv 2305.17216, its published code)
+
+
 @dataclass(frozen=True)
 class RefinerConfig:
-    """CMRM and mapper."""
+    """CMRM and mapper, or GILL's mapper alone."""
 
-    cmrm_blocks: int  # 0 is GILL
+    cmrm_blocks: int
     cmrm_inner: int
     cmrm_heads: int
     cmrm_feed_forward: int
@@ -125,6 +82,11 @@ class RefinerConfig:
     mapper_layers: int  # of the encoder and of the decoder
     mapper_heads: int
     mapper_feed_forward: int
+    refinement: Refinement = Refinement.CMRM
+
+    def __post_init__(self) -> None:
+        if self.refinement is Refinement.GILL and self.cmrm_blocks:
+            raise ValueError(f"a refiner of GILL's has {self.cmrm_blocks} blocks, expected none; choose one of both")
 
 
 @dataclass(frozen=True)
@@ -163,6 +125,14 @@ class VaeConfig:
     kl: bool  # True: diffusers' AutoencoderKL; False: our PixelAutoencoder
     scaling_factor: float = 1.0
     source: str = ""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """A LoRA file, which is fused into the UNet and CLIP when they are read."""
+
+    source: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -220,7 +190,15 @@ class Profile:
     visual_tokens: int = 4  # k
     image_tokens: int = 8  # r
     max_context: int = 1024
+    loras: tuple[LoraConfig, ...] = ()
+    grounders: tuple[Grounder, ...] = field(default=(Grounder.LAYOUT_HEAD,), repr=False)  # of a bundle; first: usual
     teacher: str = ""  # the profile that this one's UNet was distilled from; everything else is shared with it
+    file: str = field(default="", repr=False, compare=False)  # where it was read from; "": it is one of ours
+
+    @property
+    def argument(self) -> str:
+        """What `--profile` takes for it."""
+        return self.file or self.name
 
     @property
     def image_px(self) -> int:
@@ -236,12 +214,12 @@ class Profile:
 
 
 def _story_labels() -> tuple[str, ...]:
-    from mgcc_ref.story.sprites import LABELS
+    from mgcc_ref.story.world.sprites import LABELS
 
     return LABELS
 
 
-_CHAT = PromptTemplate(
+CHAT_TEMPLATE = PromptTemplate(
     opening="<|im_start|>system\nYou tell short picture stories.<|im_end|>\n",
     user_open="<|im_start|>user\n",
     # the request is needed: asked for nothing, the model talks about stories instead of telling one
@@ -253,6 +231,7 @@ _CHAT = PromptTemplate(
     image_close=")",
 )
 _PLAIN = PromptTemplate("</s>", "", "\n", "", "\n", "\n", "", "")  # OPT was trained on plain text, after </s>
+_GILL = PromptTemplate("</s>", "", "", "", "", "", "", "")  # the parts, and [IMG] right behind them
 
 _TINY = Profile(
     name="tiny",
@@ -264,7 +243,7 @@ _TINY = Profile(
     unet=UNetConfig(Grounding.LAYOUT_MAP, 8, 4, (32, 64), (False, True), 1, 2, 8, "v_prediction"),
     vae=VaeConfig((8, 16, 32), kl=False),
     sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 4, 2.0),
-    template=_CHAT,
+    template=CHAT_TEMPLATE,
     end_tokens=("<|im_end|>",),
     max_objects=4,
     max_overlap=0.12,
@@ -281,27 +260,19 @@ _STORY = Profile(
     refiner=RefinerConfig(2, 128, 4, 192, 192, 2, 4, 512),
     grounder=GrounderConfig(QuerySource.LABELS, 2, 192, 2, 2, 3, 6, 512),
     unet=UNetConfig(
-        Grounding.LAYOUT_MAP,
-        8,
-        16,
-        (64, 128, 176),
-        (False, True, True),
-        1,
-        4,
-        16,
-        "v_prediction",
+        Grounding.LAYOUT_MAP, 8, 16, (64, 128, 176), (False, True, True), 1, 4, 16, "v_prediction",
         painter=LayoutPainter.TEXTURES,
     ),
     vae=VaeConfig((32, 64, 128), kl=False),
     # with true boxes, 8 steps at 1.5 draw as well as 20 at 2: objects found 0.97 and 0.97, sprite PSNR 19.1 and 19.0 dB
     sampler=SamplerConfig("DPMSolverMultistepScheduler", "squaredcos_cap_v2", 1e-4, 0.02, 8, 1.5),
-    template=_CHAT,
+    template=CHAT_TEMPLATE,
     end_tokens=("<|im_end|>", "<|endoftext|>"),
     max_objects=8,
     max_overlap=0.12,  # StoryWorld's own: more hides what a reader must recognise
     box_edges=BoxEdges.WHOLE_PIXELS,  # as in all of the UNet's training: sprite PSNR 18.8 dB, 17.8 with free ones
     labels=_story_labels(),
-)
+)  # fmt: skip
 
 _PAPER = Profile(
     name="paper",
@@ -329,6 +300,7 @@ _PAPER = Profile(
     box_edges=BoxEdges.FREE,
     labels=(),
     max_context=2048,
+    grounders=(Grounder.LAYOUT_HEAD, Grounder.IN_CONTEXT),
 )  # fmt: skip
 
 
@@ -348,9 +320,9 @@ def _with_opt(size: str, hidden: int, layers: int) -> Profile:
 def _at_toy_width(paper: Profile) -> Profile:
     """The paper's profile with the same parts, choices and rules, every length small, and seeded noise for weights."""
     return replace(
-        paper, name=f"{paper.name}-tiny", max_context=512,
+        paper, name=f"{paper.name}-tiny", max_context=1024,  # a layout's worked examples take 600 of them
         llm=replace(
-            paper.llm, hidden=128, layers=2, heads=4, kv_heads=4, intermediate=512, vocabulary=512, max_positions=512,
+            paper.llm, hidden=128, layers=2, heads=4, kv_heads=4, intermediate=512, vocabulary=512, max_positions=1024,
             feature_layers=(2,), source="", by_block=True,
         ),
         clip=replace(
@@ -367,18 +339,57 @@ def _at_toy_width(paper: Profile) -> Profile:
     )  # fmt: skip
 
 
+def _as_gill(paper: Profile) -> Profile:
+    """GILL (arXiv 2305.17216) in place of the CMRM: its inputs, its prompt and, where it is trained, its loss."""
+    refiner = replace(paper.refiner, cmrm_blocks=0, refinement=Refinement.GILL)
+    return replace(paper, name=paper.name.replace("paper", "gill"), refiner=refiner, template=_GILL)
+
+
 _PROFILES = {
     p.name: p
     for p in (
         _TINY, _STORY, _PAPER, _with_opt("2.7b", 2560, 32), _with_opt("1.3b", 2048, 24), _at_toy_width(_PAPER),
-        _fast(_TINY), _fast(_STORY),
+        _fast(_TINY), _fast(_STORY), _as_gill(_PAPER), _as_gill(_at_toy_width(_PAPER)),
     )
 }  # fmt: skip
 PROFILE_NAMES = tuple(_PROFILES)
+PROFILE_SUFFIX = ".json"  # of a profile in a file, such as `tools/derive_profile.py` writes
+_NAME_LETTERS = set(string.ascii_letters + string.digits + ".-_")
+
+
+class ProfileError(ValueError):
+    """There is no such profile, or its file holds none."""
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`; ValueError with the list of names otherwise."""
+    """The profile called `name`, or written in the file `name`.json; ProfileError otherwise."""
+    if name.endswith(PROFILE_SUFFIX):
+        return _read_profile(Path(name))
     if name not in _PROFILES:
-        raise ValueError(f"unknown profile {name!r}; expected one of {', '.join(_PROFILES)}")
+        raise ProfileError(
+            f"unknown profile {name!r}; expected one of {', '.join(_PROFILES)}, or a file of {PROFILE_SUFFIX}"
+        )
     return _PROFILES[name]
+
+
+def profile_argument(text: str) -> str:
+    """A command line's `--profile`, checked."""
+    try:
+        get_profile(text)
+    except ProfileError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _read_profile(path: Path) -> Profile:
+    from mgcc_ref.typed_json import from_json
+
+    try:
+        found = from_json(Profile, path.read_bytes())
+    except OSError as error:
+        raise ProfileError(f"profile {path} cannot be read ({error.strerror}); give a name or a file") from error
+    except ValueError as error:
+        raise ProfileError(f"profile {path} is not valid ({error}); correct it, or derive it again") from error
+    if not found.name or set(found.name) - _NAME_LETTERS:
+        raise ProfileError(f"profile {path} is called {found.name!r}, expected letters, digits, dots and dashes")
+    return replace(found, file=str(path))

@@ -7,21 +7,19 @@ the reference's answers can be had on a small machine; the exporter takes the sa
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from mgcc_ref.config import LlmConfig
-from mgcc_ref.llm import Block, CausalLm, ImageTokens
-from mgcc_ref.weights import WeightsError, find_llm, our_name
+from mgcc_ref.llm_config import LlmConfig
+from mgcc_ref.networks.llm import Block, CausalLm, ImageTokens
+from mgcc_ref.published.hub import find_llm
+from mgcc_ref.published.llm import TABLES, open_llm_tensors
 
-INDEX = "model.safetensors.index.json"
 State = dict[str, Tensor]
 
 
@@ -29,7 +27,7 @@ class LlmLayers(Protocol):
     """Where a language model's weights come from: float32, by `CausalLm`'s names."""
 
     def outer(self) -> State:
-        """What belongs to no block: embed_tokens, final_norm and, for OPT, embed_positions."""
+        """What belongs to no block: embed_tokens, final_norm, for OPT embed_positions, and an untied lm_head."""
         ...
 
     def block(self, number: int) -> State:
@@ -80,28 +78,18 @@ class _Seeded:
 class ShardedLayers:
     """The shards of a folder of safetensors in the hub's layout, or its single file.
 
-    Opening reads the headers alone. WeightsError if a shard or a weight is missing, or a shape is not the profile's.
+    Opening reads the settings and the headers alone. WeightsError for whatever is not the profile's.
     """
 
     def __init__(self, folder: Path, config: LlmConfig) -> None:
-        self.folder, self.config = folder, config
-        self._places: dict[str, tuple[Path, str]] = {}  # our name -> (file, its name there)
-        shapes: dict[str, tuple[int, ...]] = {}
-        for file in _shards(folder):
-            try:
-                with safe_open(file, "pt") as shard:
-                    for key in shard.keys():  # noqa: SIM118 - no mapping
-                        if name := our_name(key, config.family):
-                            self._places[name] = file, key
-                            shapes[name] = tuple(shard.get_slice(key).get_shape())
-            except (SafetensorError, OSError) as error:
-                raise WeightsError(f"{file} cannot be read as safetensors ({error}); copy it again") from error
-        self._check(shapes)
+        self.config = config
+        self._tensors = open_llm_tensors(folder, config)
 
     def outer(self) -> State:
         state = {name: tensor.float() for name, tensor in self._read(None).items()}
-        table = state["embed_tokens.weight"]
-        state["embed_tokens.weight"] = table[: self.config.vocabulary].contiguous()  # the rest is padding
+        for name in TABLES:
+            if name in state:
+                state[name] = state[name][: self.config.vocabulary].contiguous()  # the rest is padding
         return state
 
     def block(self, number: int) -> State:
@@ -116,53 +104,21 @@ class ShardedLayers:
 
     def _read(self, number: int | None) -> State:
         """Tensors of one block, or of none, as they are stored."""
-        state: State = {}
         prefix = "" if number is None else f"blocks.{number}."
-        names = [n for n in self._places if n.startswith(prefix) and (prefix or not n.startswith("blocks."))]
-        for file in dict.fromkeys(self._places[n][0] for n in names):
-            with safe_open(file, "pt") as shard:
-                for name in names:
-                    if self._places[name][0] == file:
-                        state[name] = shard.get_tensor(self._places[name][1])
-        return state
-
-    def _check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        with torch.device("meta"):
-            whole = CausalLm(self.config, ImageTokens(0, self.config.hidden)).state_dict()
-        expected = {k: tuple(v.shape) for k, v in whole.items() if not k.startswith("image_tokens.")}
-        table = "embed_tokens.weight"
-        wrong = sorted(expected.keys() ^ shapes.keys())
-        wrong += [k for k in expected.keys() & shapes.keys() if k != table and expected[k] != shapes[k]]
-        if not wrong and (shapes[table][0] < expected[table][0] or shapes[table][1:] != expected[table][1:]):
-            wrong = [table]
-        if wrong:
-            raise WeightsError(
-                f"{self.folder} does not fit the {self.config.family} of {self.config.layers} blocks of width "
-                f"{self.config.hidden}: {', '.join(wrong[:4])}; give the folder of {self.config.source or 'that model'}"
-            )
+        return self._tensors.read(
+            name for name in self._tensors.places
+            if name.startswith(prefix) and (prefix or not name.startswith("blocks."))
+        )  # fmt: skip
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The safetensors of a folder, all of them there; WeightsError otherwise."""
-    if (folder / INDEX).is_file():
-        try:
-            named = json.loads((folder / INDEX).read_bytes())["weight_map"]  # of bytes: with a byte-order mark, too
-            files = sorted({folder / str(file) for file in named.values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise WeightsError(f"{folder / INDEX} is no index of shards ({error!r}); copy it again") from error
-        if missing := [f.name for f in files if not f.is_file()]:
-            raise WeightsError(
-                f"{folder} lacks {len(missing)} of {len(files)} shards that its index names "
-                f"({', '.join(missing[:4])}); download them too"
-            )
-        return files
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(
-            f"{folder} holds no *.safetensors; pickled weights are not read, "
-            f"convert them with `python tools/convert_llm.py --source {folder} --out DIR`"
-        )
-    return files
+def load_llm(llm: CausalLm, path: Path) -> None:
+    """Fill a `CausalLm` from a GGUF file or a folder; the [IMG] tokens are left as they are. WeightsError as above."""
+    if path.suffix == ".gguf":
+        from mgcc_ref.published.gguf_file import load_gguf
+
+        load_gguf(llm, path)
+    else:
+        llm.load_state_dict(whole_state(llm.config, ShardedLayers(path, llm.config)), strict=False, assign=True)
 
 
 def open_layers(config: LlmConfig) -> LlmLayers:
@@ -178,13 +134,13 @@ class StreamedLm(CausalLm):
             super().__init__(replace(config, layers=0), image_tokens)
         self.config, self.layers = config, layers
         del self.blocks
-        self.blocks = _Blocks(config, layers)  # type: ignore[assignment]
+        self.blocks = _StreamedBlocks(config, layers)
         self.image_tokens = image_tokens
         self.load_state_dict(layers.outer(), strict=False, assign=True)
         self.eval().requires_grad_(False)
 
 
-class _Blocks:
+class _StreamedBlocks:
     """The blocks in order, one in memory at a time."""
 
     def __init__(self, config: LlmConfig, layers: LlmLayers) -> None:
@@ -210,8 +166,13 @@ def whole_llm(config: LlmConfig, image_tokens: ImageTokens, layers: LlmLayers) -
     with torch.device("meta"):
         llm = CausalLm(config, image_tokens)
     llm.image_tokens = image_tokens
+    llm.load_state_dict(whole_state(config, layers), strict=False, assign=True)
+    return llm.eval().requires_grad_(False)
+
+
+def whole_state(config: LlmConfig, layers: LlmLayers) -> State:
+    """All weights of a language model, by `CausalLm`'s names."""
     state = layers.outer()
     for i in range(config.layers):
         state |= {f"blocks.{i}.{name}": tensor for name, tensor in layers.block(i).items()}
-    llm.load_state_dict(state, strict=False, assign=True)
-    return llm.eval().requires_grad_(False)
+    return state

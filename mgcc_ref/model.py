@@ -10,12 +10,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from mgcc_ref.clip import PhraseEncoder, TextEncoder, VisionEncoder, build_clip
-from mgcc_ref.config import Grounding, Profile, get_profile
-from mgcc_ref.grounder import LayoutHead
-from mgcc_ref.llm import CausalLm, ImageTokens
-from mgcc_ref.refiner import Refiner
-from mgcc_ref.solver import Solver
+from mgcc_ref.config import Grounding, LoraConfig, Profile, get_profile
+from mgcc_ref.llm_layers import load_llm
+from mgcc_ref.networks.clip import PhraseEncoder, TextEncoder, VisionEncoder, build_clip
+from mgcc_ref.networks.grounder import LayoutHead
+from mgcc_ref.networks.llm import CausalLm, ImageTokens
+from mgcc_ref.networks.refiner import Refiner
+from mgcc_ref.networks.solver import Solver
+from mgcc_ref.networks.unet import GroundedUNet, PlainStudentUNet, PlainUNet, StudentUNet, open_gates
+from mgcc_ref.networks.vae import VaeDecoder, build_autoencoder
+from mgcc_ref.published.clip import load_clip
+from mgcc_ref.published.diffusion import load_unet, load_vae
+from mgcc_ref.published.hub import find_folder, find_llm
+from mgcc_ref.published.lora import PARTS as LORA_PARTS, fuse_lora
+from mgcc_ref.published.tokenizer_files import load_llm_tokenizer
 from mgcc_ref.tokens import (
     CAPTION_END,
     caption_tokenizer,
@@ -24,17 +32,8 @@ from mgcc_ref.tokens import (
     opt_tokenizer,
     word_tokenizer,
 )
-from mgcc_ref.unet import GroundedUNet, PlainUNet, StudentUNet, open_gates
-from mgcc_ref.vae import VaeDecoder, build_autoencoder
-from mgcc_ref.weights import (
-    find_llm,
-    load_llm,
-    load_llm_tokenizer,
-    load_module,
-    load_published,
-    require_file,
-)
-from mgcc_runtime.contract import Dimensions, PromptTemplate
+from mgcc_ref.weights import load_module, require_file
+from mgcc_runtime.contract import Dimensions, Grounder, PromptTemplate
 
 MAX_IMAGES = 8
 
@@ -56,7 +55,9 @@ class MgccModel(nn.Module):
             self.clip, clip_config, profile.visual_pooling, profile.visual_tokens, hidden
         )
         self.llm = llm
-        self.refiner = Refiner(profile.refiner, features, hidden, clip_config.text_positions, width)
+        self.refiner = Refiner(
+            profile.refiner, features, hidden, clip_config.text_positions, width, profile.image_tokens
+        )
         labels = torch.zeros(len(profile.labels), width)
         self.grounder = LayoutHead(profile.grounder, features, hidden, profile.max_objects, labels)
         self.unet = GroundedUNet(profile.unet, width, clip_config.text_positions, width)
@@ -73,7 +74,8 @@ class MgccModel(nn.Module):
         """The UNet with GLIGEN's gates off; only gated profiles have it."""
         if not self.gated:
             raise AttributeError(f"profile {self.profile.name} has no gates, so no unet_plain")
-        return PlainUNet(self.unet).eval()
+        plain = PlainStudentUNet if self.profile.sampler.distilled else PlainUNet
+        return plain(self.unet).eval()
 
     def stage(self, name: str) -> nn.Module:
         """The module of the contract's stage `name`."""
@@ -147,11 +149,14 @@ class MgccModel(nn.Module):
             phrase_encoder=not p.labels,
             distilled=p.sampler.distilled,
             solver_order=p.sampler.order,
+            layout_head=Grounder.LAYOUT_HEAD in p.grounders,
         )
 
     def settle(self) -> None:
-        """Recompute what derives from the text tower: the label queries and the empty caption's conditioning."""
+        """Recompute what derives from other parts: the label queries, the empty caption's conditioning and the copy of
+        the [IMG] tokens that GILL's mapper adds."""
         self.settle_queries()
+        self.refiner.take(self.llm.image_tokens.embeddings)
         self.unet.null_conditioning.copy_(self.encode_captions([""]))
 
     def settle_queries(self) -> None:
@@ -176,7 +181,7 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
         if not random:  # before the language model, which takes long to read
             profile = local_sources(profile, folder)
             for path in weight_files(profile, folder):
-                require_file(path)
+                require_file(path, profile.argument)
         llm = build_llm(profile, filled=not random)
         model = MgccModel(profile, llm, llm_tokenizer(profile, random=random), text_tokenizer(profile, random=random))
     finally:
@@ -195,20 +200,28 @@ def is_random(profile: Profile, weights: Weights) -> bool:
 
 
 def local_sources(profile: Profile, folder: Path) -> Profile:
-    """The profile with published parts taken from `folder`/llm, /clip, /unet and /vae where these exist.
+    """The profile with published parts taken from `folder`/llm, /clip, /unet, /vae and /lora where these exist.
 
-    Each in the hub's layout; without such a folder a part comes from its hub id.
+    Each in the hub's layout; without such a folder a part comes from its hub id. `paper-tiny` and `gill-tiny`, which
+    name no source, take such folders too.
     """
     llm, clip, unet, vae = profile.llm, profile.clip, profile.unet, profile.vae
-    if llm.source and (folder / "llm").is_dir():
+    if (llm.source or vae.kl) and (folder / "llm").is_dir():
         llm = replace(llm, source=str(folder / "llm"))
-    if clip.source and (folder / "clip").is_dir():
+    if (clip.source or vae.kl) and (folder / "clip").is_dir():
         clip = replace(clip, source=str(folder / "clip"))
-    if unet.source and (folder / "unet").is_dir():
+    if (unet.source or vae.kl) and (folder / "unet").is_dir():
         unet = replace(unet, source=str(folder))  # the loader appends the part's name
-    if vae.source and (folder / "vae").is_dir():
+    if (vae.source or vae.kl) and (folder / "vae").is_dir():
         vae = replace(vae, source=str(folder))
-    return replace(profile, llm=llm, clip=clip, unet=unet, vae=vae)
+    return replace(
+        profile, llm=llm, clip=clip, unet=unet, vae=vae, loras=tuple(_local(x, folder) for x in profile.loras)
+    )
+
+
+def _local(lora: LoraConfig, folder: Path) -> LoraConfig:
+    here = folder / "lora" / Path(lora.source).name
+    return replace(lora, source=str(here)) if here.is_file() else lora
 
 
 def load_untrained(profile: Profile) -> MgccModel:
@@ -234,26 +247,38 @@ def weight_files(profile: Profile, folder: Path) -> tuple[Path, ...]:
     """The file of each training step, but for parts that are published elsewhere."""
     parts = {"clip": profile.clip.source, "vae": profile.vae.source}
     own = [name for name, source in parts.items() if not source]
-    files = [folder / f"{name}.safetensors" for name in (*own, "alignment", "grounder")]
+    head = ["grounder"] if Grounder.LAYOUT_HEAD in profile.grounders else []
+    files = [folder / f"{name}.safetensors" for name in (*own, "alignment", *head)]
     return tuple(files) if profile.unet.source else (*files, profile.unet_file(folder))
 
 
 def load_folder(model: MgccModel, folder: Path) -> None:
     """Fill the model: published parts from their sources, everything that this project trains from `folder`."""
-    if source := model.profile.clip.source:
-        load_published(model.clip, source)
-    else:
+    if not load_published(model.clip, model.profile, "clip"):
         load_module(model.clip, folder / "clip.safetensors")
-    if source := model.profile.vae.source:
-        load_published(model.autoencoder, source, "vae")
-    else:
+    if not load_published(model.autoencoder, model.profile, "vae"):
         load_module(model.autoencoder, folder / "vae.safetensors")
-    if source := model.profile.unet.source:
-        load_published(model.unet.unet, source, "unet")
-    else:
+    if not load_published(model.unet.unet, model.profile, "unet"):
         load_module(model.unet, model.profile.unet_file(folder))
     load_module(Alignment(model), folder / "alignment.safetensors")
-    load_module(model.grounder, folder / "grounder.safetensors")
+    if Grounder.LAYOUT_HEAD in model.profile.grounders:
+        load_module(model.grounder, folder / "grounder.safetensors")
+
+
+def load_published(module: nn.Module, profile: Profile, part: str) -> bool:
+    """Fill the clip, vae or bare unet from the profile's source, if it has one, with its LoRA files; whether it has."""
+    clip, unet, vae = profile.clip, profile.unet, profile.vae
+    if part == "clip" and clip.source:
+        load_clip(module, clip, find_folder(clip.source, "CLIP"))
+    elif part == "unet" and unet.source:
+        load_unet(module, unet, clip.text_hidden, find_folder(unet.source, "UNet", "unet"))
+    elif part == "vae" and vae.source:
+        load_vae(module, vae, unet.latent_channels, find_folder(vae.source, "autoencoder", "vae"))
+    else:
+        return False
+    for lora in profile.loras if part in LORA_PARTS else ():
+        fuse_lora(module, part, Path(lora.source), lora.scale)
+    return True
 
 
 class Alignment(nn.Module):
@@ -283,9 +308,9 @@ def text_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
     """The text tower's tokenizer; as `llm_tokenizer`."""
     clip = profile.clip
     if clip.source and not random:
-        from mgcc_ref.weights import load_clip_tokenizer
+        from mgcc_ref.published.tokenizer_files import load_clip_tokenizer
 
-        return load_clip_tokenizer(clip.source, clip.text_positions)
+        return load_clip_tokenizer(find_folder(clip.source, "CLIP"), clip.text_positions)
     if clip.eos_token_id != CAPTION_END:
         return clip_tokenizer(clip.text_vocabulary, clip.text_positions)
     from mgcc_ref.story.captions import CAPTION_WORDS

@@ -12,10 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mgcc_ref.clip import build_clip
 from mgcc_ref.config import Profile
-from mgcc_ref.grounder import LayoutHead, make_decisive
-from mgcc_ref.llm import CausalLm, ImageTokens
 from mgcc_ref.llm_layers import RandomLayers, StreamedLm, open_layers
 from mgcc_ref.model import (
     Alignment,
@@ -23,15 +20,19 @@ from mgcc_ref.model import (
     Weights,
     is_random,
     llm_tokenizer,
+    load_published,
     local_sources,
     text_tokenizer,
     weight_files,
 )
-from mgcc_ref.refiner import Refiner
-from mgcc_ref.unet import GroundedUNet, open_gates
-from mgcc_ref.vae import build_autoencoder
-from mgcc_ref.visual_projection import build_projection
-from mgcc_ref.weights import load_module, load_published, require_file
+from mgcc_ref.networks.clip import build_clip
+from mgcc_ref.networks.grounder import LayoutHead, make_decisive
+from mgcc_ref.networks.llm import CausalLm, ImageTokens
+from mgcc_ref.networks.refiner import Refiner
+from mgcc_ref.networks.unet import GroundedUNet, open_gates
+from mgcc_ref.networks.vae import build_autoencoder
+from mgcc_ref.networks.visual_projection import build_projection
+from mgcc_ref.weights import load_module, require_file
 
 #: Which parts a stage's module is made of. The UNet holds the text encoder's output for the empty caption.
 STAGE_PARTS: dict[str, frozenset[str]] = {
@@ -71,10 +72,21 @@ class PartedModel:
         self.model.eval().requires_grad_(False)
         if "unet" in needed:
             self.model.unet.null_conditioning.copy_(self.model.encode_captions([""]))
+        if "refiner" in needed:
+            self.model.refiner.take(self.model.llm.image_tokens.embeddings)
         if "grounder" in needed and self.model.labels:
             self.model.settle_queries()
         if stages and not self.model.labels and set(stages) <= {"unet", "unet_plain"}:
             self.model.clip.to("meta")  # it has done its part
+
+    def start(self, parts: Collection[str]) -> None:
+        """Have these parts in memory as training starts with them: published weights, or else fresh ones."""
+        modules = self._modules()
+        for part in parts:
+            bare = self.model.unet.unet if part == "unet" else modules[part]
+            if self.random or not load_published(bare, self.model.profile, part):
+                self._renew(part)
+        self.model.eval().requires_grad_(False)
 
     def release(self) -> None:
         """Drop all parts; the language model, which holds none of its blocks, stays usable."""
@@ -93,12 +105,10 @@ class PartedModel:
 
     def _fill(self, part: str, module: nn.Module) -> None:
         profile = self.model.profile
-        source = {"clip": profile.clip.source, "unet": profile.unet.source, "vae": profile.vae.source}.get(part, "")
-        if source and not self.random:
+        bare = self.model.unet.unet if part == "unet" else module
+        if not self.random and load_published(bare, profile, part):
             if part == "unet":
                 self.model.unet.null_conditioning = torch.zeros(self.model.unet.null_conditioning.shape)
-                module = self.model.unet.unet
-            load_published(module, source, "" if part == "clip" else part)
             return
         self._renew(part)
         if self.random:
@@ -133,7 +143,7 @@ class PartedModel:
         if part == "projection":
             return build_projection(p.clip, p.visual_pooling, p.visual_tokens, p.llm.hidden)
         if part == "refiner":
-            return Refiner(p.refiner, features, p.llm.hidden, positions, width)
+            return Refiner(p.refiner, features, p.llm.hidden, positions, width, p.image_tokens)
         if part == "grounder":
             return LayoutHead(p.grounder, features, p.llm.hidden, p.max_objects, torch.zeros(len(p.labels), width))
         if part == "unet":
@@ -156,7 +166,16 @@ def load_parts(profile: Profile, weights: Weights = None, seed: int = 0) -> Part
     profile = profile if random else local_sources(profile, folder)
     if not random:
         for path in weight_files(profile, folder):
-            require_file(path)
+            require_file(path, profile.argument)
+    found = open_parts(profile, folder, random=random, seed=seed)
+    if not random:  # the trained [IMG] tokens
+        found.hold(("refiner",))
+        found.hold(())
+    return found
+
+
+def open_parts(profile: Profile, folder: Path, *, random: bool, seed: int = 0) -> PartedModel:
+    """A model of which nothing is in memory but its language model's tables; the profile's sources are as they are."""
     layers = RandomLayers(profile.llm, seed) if random else open_layers(profile.llm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -166,8 +185,4 @@ def load_parts(profile: Profile, weights: Weights = None, seed: int = 0) -> Part
         llm = CausalLm(profile.llm, ImageTokens(profile.image_tokens, profile.llm.hidden))
         model = MgccModel(profile, llm, *tokenizers)
     model.llm = StreamedLm(profile.llm, image_tokens, layers)
-    found = PartedModel(model.eval().requires_grad_(False), folder, random, seed)
-    if not random:  # the trained [IMG] tokens
-        found.hold(("refiner",))
-        found.hold(())
-    return found
+    return PartedModel(model.eval().requires_grad_(False), folder, random, seed)

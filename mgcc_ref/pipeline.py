@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from mgcc_ref.box_placement import settle, to_whole_pixels
 from mgcc_ref.decoding import TextResult, decode_text
+from mgcc_ref.grounded import GroundedObject
+from mgcc_ref.in_context.layout import CaptionPart, in_context_layout
 from mgcc_ref.model import MgccModel
-from mgcc_ref.prompting import Part, build_prompt
+from mgcc_ref.prompting import Part, build_prompt, see
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
-from mgcc_ref.settling import settle, to_whole_pixels
-from mgcc_runtime.contract import BARE_VIEWS, STAND_IN, BoxEdges, pointed_word
+from mgcc_runtime.contract import BARE_VIEWS, STAND_IN, BoxEdges, Grounder, pointed_word
+from mgcc_runtime.layout_text import DEFAULT_PROMPT, LayoutPrompt
 
 PRESENCE_THRESHOLD = 0.5
 REPETITION_PENALTY = 1.2
-
-
-@dataclass(frozen=True)
-class GroundedObject:
-    label: str
-    box: tuple[float, float, float, float]  # xyxy in [0, 1]
-    score: float
 
 
 @dataclass(frozen=True)
@@ -77,15 +73,19 @@ class ReferencePipeline:
         steps: int | None = None,
         guidance: float | None = None,
         words: int = 0,
-        boxes: Sequence[GroundedObject] | None = None,
+        boxes: Sequence[GroundedObject] | Grounder | None = None,
     ) -> ReferenceResult:
-        """Draw the next image. `boxes` replaces the grounder's layout; an empty sequence: the bare background.
+        """Draw the next image. `boxes`: a layout, empty for the bare background; one of the profile's grounders; None
+        for its first one.
 
         `seed` sets the first noise, `words` the most words of text. ValueError for a prompt that is empty or too long.
         """
         sampler = self.model.profile.sampler
         context = self.read(parts)
-        layout = self.ground(context) if boxes is None else self.layout_of(boxes)
+        if boxes is None or isinstance(boxes, Grounder):
+            layout = self.grounded(parts, context, boxes)
+        else:
+            layout = self.layout_of(boxes)
         conditioning = self.refine(context)
         text = decode_text(
             self.model, context.logits, context.cache, words=words, repetition_penalty=REPETITION_PENALTY
@@ -110,14 +110,40 @@ class ReferencePipeline:
         _, image_features, *_ = self.model.llm(tokens, *context.cache)
         return self.model.refiner(image_features, context.features, full_mask(context.features))
 
+    def grounded(self, parts: Sequence[Part], context: Context, grounder: Grounder | None = None) -> Layout:
+        """Where what stands, by one of the profile's grounders; None: by its first."""
+        if (grounder or self.model.profile.grounders[0]) is Grounder.LAYOUT_HEAD:
+            return self.ground(context)
+        objects = self.ground_in_context(parts)
+        boxes = torch.tensor([item.box for item in objects]).reshape(-1, 4)
+        placed = self._placed(boxes, torch.ones(len(objects), dtype=torch.bool))
+        return self.layout_of([replace(o, box=tuple(box)) for o, box in zip(objects, placed.tolist(), strict=True)])
+
+    def ground_in_context(
+        self, parts: Sequence[Part], prompt: LayoutPrompt = DEFAULT_PROMPT
+    ) -> tuple[GroundedObject, ...]:
+        """The layout that the language model writes for these texts and images. ValueError if it cannot."""
+        return in_context_layout(self.model, prompt).ground(self.caption_of(parts))
+
+    @torch.no_grad()
+    def caption_of(self, parts: Sequence[Part]) -> list[CaptionPart]:
+        """Texts as they are, images as their visual tokens (k, D)."""
+        seen = iter(see(self.model, parts))
+        return [part if isinstance(part, str) else next(seen).float().numpy() for part in parts]
+
+    def _placed(self, boxes: Tensor, kept: Tensor) -> Tensor:
+        """Boxes (N, 4) where they are drawn; those that are `kept` (N,) make room for each other."""
+        if (limit := self.model.profile.max_overlap) is not None:
+            boxes = settle(boxes, kept, limit)
+        if self.model.profile.box_edges is BoxEdges.WHOLE_PIXELS:
+            boxes = to_whole_pixels(boxes, self.model.profile.image_px)
+        return boxes
+
     def ground(self, context: Context) -> Layout:
-        """Ask the grounder where what stands; objects below the presence threshold are dropped."""
+        """Ask the layout head where what stands; objects below the presence threshold are dropped."""
         boxes, presence, phrases, pointers = self.model.grounder(context.features, full_mask(context.features))
         kept = (presence >= PRESENCE_THRESHOLD).float()
-        if (limit := self.model.profile.max_overlap) is not None:
-            boxes = settle(boxes[0], kept[0] > 0, limit).unsqueeze(0)
-        if self.model.profile.box_edges is BoxEdges.WHOLE_PIXELS:
-            boxes = to_whole_pixels(boxes[0], self.model.profile.image_px).unsqueeze(0)
+        boxes = self._placed(boxes[0], kept[0] > 0).unsqueeze(0)
         objects = tuple(
             GroundedObject(self._label(context, phrases[0, i], pointers[0, i]), tuple(boxes[0, i].tolist()), float(p))
             for i, p in enumerate(presence[0])

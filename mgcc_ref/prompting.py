@@ -77,18 +77,23 @@ def build_prompt(model: MgccModel, parts: Sequence[Part]) -> Prompt:
     room = model.profile.max_context - model.profile.image_tokens
     if len(ids) > room:
         raise ValueError(f"the prompt has {len(ids)} tokens, {len(ids) - room} more than fit; shorten it")
-    images = [part for part in parts if not isinstance(part, str)]
-    visual = None
-    if images:
-        with torch.no_grad():
-            visual = model.vision_encoder(torch.cat([preprocess(image, model) for image in images]))
+    with torch.no_grad():
+        visual = see(model, parts)
     return Prompt(tuple(ids), tuple(word for _, word in positions), embed_prompt(model, ids, visual))
+
+
+def see(model: MgccModel, parts: Sequence[Part]) -> Tensor:
+    """Visual tokens (images, k, D) of the images among the parts, in order."""
+    images = [part for part in parts if not isinstance(part, str)]
+    if not images:
+        return torch.zeros(0, model.profile.visual_tokens, model.profile.llm.hidden)
+    return model.vision_encoder(torch.cat([preprocess(image, model) for image in images]))
 
 
 def embed_prompt(model: MgccModel, ids: Sequence[int], visual_tokens: Tensor | None) -> Tensor:
     """(1, S, D): the table's rows, with the images' visual tokens (images, k, D) in the -1 slots, in order."""
     index = torch.tensor(ids, dtype=torch.int64)
     embeddings = model.llm.embed(index.clamp_min(0)).detach()
-    if visual_tokens is not None:
+    if visual_tokens is not None and len(visual_tokens):
         embeddings[index < 0] = visual_tokens.flatten(0, 1).to(embeddings.dtype)
     return embeddings.unsqueeze(0)

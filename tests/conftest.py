@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cpu_time import CpuTimes
+from tests.deadline import Deadline
 from tests.exported import exported_bundle
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,12 +19,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set-up fetched everything; a tes
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cpu-times", metavar="FILE", help="write the CPU seconds of each test, the dearest first")
-    parser.addoption("--cpu-budget-min", metavar="N", type=float, help="fail if all tests took more CPU minutes")
+    parser.addoption("--cpu-budget-min", metavar="N", type=float, help="the most CPU minutes of tests without `slow`")
+    parser.addoption("--slow-until-min", metavar="N", type=float, help="minutes after which no slow test begins")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     _heed_signals()
     config.pluginmanager.register(CpuTimes(config), "cpu-times")
+    config.pluginmanager.register(Deadline(config), "deadline")
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU; skips, visibly, where there is none")
     config.addinivalue_line("markers", "slow: takes long and breaks seldom: in `make test-all` alone")
 
@@ -50,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The profile `tiny`, read only: see `exported_bundle`."""
     return exported_bundle("tiny", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profile `tiny` for the target jetson, read only: fp16 graphs and the plan that engines are built by."""
+    return exported_bundle("tiny", tmp_path_factory, "jetson", "fp16")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mgcc_runtime.bundle import Tolerance
+from mgcc_runtime.bundle.folder import Tolerance
 
 #: The same fp32 arithmetic in another order of sums; values of order 1. The worst seen is 3e-6.
 REORDERED_FP32 = 1e-5

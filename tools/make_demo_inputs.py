@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from mgcc_ref.story.scene import Background, Scene, place, render
+from mgcc_ref.story.world.scene import Background, Scene, place, render
+from mgcc_runtime.commands.console import command, note
+from mgcc_runtime.errors import EXIT_DONE
 
 FOLDER = Path(__file__).parents[1] / "examples" / "demo"
 
@@ -31,10 +35,16 @@ def picture(name: str) -> Image.Image:
     return Image.fromarray(render(SCENES[name]))
 
 
-def main() -> int:
+@command("make_demo_inputs.py")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw them; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make_demo_inputs.py", description=__doc__)
+    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR")
+    out = parser.parse_args(arguments).out
     for name in SCENES:
-        picture(name).save(FOLDER / name, optimize=True)
-    return 0
+        picture(name).save(out / name, optimize=True)
+        note(str(out / name))
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

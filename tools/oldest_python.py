@@ -7,17 +7,21 @@ that a device never runs says so with a comment `novm`.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from mgcc_runtime.commands.console import command, give
+from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED
+
 ROOT = Path(__file__).parents[1]
 OLDEST = "3.10"
 #: Whole folders, and commands outside of them that need no torch; what a command imports as it starts counts too.
 FOLDERS = (ROOT / "runtime",)
-COMMANDS = ("mgcc_export.device_build", "mgcc_export.tensorrt_build", "mgcc_benchmarks.latency_cli")
+COMMANDS = ("mgcc_export.device_build", "mgcc_export.tensorrt.builder", "mgcc_benchmarks.latency.cli")
 _PATH = tuple(ROOT / folder for folder in (".", "runtime", "export", "calibration", "benchmarks"))
 
 
@@ -72,11 +76,14 @@ def _imports(body: Sequence[ast.stmt]) -> Iterator[str]:
             yield from _imports(node.body)
 
 
-def main() -> int:
+@command("oldest_python.py")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look; returns the exit code, 1 where something newer is used."""
+    argparse.ArgumentParser(prog="oldest_python.py", description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
     modules = device_modules()
     found = findings(modules.values())
-    print(found or f"{len(modules)} modules that run on a device: nothing newer than Python {OLDEST}")
-    return 1 if found else 0
+    give(found or f"{len(modules)} modules that run on a device: nothing newer than Python {OLDEST}")
+    return EXIT_FAILED if found else EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python tools/read_cuda_api.py [--out DIR]
 
-Of the functions that `mgcc_runtime.engines.cuda` calls, and of the constants that it names, in each CUDA release that a
-JetPack has. Needs pip, no GPU and no CUDA: the header comes with the wheels of CUDA's runtime.
+Of the functions that `mgcc_runtime.device.cuda_driver` calls, and of the constants that it names, in each CUDA release
+that a JetPack has. Needs pip, no GPU and no CUDA: the header comes with the wheels of CUDA's runtime.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from mgcc_runtime.engines.cuda import SIGNATURES
+from mgcc_runtime.commands.console import command, note
+from mgcc_runtime.device.cuda_driver import SIGNATURES
+from mgcc_runtime.errors import EXIT_DONE
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "cuda_api"
 #: CUDA release -> the distribution that has its header.
@@ -74,16 +77,19 @@ def header_of(release: str) -> str:
             return archive.read(name).decode()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+@command("read_cuda_api.py")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the files; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="read_cuda_api.py", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     for release in RELEASES:
         path = options.out / f"cuda-{release}.json"
         path.write_text(json.dumps(read_header(header_of(release)), indent=1) + "\n", encoding="utf-8")
-        print(path)
+        note(str(path))
+    return EXIT_DONE
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

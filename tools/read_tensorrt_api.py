@@ -18,10 +18,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "tensorrt_api"
+from mgcc_runtime.commands.console import command, give, note
+from mgcc_runtime.errors import EXIT_DONE
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "tests" / "runtime" / "tensorrt_api"
 #: File of the release -> the distribution that has its bindings, and its version there.
 RELEASES = {
     "tensorrt-10.3.0": ("tensorrt-cu12-bindings", "10.3.0"),  # JetPack 6.1 and 6.2
@@ -104,7 +109,10 @@ def read_release(release: str) -> dict[str, Any]:
         for library in (work / "site" / module).glob("*.so"):
             make_stubs(library, work / "stubs")
         # -S: an installed TensorRT-RTX would bring its real library along
-        environment = {"PYTHONPATH": str(work / "site"), "LD_LIBRARY_PATH": str(work / "stubs")}
+        environment = {
+            "PYTHONPATH": f"{work / 'site'}{os.pathsep}{ROOT / 'runtime'}",
+            "LD_LIBRARY_PATH": str(work / "stubs"),
+        }
         told = _run(sys.executable, "-S", __file__, "--bindings", module, environment=environment)
     library, _, text = release.partition("-")
     return {"library": library, "version": text, "classes": json.loads(told.splitlines()[-1])}
@@ -127,21 +135,24 @@ def _run(*command: str, environment: dict[str, str] | None = None) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=settings).stdout
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+@command("read_tensorrt_api.py")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the files; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="read_tensorrt_api.py", description=__doc__.splitlines()[0])
     parser.add_argument("--release", choices=RELEASES, action="append", help="default: all")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR")
     parser.add_argument("--bindings", metavar="MODULE", help="print what this module offers, and nothing else")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.bindings:
-        print(json.dumps(read_bindings(options.bindings)))
-        return
+        give(json.dumps(read_bindings(options.bindings)))
+        return EXIT_DONE
     options.out.mkdir(parents=True, exist_ok=True)
     for release in options.release or RELEASES:
         path = options.out / f"{release}.json"
         path.write_text(json.dumps(read_release(release), indent=0, sort_keys=True) + "\n", encoding="utf-8")
-        print(path)
+        note(str(path))
+    return EXIT_DONE
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,16 +1,18 @@
-"""Write the README's table of stages from the contract: `python tools/stage_table.py` (`--check` only compares)."""
+"""Write the table of stages of docs/method.md: `python tools/stage_table.py` (`--check` only compares)."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from mgcc_runtime.commands.console import command, note, say
 from mgcc_runtime.contract import Dimensions, TensorSpec, stages
+from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, InputError
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "method.md"
 BEGIN = "<!-- stages: written by tools/stage_table.py from contract.py -->"
 END = "<!-- end of stages -->"
 
@@ -32,7 +34,7 @@ LETTERS = {
     "latent_px": "h",
     "image_px": "H",
 }
-_ORDER = 2  # the story's solver; the README says what the others have
+_ORDER = 2  # the story's solver; the PAGE says what the others have
 _FIRST_STAND_IN = 10_000  # far above the small fixed lengths (1, 3, 4), which stay numbers
 
 
@@ -65,25 +67,30 @@ def _length(entry: int | str, letters: dict[int, str]) -> str:
     return entry if isinstance(entry, str) else letters.get(entry, str(entry))
 
 
-def updated(readme: str) -> str:
-    """`readme` with the present table between its markers; ValueError where the markers are gone."""
-    before, found, rest = readme.partition(BEGIN)
+def updated(page: str) -> str:
+    """`page` with the present table between its markers; InputError where the markers are gone."""
+    before, found, rest = page.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not found or not ended:
-        raise ValueError(f"README.md has no lines {BEGIN!r} and {END!r}; put them where the table belongs")
+        raise InputError(f"{PAGE.name} has no lines {BEGIN!r} and {END!r}; put them where the table belongs")
     return before + stage_table() + after
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is out of date")
-    options = parser.parse_args()
-    present = README.read_text(encoding="utf-8")
+@command("stage_table.py")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or compare the table; returns the exit code, 1 where it is out of date."""
+    parser = argparse.ArgumentParser(prog="stage_table.py", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
+    options = parser.parse_args(arguments)
+    present = PAGE.read_text(encoding="utf-8")
     wanted = updated(present)
-    if options.check:
-        return 0 if present == wanted else 1
-    README.write_text(wanted, encoding="utf-8")
-    return 0
+    if options.check and present != wanted:
+        say(f"{PAGE}: its table of stages is out of date; run `python tools/stage_table.py`")
+        return EXIT_FAILED
+    if present != wanted:
+        PAGE.write_text(wanted, encoding="utf-8")
+    note(f"{PAGE}: its table of stages is that of the contract")
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mgcc_calibration.build import LEVELS, BuildOptions
-from mgcc_calibration.choose import Budget
-from mgcc_calibration.forms import CandidateOptions, Engines
-from mgcc_calibration.grid import Grid
-from mgcc_calibration.plan import PlanOptions, Smoothing
-from mgcc_calibration.ranges import Method
-from mgcc_calibration.weight_only import Correction, WeightOptions
-from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.console import command, give, note, say
-from mgcc_runtime.errors import EXIT_DONE
+from mgcc_calibration.build import LEVELS, PrecisionOptions
+from mgcc_calibration.candidates.candidate import CandidateOptions, Engines
+from mgcc_calibration.candidates.selection import Budget
+from mgcc_calibration.quantise.activation_ranges import Method
+from mgcc_calibration.quantise.grid import Grid
+from mgcc_calibration.quantise.matmul_nbits import Correction, WeightOptions
+from mgcc_calibration.quantise.plan import PlanOptions, Smoothing
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.folder import Bundle
+from mgcc_runtime.commands.console import Progress, command, give, note
+from mgcc_runtime.errors import EXIT_DONE, InputError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.options import SEED, STEPS, THREADS, WORDS, Least, Number, WholeNumber
 
+if TYPE_CHECKING:
+    from mgcc_calibration.analysis.perplexity import Wording
+
+_EACH_STEP_S = 0.0  # where standard error is no terminal, every step has a line
+
 
 @command("error", "; nothing half done was left")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (see `mgcc_runtime.console`)."""
+    """Run a command; returns the exit code (see `mgcc_runtime.commands.console`)."""
     options = _parser().parse_args(arguments)
     code: int = options.command(options)
     return code
@@ -100,7 +105,14 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     _add_method(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new bundle")
-    parser.add_argument("--precision", choices=list(LEVELS), default="auto", help="auto: what is fastest here")
+    parser.add_argument(
+        "--precision",
+        type=Precision,
+        choices=list(LEVELS),
+        default=Precision.AUTO,
+        metavar="|".join(LEVELS),
+        help="auto: what is fastest here",
+    )
     parser.add_argument("--stages", default="", metavar="A,B", help="only these, the others as they are; empty: all")
     parser.add_argument("--engines", type=Engines, choices=list(Engines), default=Engines.ALL,
                         help="what the device will have: onnxruntime leaves OpenVINO out")  # fmt: skip
@@ -110,7 +122,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     _count(parser, "rounds", 10, "of timing, all candidates in each")
     _count(parser, "images", 2, "stories drawn with both bundles for the report", least=0)
     _count(
-        parser, "judged", BuildOptions.judged, "pictures drawn to judge what is fastest for a stage; 0: none", least=0
+        parser,
+        "judged",
+        PrecisionOptions.judged,
+        "pictures drawn to judge what is fastest for a stage; 0: none",
+        least=0,
     )
     Number("least_same", 0, 1, "try 0.9").add_to(
         parser, Budget.least_same, "of them that must stay the same with that stage changed"
@@ -145,8 +161,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _capture(options: argparse.Namespace) -> int:
-    from mgcc_calibration.capture import CaptureOptions, capture
-    from mgcc_calibration.requests import folder_requests, storyworld_requests
+    from mgcc_calibration.data.capture import CaptureOptions, capture
+    from mgcc_calibration.data.requests import folder_requests, storyworld_requests
 
     bundle = Bundle.open(options.bundle)
     folder = options.folder
@@ -155,8 +171,8 @@ def _capture(options: argparse.Namespace) -> int:
         seed=options.seed, steps=options.steps, words=options.words, stages=_names(options.stages),
         threads=options.threads,
     )  # fmt: skip
-    progress = _Progress()
-    data = capture(bundle, source, settings, options.out, lambda i, n: progress.show(f"request {i} of {n}"))
+    with Progress(_EACH_STEP_S) as progress:
+        data = capture(bundle, source, settings, options.out, lambda i, n: progress.show(f"request {i} of {n}"))
     for stage, entries in data.manifest.stages.items():
         note(f"{stage:15} {len(entries):5} samples {data.manifest.bytes_of(stage) / 1e6:9.1f} MB")
     note(f"{options.out}: {data.manifest.requests} requests in {data.manifest.elapsed_s:.0f} s ({source.description})")
@@ -165,11 +181,14 @@ def _capture(options: argparse.Namespace) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     from mgcc_calibration.build import build_low
-    from mgcc_calibration.data import CalibrationData
+    from mgcc_calibration.bundle.writer import BundleWriter
+    from mgcc_calibration.data.samples import CalibrationData
     from mgcc_calibration.report import report_paths
 
+    if options.out.exists() and any(options.out.iterdir()):
+        raise InputError(f"{options.out} is not empty, expected a new folder for the bundle; give another or remove it")
     weights = WeightOptions(Grid(4, options.block), options.correction, threads=max(options.threads, 1))
-    settings = BuildOptions(
+    settings = PrecisionOptions(
         asked=options.precision,
         stages=_names(options.stages),
         candidates=CandidateOptions(_plan_options(options), weights, _layers_db(options), engines=options.engines),
@@ -181,11 +200,9 @@ def _build(options: argparse.Namespace) -> int:
         tokens=options.tokens,
         seed=options.seed,
     )
-    progress = _Progress()
     data, bundle = CalibrationData.open(options.data), Bundle.open(options.bundle)
-    report = build_low(
-        bundle, data, options.out, settings, progress=lambda stage, text: progress.show(f"{stage}: {text}")
-    )
+    with BundleWriter(options.out) as writer, Progress(_EACH_STEP_S) as progress:
+        report = build_low(bundle, data, writer, settings, lambda stage, text: progress.show(f"{stage}: {text}"))
     for name, stage in report.stages.items():
         chosen = stage.choice.chosen
         note(f"{name:15} {chosen.engine:12} {chosen.precision:13} {chosen.signal_to_noise_db or 0:6.1f} dB "
@@ -196,15 +213,15 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _sensitivity(options: argparse.Namespace) -> int:
-    from mgcc_calibration.data import CalibrationData
-    from mgcc_calibration.study import study_stage
+    from mgcc_calibration.analysis.stage_analysis import StudyOptions, study_stage
+    from mgcc_calibration.data.samples import CalibrationData
 
-    progress = _Progress()
-    found = study_stage(
-        Bundle.open(options.bundle), CalibrationData.open(options.data), options.stage, options.out,
-        plan_options=_plan_options(options), least_db=_layers_db(options), images=options.images, seed=options.seed,
-        each_image=options.each_image, progress=progress.show,
-    )  # fmt: skip
+    how = StudyOptions(
+        _plan_options(options), _layers_db(options), options.images, options.seed, each_image=options.each_image
+    )
+    data = CalibrationData.open(options.data)
+    with Progress(_EACH_STEP_S) as progress:
+        found = study_stage(Bundle.open(options.bundle), data, options.stage, options.out, how, progress.show)
     for entry in found.errors[:10]:
         note(f"{entry.error:9.2e}  {entry.layer}")
     note(f"{found.quantised} layers in int8 at {found.signal_to_noise_db:.1f} dB, {len(found.kept)} kept")
@@ -213,37 +230,36 @@ def _sensitivity(options: argparse.Namespace) -> int:
 
 
 def _perplexity(options: argparse.Namespace) -> int:
-    from mgcc_calibration.perplexity import score_texts, story_texts
-    from mgcc_runtime.manifest import decoding_graph
+    from mgcc_calibration.analysis.perplexity import score_texts
+    from mgcc_runtime.bundle.manifest import decoding_graph
 
-    texts = story_texts(options.stories, options.seed)
+    wording = _wording(options)
     scores = []
     for folder in filter(None, (options.bundle, options.against)):
         bundle = Bundle.open(folder)
         entry = decoding_graph(bundle.manifest)
-        scores.append(
-            score_texts(bundle, bundle.file(entry.file), texts, engine=entry.engine, most=options.tokens,
-                        threads=options.threads)
-        )  # fmt: skip
+        scores.append(score_texts(bundle, bundle.file(entry.file), wording, entry.engine))
         give(f"{folder}: perplexity {scores[-1].perplexity:.3f} on {scores[-1].tokens} tokens")
     if len(scores) == 2:
         give(f"the same likeliest token at {scores[0].agreement(scores[1]):.1%}")
     return EXIT_DONE
 
 
+def _wording(options: argparse.Namespace) -> Wording:
+    from mgcc_calibration.analysis.perplexity import Wording, story_texts
+
+    return Wording(story_texts(options.stories, options.seed), options.tokens, options.threads)
+
+
 def _roundings(options: argparse.Namespace) -> int:
-    from mgcc_calibration.data import CalibrationData
-    from mgcc_calibration.perplexity import story_texts
-    from mgcc_calibration.roundings import compare_roundings, roundings_table
+    from mgcc_calibration.analysis.rounding_cost import compare_roundings, roundings_table
+    from mgcc_calibration.data.samples import CalibrationData
 
     if options.out:
         check_output(options.out, ".json")
-    scores = list(
-        compare_roundings(
-            Bundle.open(options.bundle), CalibrationData.open(options.data), story_texts(options.stories, options.seed),
-            _Progress().show, most=options.tokens, threads=options.threads,
-        )
-    )  # fmt: skip
+    bundle, data = Bundle.open(options.bundle), CalibrationData.open(options.data)
+    with Progress(_EACH_STEP_S) as progress:
+        scores = list(compare_roundings(bundle, data, _wording(options), progress.show))
     if options.out:
         found = {"machine": describe_machine(), "roundings": [asdict(score) for score in scores]}
         write_atomically(options.out, (json.dumps(found, indent=2) + "\n").encode())
@@ -259,9 +275,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _products(options: argparse.Namespace) -> int:
-    from mgcc_calibration.product_speed import measure_products
-    from mgcc_runtime.cpu_features import sums_bytes_in_16_bits
-    from mgcc_runtime.load import LoadMeter
+    from mgcc_calibration.analysis.product_speed import measure_products
+    from mgcc_runtime.device.cpu_features import sums_bytes_in_16_bits
+    from mgcc_runtime.measure.machine_load import LoadMeter
 
     if options.out:
         check_output(options.out, ".json")
@@ -274,13 +290,3 @@ def _products(options: argparse.Namespace) -> int:
                   "others_cores": load.others_cores(), "products": [asdict(product) for product in found]}  # fmt: skip
         write_atomically(options.out, (json.dumps(values, indent=1) + "\n").encode())
     return EXIT_DONE
-
-
-class _Progress:
-    """A line for each step, with the elapsed time, on standard error."""
-
-    def __init__(self) -> None:
-        self._start_s = time.monotonic()
-
-    def show(self, doing: str) -> None:
-        say(f"[{time.monotonic() - self._start_s:6.1f} s] {doing}")

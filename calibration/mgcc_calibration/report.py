@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from mgcc_calibration.choose import Choice
+from mgcc_calibration.candidates.selection import Choice
+from mgcc_calibration.tables import markdown_table
 from mgcc_runtime.contract import DECODE
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import write_atomically
-from mgcc_runtime.load import busy_sentence
+from mgcc_runtime.measure.machine_load import busy_sentence
 from mgcc_runtime.reading import Numbers, read_json
 
 _MIB = 2**20
@@ -21,6 +23,12 @@ _NOT_MEASURED = "not measured"
 _MEASUREMENT = ("suite", "setting", "items")  # fields of a StoryBench result: scores are compared where these agree
 _MEASURE_AGAIN = "measure both bundles with benchmarks/quality.py and the same options, and give the files it writes"
 _SHOWN = 80  # characters of a wrong value in a message
+_STAGE_HEAD = (
+    "stage", "engine", "precision", "signal to noise", "relative L2", "size", "layers quantised", "kept", "method",
+)  # fmt: skip
+_MEASUREMENT_HEAD = (
+    "stage", "engine", "precision", "graph", "time", "signal to noise", "same pictures", "size", "refused because",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ class Report:
 
 def report_paths(bundle: Path) -> tuple[Path, Path]:
     """The JSON and the Markdown file beside a bundle: inside, they would have to be sealed before all is measured."""
-    return (bundle.with_name(f"{bundle.name}.calibration.json"), bundle.with_name(f"{bundle.name}.calibration.md"))
+    place = bundle.resolve()  # a link's report lies where the bundle does
+    return place.with_name(f"{place.name}.calibration.json"), place.with_name(f"{place.name}.calibration.md")
 
 
 def write_report(values: Mapping[str, Any], bundle: Path) -> tuple[Path, Path]:
@@ -131,12 +140,12 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """A finite one that a float can hold: JSON's integers have no end."""
+    """Whether a value is a finite number that a float can hold: JSON's integers have no limit."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_score(score: object) -> bool:
-    """As quality.py writes a score: null stands for what was not measured."""
+    """Whether a score has the form that quality.py writes; null stands for what was not measured."""
     if not isinstance(score, dict) or "value" not in score:
         return False
     interval = score.get("ci95")
@@ -170,25 +179,20 @@ def markdown(values: Mapping[str, Any]) -> str:
     )
     machine = f"Machine: {values['machine'].get('cpu', '?')}, {values['machine'].get('cores', '?')} cores."
     lines = [f"# Lower precision: {Path(values['bundle']).name}", "", made, "", captured, "", machine, ""]
-    lines += [
-        "## Stages",
-        "| stage | engine | precision | signal to noise | relative L2 | size | layers quantised | kept | method |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [_stage_row(name, stage) for name, stage in values["stages"].items()]
+    lines += ["## Stages", *markdown_table(_STAGE_HEAD, starmap(_stage_row, values["stages"].items()))]
     lines += ["", "## What was measured", *_measurement_table(values["stages"])]
     lines += ["", "## What stayed in higher precision, and why", *_kept_list(values["stages"])]
     lines += ["", "## Quality", *_quality(values)]
     return "\n".join(lines) + "\n"
 
 
-def _stage_row(name: str, stage: Mapping[str, Any]) -> str:
+def _stage_row(name: str, stage: Mapping[str, Any]) -> Sequence[str]:
     chosen = stage["choice"]["chosen"]
     size = f"{stage['bytes_before'] / _MIB:.2f} to {stage['bytes_after'] / _MIB:.2f} MiB"
     return (
-        f"| `{name}` | {chosen['engine']} | {chosen['precision']} | {chosen['signal_to_noise_db']:.1f} dB | "
-        f"{chosen['error']:.1e} | {size} | {stage['quantised']} | {len(stage['kept'])} | {stage['method']} |"
-    )
+        f"`{name}`", chosen["engine"], chosen["precision"], f"{chosen['signal_to_noise_db']:.1f} dB",
+        f"{chosen['error']:.1e}", size, str(stage["quantised"]), str(len(stage["kept"])), stage["method"],
+    )  # fmt: skip
 
 
 def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
@@ -202,24 +206,22 @@ def _measurement_table(stages: Mapping[str, Any]) -> list[str]:
         "was fastest is judged, and what came next where that was refused.",
         "",
         *_busy(stages),
-        "| stage | engine | precision | graph | time | signal to noise | same pictures | size | refused because |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, stage in stages.items():
-        for m in stage["choice"]["measurements"]:
-            took = f"{m['total_ms']:.2f} ms" if m["total_ms"] is not None else _NOT_MEASURED
-            noise = m["signal_to_noise_db"]
-            noise = f"{noise:.1f} dB" if noise is not None else _NOT_MEASURED
-            same = "" if m["same_pictures"] is None else f"{m['same_pictures']:.3f}"
-            lines.append(
-                f"| `{name}` | {m['engine']} | {m['precision']} | {m['form']} | {took} | {noise} | {same} | "
-                f"{m['bytes'] / _MIB:.2f} MiB | {m['refused']} |"
-            )
-    return lines
+    rows = (_measurement_row(name, m) for name, stage in stages.items() for m in stage["choice"]["measurements"])
+    return [*lines, *markdown_table(_MEASUREMENT_HEAD, rows)]
+
+
+def _measurement_row(name: str, m: Mapping[str, Any]) -> Sequence[str]:
+    took, noise = m["total_ms"], m["signal_to_noise_db"]
+    return (
+        f"`{name}`", m["engine"], m["precision"], m["form"], _NOT_MEASURED if took is None else f"{took:.2f} ms",
+        _NOT_MEASURED if noise is None else f"{noise:.1f} dB",
+        "" if m["same_pictures"] is None else f"{m['same_pictures']:.3f}", f"{m['bytes'] / _MIB:.2f} MiB", m["refused"],
+    )  # fmt: skip
 
 
 def _busy(stages: Mapping[str, Any]) -> list[str]:
-    """A paragraph where other programs took so much of the machine that the times say little."""
+    """A warning for the report where other programs used so much of the machine that the times mean little."""
     told = busy_sentence({f"the measuring of `{name}`": stage.get("others_cores") for name, stage in stages.items()})
     return [f"**{told[0].upper()}{told[1:]}.**", ""] if told else []
 
@@ -253,10 +255,9 @@ def _quality(values: Mapping[str, Any]) -> list[str]:
         lines.append(f"- perplexity: {_NOT_MEASURED}")
     if not bench:
         return [*lines, f"- StoryBench: {_NOT_MEASURED}"]
-    lines += ["", "| StoryBench | before | after |", "| --- | --- | --- |"]
     before, after = bench["before"]["scores"], bench["after"]["scores"]
-    lines += [f"| {name} | {_score(before[name])} | {_score(after.get(name))} |" for name in before]
-    return lines
+    rows = ((name, _score(before[name]), _score(after.get(name))) for name in before)
+    return [*lines, "", *markdown_table(("StoryBench", "before", "after"), rows)]
 
 
 def _score(score: Mapping[str, Any] | None) -> str:

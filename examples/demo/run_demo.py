@@ -10,14 +10,16 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mgcc_runtime import MgccError, Pipeline, Result
-from mgcc_runtime.annotate import annotate
+from mgcc_runtime import Pipeline, Result
+from mgcc_runtime.commands.console import command, note
+from mgcc_runtime.errors import EXIT_DONE
+from mgcc_runtime.images.annotate import annotate
 from mgcc_runtime.story import read_story
 
 HERE = Path(__file__).parent
@@ -67,7 +69,7 @@ def play(pipeline: Pipeline, turns: list[Turn], *, seed: int, words: int, out: P
         story.append(result.image)
         result.image.save(out / f"turn-{number}.png")
         labels = ", ".join(box.label for box in result.boxes) or "nothing"
-        print(f"turn {number} of {len(turns)}: {labels} ({time.perf_counter() - started_s:.1f} s)", flush=True)
+        note(f"turn {number} of {len(turns)}: {labels} ({time.perf_counter() - started_s:.1f} s)")
         results.append(result)
     return results
 
@@ -125,29 +127,29 @@ def describe(bundle: Path, turns: list[Turn], results: list[Result]) -> dict[str
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+@command("error")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play a story and keep its pictures; returns the exit code (see `mgcc_runtime.commands.console`)."""
+    parser = argparse.ArgumentParser(
+        prog="run_demo.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, default=Path("build/story-cpu-fp32"), help="folder of the bundle")
     parser.add_argument("--story", type=Path, default=HERE / "story.json", help="texts and images, in order")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the pictures")
     parser.add_argument("--seed", type=int, default=0, help="of the first noise")
     parser.add_argument("--words", type=int, default=20, help="most words of text a turn; 0: none")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     turns = list(read_turns(options.story))
     options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        with Pipeline.load(options.bundle) as pipeline:
-            results = play(pipeline, turns, seed=options.seed, words=options.words, out=options.out)
-    except MgccError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    with Pipeline.load(options.bundle) as pipeline:
+        results = play(pipeline, turns, seed=options.seed, words=options.words, out=options.out)
     contact_sheet(turns, results, options.story.parent).save(options.out / "contact-sheet.png")
     description = json.dumps(describe(options.bundle, turns, results), indent=2)
     (options.out / "result.json").write_text(description + "\n", encoding="utf-8")
-    print(f"\nthe story:    {options.out / 'contact-sheet.png'}")
-    print(f"its pictures: {options.out / 'turn-1.png'} to turn-{len(turns)}.png")
-    print(f"the details:  {options.out / 'result.json'}")
-    return 0
+    note(f"\nthe story:    {options.out / 'contact-sheet.png'}")
+    note(f"its pictures: {options.out / 'turn-1.png'} to turn-{len(turns)}.png")
+    note(f"the details:  {options.out / 'result.json'}")
+    return EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgcc_export.bundle_writer import BundleWriter
+from mgcc_calibration.bundle.writer import BundleWriter
+from mgcc_export.bundle.golden import golden_files
+from mgcc_export.bundle.in_context import InContextParts
+from mgcc_export.bundle.preview_fit import fit_preview
+from mgcc_export.bundle.rebuild import rebuild_command, records_with
 from mgcc_export.device_build import build_plan
-from mgcc_export.estimate import estimate_build
-from mgcc_export.golden import request_files
+from mgcc_export.options import BuildOptions
+from mgcc_export.predict.estimate import estimate_build
 from mgcc_export.progress import Progress
-from mgcc_export.rebuild import rebuild_command, records_with
-from mgcc_export.report import BuildReport, StageReport
-from mgcc_export.stage_build import StageBuilder
-from mgcc_export.stage_cache import BuiltStage, StageCache, versions
-from mgcc_export.stages import ExampleMaker, Stage, cases_note, collect_stages
-from mgcc_export.targets import LADDER, Form, Precision, Recipe, request_tolerance, tolerance_of
-from mgcc_ref.config import Profile, get_profile
+from mgcc_export.report.table import BuildReport, StageReport
+from mgcc_export.stages.answers import ModelAnswers
+from mgcc_export.stages.builder import StageBuilder
+from mgcc_export.stages.cache import BuiltStage, stage_cache, versions
+from mgcc_export.stages.stage import ExampleMaker, Stage, cases_note, collect_stages
+from mgcc_export.targets import LADDER, Form, Recipe, request_tolerance, tolerance_of
+from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, is_random, load_model
 from mgcc_ref.parts import PartedModel, load_parts
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
+from mgcc_ref.precision import Precision
 from mgcc_ref.schedule import compile_schedule, step_coefficients
-from mgcc_runtime.bundle import (
+from mgcc_runtime.bundle.folder import (
     SCHEMA,
     LayoutRules,
     Manifest,
@@ -38,6 +42,7 @@ from mgcc_runtime.bundle import (
     labels_json,
     read_manifest,
 )
+from mgcc_runtime.bundle.manifest import LinearPreview
 from mgcc_runtime.contract import stages
 from mgcc_runtime.denoise import Schedule, ScheduleTable
 from mgcc_runtime.machine import peak_rss_bytes
@@ -55,35 +60,26 @@ from mgcc_runtime.names import (
     graph_file,
 )
 
+if TYPE_CHECKING:
+    from mgcc_export.large.builder import LargeStageBuilder
+
 MAX_STEPS = 50  # schedule.json holds a table for every number of steps up to this; a student's has its own alone
 REQUIRES = {RUNTIME: ">=0.1", EngineName.ONNXRUNTIME: ">=1.20"}
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build and where. `weights` is a folder, "random", or None for the profile's own."""
-
-    profile: str
-    recipe: Recipe
-    out: Path
-    cache: Path
-    weights: Path | Literal["random"] | None = None
-    stages: tuple[str, ...] = ()
-    captured: Path | None = None  # calibration data: scanned for what fp16 cannot hold, source of int8 ranges
-
-
 def build(options: BuildOptions, progress: Progress) -> BuildReport:
-    """Build the bundle `options.out`; any MgccError leaves what was there before untouched.
+    """Build the bundle `options.out`; after any MgccError an earlier bundle there is as it was.
 
-    Not for what the calibration makes: that is `cpu_build.build_for_cpu`.
+    A recipe whose stages the calibration makes goes through `cpu_build.build_for_cpu` instead.
     """
     assert not options.recipe.calibrated, "below fp32 on the CPU: call build_for_cpu"
     started = time.monotonic()
-    profile, rebuild = get_profile(options.profile), rebuild_command(options)
+    profile, rebuild = options.chosen_profile(), rebuild_command(options)
     with BundleWriter(options.out) as writer:
         progress("model", "loading weights")
         parts = load_parts(profile, options.weights) if profile.llm.streamed else None
         model = parts.model if parts else load_model(profile, options.weights)
+        in_context = InContextParts.of(model, options.layout_examples)
         chosen = collect_stages(model, options.stages)
         writer.check_replaceable(s.name for s in chosen)
         builder = _builder(options, model, parts, progress)
@@ -91,7 +87,7 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         reports = []
         for stage in chosen:
             built, cached = builder.obtain(stage)
-            writer.add_stage(built, records_with(built, rebuild))
+            writer.add_files(built.folder, built.files, records_with(built, rebuild))
             done[stage.name] = built
             reports.append(_stage_report(stage, built, options.recipe, cached=cached))
             progress(stage.name, "kept from an earlier build" if cached else "done")
@@ -100,12 +96,17 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
         reports = [replace(one, bytes=writer.stage_bytes(one.stage)) for one in reports]
         progress("data", "writing tables and tokenizer")
         _add_data(writer, model)
-        for name, data in _request_golden(model, parts, chosen, progress).items():
+        for name, data in (in_context.files() if in_context else {}).items():
+            writer.add_bytes(name, data)
+        for name, data in _request_golden(model, parts, chosen, in_context, progress).items():
             writer.add_bytes(name, data)
         if options.recipe.on_device:
-            plan = build_plan(chosen, options.recipe, profile.name)
+            plan = build_plan(chosen, options.recipe, profile)
             writer.add_bytes(PLAN, (json.dumps(plan, indent=1) + "\n").encode())
-        manifest = _manifest(options, model, chosen, done, writer)
+        manifest = _manifest(options, model, chosen, done)
+        match = manifest.request_tolerance.token_match  # asked of a layout's tokens as of a text's
+        rules = replace(in_context.rules, token_match=match) if in_context else None
+        manifest = replace(manifest, preview=_preview(model, parts, chosen), in_context=rules)
         progress("bundle", "checking all files")
         folder = writer.commit(manifest)
         progress("bundle", "done")
@@ -126,40 +127,57 @@ def build(options: BuildOptions, progress: Progress) -> BuildReport:
     )
 
 
-def _builder(options: BuildOptions, model: MgccModel, parts: PartedModel | None, progress: Progress) -> StageBuilder:
-    profile, cache = get_profile(options.profile), StageCache(options.cache)
+def _builder(
+    options: BuildOptions, model: MgccModel, parts: PartedModel | None, progress: Progress
+) -> StageBuilder | LargeStageBuilder:
+    profile, cache = options.chosen_profile(), stage_cache(options.cache)
+    answers = ModelAnswers(ExampleMaker(model))
+    steps = StageBuilder(profile, options.recipe, answers, cache, progress, options.captured)
     if parts is None:
-        return StageBuilder(profile, options.recipe, ExampleMaker(model), cache, progress, options.captured)
-    from mgcc_export.large_build import LargeStageBuilder, PartExamples
+        return steps
+    from mgcc_export.large.builder import LargeStageBuilder
 
-    maker = PartExamples(parts)
-    return LargeStageBuilder(profile, options.recipe, maker, cache, progress, options.captured, parts=parts)
+    return LargeStageBuilder.of(steps, parts)
 
 
 def _request_golden(
-    model: MgccModel, parts: PartedModel | None, chosen: list[Stage], progress: Progress
-) -> dict[str, bytes]:
-    """Golden data of one whole request.
+    model: MgccModel, parts: PartedModel | None, chosen: list[Stage], in_context: InContextParts | None,
+    progress: Progress,
+) -> dict[str, bytes]:  # fmt: skip
+    """Golden data of one whole request, and of a layout that the language model writes.
 
-    A streamed language model reads all of its weights for each word: none for some of the stages, which cannot be
-    played as a whole, and a short request where large weights are noise, whose picture and words say nothing.
+    A streamed language model reads all of its weights for each word. So a build of some stages, which cannot run a
+    request, has none; and where large weights are random, whose picture and words say nothing, the request is short.
     """
     if parts is None:
         progress("golden", "running one whole request through the reference")
-        return request_files(model)
+        return golden_files(model, in_context)
     if len(chosen) < len(stages(model.dimensions)):
         return {}
     large = model.profile.llm.too_large
     progress("golden", f"running one whole request through the reference{', which takes minutes' if large else ''}")
     parts.hold([s.name for s in chosen])
     try:
-        return request_files(model, *((1, 1) if large and parts.random else ()))
+        return golden_files(model, in_context, *((1, 1) if large and parts.random else ()))
+    finally:
+        parts.release()
+
+
+def _preview(model: MgccModel, parts: PartedModel | None, chosen: list[Stage]) -> LinearPreview | None:
+    """The bundle's linear preview; None for a bundle without a decoder."""
+    if "vae_decoder" not in (s.name for s in chosen):
+        return None
+    if parts is None:
+        return fit_preview(model)
+    parts.hold(["vae_decoder"])
+    try:
+        return fit_preview(model)
     finally:
         parts.release()
 
 
 def _add_data(writer: BundleWriter, model: MgccModel) -> None:
-    """Everything of the bundle that is no stage."""
+    """Add what is not a stage: tokenizer, embeddings, schedule and labels."""
     writer.add_bytes(TOKENIZER, model.tokenizer.to_str().encode())
     writer.add_array(EMBEDDINGS, np.ascontiguousarray(model.embed_tokens.numpy()))
     writer.add_bytes(SCHEDULE, json.dumps(schedule_of(model.profile).to_json()).encode())
@@ -189,9 +207,8 @@ def _table(profile: Profile, steps: int) -> ScheduleTable:
     return ScheduleTable(compiled.timesteps, compiled.init_scale, coefficients)
 
 
-def _manifest(
-    options: BuildOptions, model: MgccModel, chosen: list[Stage], done: dict[str, BuiltStage], writer: BundleWriter
-) -> Manifest:
+def _manifest(options: BuildOptions, model: MgccModel, chosen: list[Stage], done: dict[str, BuiltStage]) -> Manifest:
+    """What the bundle says of itself; its files are the writer's to list."""
     profile, recipe = model.profile, options.recipe
     precisions = {name: _precision(built) for name, built in done.items()}
     file_of = engine_file if recipe.form is Form.ENGINE else graph_file
@@ -212,13 +229,14 @@ def _manifest(
         stages={
             s.name: StageEntry(file_of(s.name), recipe.engine_of(s.name), s.spec.inputs, s.spec.outputs) for s in chosen
         },
-        files=dict(writer.files),
+        files={},
         built_with=versions(),
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         requires=REQUIRES if recipe.form is Form.ONNX else {RUNTIME: REQUIRES[RUNTIME]},
         memory_estimate_bytes=estimate_build(profile, options.stages, recipe).device_memory_bytes,
         tolerances={name: _tolerance(name, built) for name, built in done.items()},
         request_tolerance=request_tolerance(min(precisions.values(), key=LADDER.index), random_weights=random),
+        profile_in_file=bool(profile.file),
     )
 
 
@@ -248,6 +266,6 @@ def _precision(built: BuiltStage) -> Precision:
 
 
 def _tolerance(stage: str, built: BuiltStage) -> Tolerance:
-    """What the stage was held to, and is on the device."""
+    """The tolerance of the stage: it was compared within it here, and the device compares within it."""
     lowered = built.lowered.tolerance if built.lowered else None
     return lowered or tolerance_of(stage, _precision(built))

@@ -11,18 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mgcc_export.builder_settings import LEFT_TO_THE_DEVICE, AskedSettings, add_settings
 from mgcc_export.errors import UnavailableError
-from mgcc_export.targets import Precision, Target, available, choose_recipe
-from mgcc_runtime.console import command, give, note, say
+from mgcc_export.targets import ASKED, GROUNDERS, Recipe, Target, available, choose_recipe
+from mgcc_export.tensorrt.settings import LEFT_TO_THE_DEVICE, AskedSettings, add_settings
+from mgcc_ref.precision import Precision
+from mgcc_runtime.commands.console import command, give, note, say
 from mgcc_runtime.errors import EXIT_DONE, InputError
 from mgcc_runtime.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
-    from mgcc_export.build import BuildOptions
     from mgcc_export.cpu_build import CpuBuildReport
-    from mgcc_export.estimate import Estimate
-    from mgcc_export.report import BuildReport
+    from mgcc_export.options import BuildOptions
+    from mgcc_export.predict.estimate import Estimate
+    from mgcc_export.report.table import BuildReport
 
 PROFILES = (
     "tiny",
@@ -33,12 +34,14 @@ PROFILES = (
     "paper-tiny",
     "tiny-fast",
     "story-fast",
+    "gill",
+    "gill-tiny",
 )  # as mgcc_ref.config has them, which takes long to import
 
 
 @command("error", "; the stages already done are kept, run the same command to go on")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the exporter; returns the exit code (see `mgcc_runtime.console`)."""
+    """Run the exporter; returns the exit code (see `mgcc_runtime.commands.console`)."""
     try:
         return _run(_parser().parse_args(arguments))
     except MemoryError:
@@ -51,12 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Export a profile, stage by stage, to a bundle that the runtime loads. Built now: {available()}.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--profile", choices=PROFILES, default="story", help="what to export")
+    parser.add_argument("--profile", type=_profile, default="story", metavar="NAME|FILE.json",
+                        help=f"what to export: {', '.join(PROFILES)}, or a profile of your own")  # fmt: skip
     parser.add_argument(
         "--target", choices=[t.value for t in Target], default=Target.CPU.value, help="where it will run"
     )
     parser.add_argument(
-        "--precision", choices=[p.value for p in Precision], default="fp32", help="auto chooses for each stage"
+        "--precision", choices=[p.value for p in ASKED], default="fp32", help="auto chooses for each stage"
     )
     parser.add_argument("--stages", default="", metavar="A,B",
                         help="only these (below fp32 on the CPU: only these are lowered); empty: all")  # fmt: skip
@@ -73,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
                         help="calibration data: scanned for what fp16 cannot hold; for TensorRT and the CPU also the "
                         "source of int8 ranges (unset: a build for the CPU captures its own); not used for a language "
                         "model that is built block by block, as the paper's are")  # fmt: skip
+    parser.add_argument("--grounder", choices=[*GROUNDERS], help="what proposes boxes: the learned head, the language "
+                        "model in context, or both, chosen with each request (unset: the profile's)")  # fmt: skip
+    parser.add_argument("--layout-examples", type=Path, metavar="FILE.json",
+                        help="worked examples of the in-context grounder (unset: ours); bundles have them as a file "
+                        "that may be edited")  # fmt: skip
     parser.add_argument("--debug-stage", metavar="NAME", help="write this stage with inputs to reproduce a mismatch")
     add_settings(parser.add_argument_group("on a device, for the engines that its TensorRT builds"))
     return parser
@@ -88,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
             "engines TensorRT builds on the device; leave them out"
         )
     if args.scan:
-        from mgcc_calibration.data import CalibrationData
+        from mgcc_calibration.data.samples import CalibrationData
 
         CalibrationData.open(args.scan)  # refused here rather than after the export
     if args.report:
@@ -99,22 +108,19 @@ def _run(args: argparse.Namespace) -> int:
         note(recipe.note)
     say("starting: importing torch and the reference")
     _quieten()
-    from mgcc_export.build import BuildOptions
-    from mgcc_export.estimate import estimate_build
+    from mgcc_export.predict.estimate import estimate_build
     from mgcc_export.progress import ProgressPrinter
-    from mgcc_export.report import estimate_line, estimate_table
-    from mgcc_ref.config import get_profile
+    from mgcc_export.report.table import estimate_line, estimate_table
     from mgcc_ref.weights import WeightsError
 
-    mark = "-random" if weights == "random" else ""
-    out = args.out or Path("build") / f"{args.profile}-{recipe.target}-{recipe.precision}{mark}"
-    options = BuildOptions(args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan)
-    estimate = estimate_build(get_profile(args.profile), stages, recipe)
+    options = _build_options(args, recipe, stages, weights)
+    profile = options.chosen_profile()
+    estimate = estimate_build(profile, stages, recipe)
     if args.estimate:
-        from mgcc_export.device_estimate import device_lines
+        from mgcc_export.predict.devices import device_lines
 
         give(estimate_table(estimate))
-        for line in device_lines(get_profile(args.profile), recipe, ranges=args.scan is not None):
+        for line in device_lines(profile, recipe, ranges=args.scan is not None):
             give(line)
         for shortage in _shortages(options, estimate):
             give(f"does not fit: {shortage}")
@@ -136,10 +142,29 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _build_options(
+    args: argparse.Namespace, recipe: Recipe, stages: tuple[str, ...], weights: Path | Literal["random"] | None
+) -> BuildOptions:
+    """InputError if there is no such profile."""
+    from mgcc_export.options import BuildOptions
+    from mgcc_ref.config import ProfileError, get_profile
+
+    try:
+        name = get_profile(args.profile).name
+    except ProfileError as error:
+        raise InputError(str(error)) from None
+    mark = "-random" if weights == "random" else ""
+    out = args.out or Path("build") / f"{name}-{recipe.target}-{recipe.precision}{mark}"
+    grounders = GROUNDERS[args.grounder] if args.grounder else ()
+    return BuildOptions(
+        args.profile, recipe, out, args.cache.resolve(), weights, stages, args.scan, grounders, args.layout_examples
+    )
+
+
 def _shortages(options: BuildOptions, estimate: Estimate) -> list[str]:
-    """What is short here; with what smaller language models would need, where the profile has such."""
-    from mgcc_export.estimate import estimate_build
-    from mgcc_export.report import SMALLER, shortages
+    """What this machine lacks for the build; names smaller language models, where the profile has some."""
+    from mgcc_export.predict.estimate import estimate_build
+    from mgcc_export.report.table import SMALLER, shortages
     from mgcc_ref.config import get_profile
 
     found = shortages(estimate, options.out, options.cache)
@@ -168,8 +193,8 @@ def _build_for_device(
 
     Elsewhere `options.out` is the ONNX bundle, and the command that builds its engines on the device is printed.
     """
+    from mgcc_export.bundle.rebuild import rebuild_command
     from mgcc_export.device_build import build_on_device, check_out, command_for, engines_here
-    from mgcc_export.rebuild import rebuild_command
 
     here, why_not = engines_here()
     if options.stages:
@@ -199,8 +224,8 @@ def _built(options: BuildOptions, progress: Callable[[str, str], None]) -> tuple
         note(cpu_table(lowered))
         return lowered, lowered.to_markdown()
     from mgcc_export.build import build
-    from mgcc_export.report import build_table
-    from mgcc_export.report_text import report_markdown
+    from mgcc_export.report.markdown import report_markdown
+    from mgcc_export.report.table import build_table
 
     report = build(options, progress)
     note(build_table(report))
@@ -227,6 +252,13 @@ def _stage_names(text: str) -> tuple[str, ...]:
     if text and not names:
         raise InputError(f"--stages {text!r} names no stage; give names separated by commas, such as unet,llm")
     return names
+
+
+def _profile(text: str) -> str:
+    """The name of a profile, or a file, which is read later; looked at before the imports, which take long."""
+    if text in PROFILES or (text.endswith(".json") and Path(text).is_file()):
+        return text
+    raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(PROFILES)}, or FILE.json)")
 
 
 def _weights(text: str | None) -> Path | Literal["random"] | None:

@@ -9,30 +9,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from mgcc_calibration.build import BuildOptions as LowOptions
-from mgcc_calibration.build import build_low
-from mgcc_calibration.data import CalibrationData
-from mgcc_calibration.one_step import LowerOptions, lower_bundle
-from mgcc_calibration.report import Report, markdown, report_paths, write_report
-from mgcc_calibration.stage_store import StageStore
-from mgcc_export.build import BuildOptions, build
-from mgcc_export.bundle_writer import BundleWriter
-from mgcc_export.errors import BusyError
-from mgcc_export.estimate import estimate_build
+from mgcc_calibration.build import PrecisionOptions, build_low
+from mgcc_calibration.bundle.chosen_stages import chosen_stages
+from mgcc_calibration.bundle.writer import BundleWriter
+from mgcc_calibration.data.capture import CaptureOptions
+from mgcc_calibration.data.reuse import kept_or_captured
+from mgcc_calibration.data.samples import CalibrationData
+from mgcc_calibration.report import Report, markdown, report_paths
+from mgcc_calibration.tables import aligned
+from mgcc_export.build import build
+from mgcc_export.bundle.rebuild import rebuild_command
+from mgcc_export.options import BuildOptions
+from mgcc_export.predict.estimate import estimate_build
 from mgcc_export.progress import Progress
-from mgcc_export.rebuild import rebuild_command
-from mgcc_export.report import BuildReport, aligned
-from mgcc_export.report_text import report_markdown
-from mgcc_export.targets import Precision, choose_recipe
-from mgcc_ref.config import get_profile
-from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.files import check_writable, copy_file, hidden_beside
+from mgcc_export.report.markdown import report_markdown
+from mgcc_export.report.table import BuildReport
+from mgcc_export.targets import choose_recipe
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.folder import Bundle
+from mgcc_runtime.bundle.output_folder import BusyError
+from mgcc_runtime.files import check_writable, hidden_beside
 
 _MIB = 2**20
-#: What the calibration calls the precisions: on a CPU 4 bits are of weights alone, 8 bits of activations too.
-_ASKED = {Precision.AUTO: "auto", Precision.INT8: "int8", Precision.INT4: "int4-weights"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CpuBuildReport:
         return f"{markdown(self.lowered)}\n{report_markdown(self.exported)}"
 
 
-def build_for_cpu(options: BuildOptions, progress: Progress, low: LowOptions | None = None) -> CpuBuildReport:
+def build_for_cpu(options: BuildOptions, progress: Progress, low: PrecisionOptions | None = None) -> CpuBuildReport:
     """Build `options.out` below fp32; any MgccError leaves what was there before untouched.
 
     fp32 stages, calibration data and every stage that is done are kept in the cache by content, so a killed build
@@ -61,32 +61,25 @@ def build_for_cpu(options: BuildOptions, progress: Progress, low: LowOptions | N
     done; unset: the calibration's own choices.
     """
     started = time.monotonic()
-    asked = replace(low or LowOptions(), asked=_ASKED[options.recipe.precision], stages=options.stages)
-    out = options.out.resolve()
-    work = hidden_beside(out, "work")
-    with BundleWriter(out) as writer:
-        for path in report_paths(out):  # their names are longer than the bundle's
+    precision = options.recipe.precision
+    asked = replace(
+        low or PrecisionOptions(), stages=options.stages,
+        asked=Precision.INT4_WEIGHTS if precision is Precision.INT4 else precision,  # beside fp32, not fp16
+    )  # fmt: skip
+    with BundleWriter(options.out) as writer:
+        for path in report_paths(writer.out):  # their names are longer than the bundle's
             check_writable(path)
-        writer.check_replaceable(estimate_build(get_profile(options.profile)).parameters)
+        writer.check_replaceable(estimate_build(options.chosen_profile()).parameters)
+        work = hidden_beside(writer.out, "work")
         shutil.rmtree(work, ignore_errors=True)
         try:
             exported = _export(options, work, progress)
-            report = _lower(Path(exported.bundle), work / out.name, options, asked, progress)
-            made = Bundle.open(work / out.name)
-            for name, entry in made.manifest.files.items():
-                copy_file(made.root / name, writer.staging / name)
-                writer.files[name] = entry
-            progress("bundle", "storing once what the stages share")
-            writer.share_weights("unet", "unet_plain")
-            folder = writer.commit(replace(made.manifest, files=dict(sorted(writer.files.items()))))
+            report = _lower(Bundle.open(Path(exported.bundle)), writer, options, asked, progress)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        values = {**report.to_json(), "bundle": str(folder)}
-        # beside the bundle, where `python -m mgcc_calibration report` looks for it
-        progress("report", str(write_report(values, folder)[1]))
         progress("bundle", "done")
-    total = sum(f.bytes for f in writer.files.values())
-    return CpuBuildReport(str(folder), total, round(time.monotonic() - started, 1), values, exported)
+    elapsed_s = round(time.monotonic() - started, 1)
+    return CpuBuildReport(report.bundle, report.bytes_after, elapsed_s, report.to_json(), exported)
 
 
 def cpu_table(report: CpuBuildReport) -> str:
@@ -110,32 +103,35 @@ def cpu_table(report: CpuBuildReport) -> str:
 def _export(options: BuildOptions, work: Path, progress: Progress) -> BuildReport:
     """The whole profile in fp32, from the cache where it has the stages."""
     fp32 = choose_recipe(options.recipe.target, Precision.FP32)
-    out = work / f"{options.profile}-{fp32.target}-{fp32.precision}"
+    out = work / f"{options.profile_name}-{fp32.target}-{fp32.precision}"
     report = build(replace(options, recipe=fp32, out=out, stages=(), captured=None), progress)
     return replace(report, rebuild=rebuild_command(options))  # nobody wants the fp32 bundle again, which goes
 
 
-def _lower(source: Path, out: Path, options: BuildOptions, asked: LowOptions, progress: Progress) -> Report:
+def _lower(
+    source: Bundle, writer: BundleWriter, options: BuildOptions, asked: PrecisionOptions, progress: Progress
+) -> Report:
     """Lower the fp32 bundle with the user's calibration data, or with what is captured into the cache."""
-
-    def tell(stage: str, step: str) -> None:
-        if stage != "report":  # it lies in the working folder still
-            progress(stage, step)
-
-    store = StageStore(options.cache / f"{options.profile}-cpu-lower")
-    lock = FileLock(options.cache / f".{options.profile}-cpu-lower.lock")
+    cache = chosen_stages(options.cache / f"{options.profile_name}-cpu-lower")
+    lock = cache.lock("build")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
-            f"another build calibrates {options.profile} in {options.cache} now; wait for it to end, or give another "
+            f"another build calibrates {options.profile_name} in {options.cache}; wait for it to end, or give another "
             "folder with --cache"
         ) from None
     try:
-        if options.captured:
-            data = CalibrationData.open(options.captured)
-            return build_low(Bundle.open(source), data, out, asked, progress=tell, store=store)
-        folder = options.cache / f"{options.profile}-calibration"
-        return lower_bundle(source, out, folder, LowerOptions(asked), tell, store)
+        data = _data(source, options, asked, progress)
+        return build_low(source, data, writer, asked, progress, cache)
     finally:
         lock.release()
+
+
+def _data(source: Bundle, options: BuildOptions, asked: PrecisionOptions, progress: Progress) -> CalibrationData:
+    if options.captured:
+        return CalibrationData.open(options.captured)
+    folder, how = options.cache / f"{options.profile_name}-calibration", CaptureOptions(threads=asked.threads)
+    return kept_or_captured(
+        source, folder, how, progress=lambda i, n: progress("calibration", f"request {i} of {n}")
+    )  # fmt: skip

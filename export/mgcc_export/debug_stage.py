@@ -10,25 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_export.build import BuildOptions
-from mgcc_export.errors import OutputFolderError, UnavailableError
-from mgcc_export.fp16 import write_half
-from mgcc_export.large_build import PartExamples, large_cases
-from mgcc_export.lower import Lowered
+from mgcc_export.errors import UnavailableError
+from mgcc_export.graphs.reference import reference_cases
+from mgcc_export.large.answers import PartExamples, large_cases
+from mgcc_export.options import BuildOptions
+from mgcc_export.precision.fp16 import write_half
+from mgcc_export.precision.ladder import Lowered
+from mgcc_export.precision.weight_widths import Bits, write_quantised
 from mgcc_export.progress import Progress
-from mgcc_export.reference import ReferenceCase, reference_cases
-from mgcc_export.stage_build import StageBuilder, cases_of
-from mgcc_export.stage_cache import StageCache
-from mgcc_export.stages import ExampleMaker, Stage, collect_stages
-from mgcc_export.targets import Precision, Target, choose_recipe
-from mgcc_export.tensorrt_build import Profile, profiles_of
-from mgcc_export.weight_only import Bits, write_quantised
-from mgcc_ref.config import get_profile
+from mgcc_export.stages.answers import ModelAnswers, cases_of
+from mgcc_export.stages.builder import StageBuilder
+from mgcc_export.stages.cache import stage_cache
+from mgcc_export.stages.stage import ExampleMaker, Stage, collect_stages
+from mgcc_export.targets import Target, choose_recipe
+from mgcc_export.tensorrt.builder import Profile, profiles_of
 from mgcc_ref.model import load_model
 from mgcc_ref.parts import load_parts
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.manifest import Tolerance
+from mgcc_runtime.bundle.output_folder import OutputFolderError
 from mgcc_runtime.files import copy_file
-from mgcc_runtime.golden import INPUT, StageGolden
-from mgcc_runtime.manifest import Tolerance
+from mgcc_runtime.measure.golden import INPUT, StageGolden
 from mgcc_runtime.names import CACHE_PREFIXES, graph_file
 
 _LOADER_NAME, _RESULTS = "data_loader.py", "results.json"
@@ -46,28 +48,6 @@ def load_data():
 '''
 
 
-class _Lowerer(StageBuilder):
-    """The exporter's builder, of which the lowered graph is wanted and no more."""
-
-    def lower(self, stage: Stage, source: Path, target: Path, cases: Sequence[ReferenceCase]) -> Lowered:
-        """`target` as a bundle gets it, from the fp32 graph `source`."""
-        return self._lowered(stage, source, target, cases, self.wanted(stage))
-
-    def write_asked(self, stage: Stage, source: Path, target: Path, lowered: Lowered, half: Sequence[str]) -> None:
-        """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
-        asked = self.recipe.precision
-        if asked is Precision.FP16:
-            write_half(source, target, lowered.scan.keep, half)
-            return
-        between = target.with_name("half.onnx")
-        write_half(source, between, lowered.scan.keep, half)
-        boldest = self._quantisers(stage, source)[:1] if asked is Precision.INT8 else ()
-        if not any(quantise(between, target) is not None for quantise in boldest):
-            write_quantised(between, target, Bits.FOUR if asked is Precision.INT4 else Bits.EIGHT)
-        for path in between.parent.glob(f"{between.name}*"):
-            path.unlink()
-
-
 def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[Path, str]:
     """Write `options.out`-debug-NAME: NAME.onnx in fp32, lowered.onnx, case-N.npz (in.*, out.*) and data_loader.py.
 
@@ -75,28 +55,29 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     that missed its tolerance. Returns the folder and the command. Values out of tolerance do not stop it: that is when
     it is needed. OutputFolderError if the folder holds files of others.
     """
-    profile = get_profile(options.profile)
+    profile = options.chosen_profile()
     folder = _emptied(options.out.resolve().parent / f"{options.out.name}-debug-{name}", name)
     progress("model", "loading weights")
     stage, maker, lengths = _opened(options, name)
-    plain, cache = choose_recipe(Target.CPU, Precision.FP32), StageCache(options.cache)
-    built, _ = StageBuilder(profile, plain, maker, cache, progress).obtain(stage)
+    plain, cache = choose_recipe(Target.CPU, Precision.FP32), stage_cache(options.cache)
+    answers = ModelAnswers(maker)
+    built, _ = StageBuilder(profile, plain, answers, cache, progress).obtain(stage)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _LOADER_NAME).write_text(_LOADER, encoding="utf-8")  # first: the mark that the folder is ours
     for path in built.folder.glob(f"{name}.onnx*"):
         copy_file(path, folder / path.name)
-    cases = reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one))
+    cases = list(reference_cases(stage.module, stage.spec, lengths, lambda one: maker.inputs(stage.spec, one)))
     source, target = built.folder / graph_file(name), folder / "lowered.onnx"
-    lowerer = _Lowerer(profile, options.recipe, maker, cache, progress, options.captured)
-    progress(name, f"lowering to {lowerer.wanted(stage)}")
-    lowered = lowerer.lower(stage, source, target, cases)
+    builder = StageBuilder(profile, options.recipe, answers, cache, progress, options.captured)
+    progress(name, f"lowering to {builder.wanted(stage)}")
+    lowered = builder.lower_graph(stage, source, target, cases, builder.wanted(stage))
     if lowered.golden:  # 8-bit activations are right on what the stage is really given, and were judged on that
         cases = [lowered.golden]
     inner = [t.name for t in (*stage.spec.inputs, *stage.spec.outputs) if t.name.startswith(CACHE_PREFIXES)]
     boundary = inner if lowered.half_cache else []
     half = {t.name for t in stage.spec.inputs} & {*boundary}
     if lowered.reasons or lowered.remarks:
-        lowerer.write_asked(stage, source, folder / "asked.onnx", lowered, boundary)
+        _write_asked(builder, stage, source, folder / "asked.onnx", lowered, boundary)
     for number, case in enumerate(cases):
         feeds = {n: v.astype(np.float16) if n in half else v for n, v in case.feeds.items()}
         arrays = StageGolden(feeds, case.outputs).arrays()
@@ -104,6 +85,23 @@ def write_debug(options: BuildOptions, name: str, progress: Progress) -> tuple[P
     profiles = profiles_of(stage.spec, stage.axes)
     sizes = _sizes([case.outputs for case in cases])
     return folder, polygraphy_command(folder, options.recipe.target, profiles, lowered.tolerance, sizes)
+
+
+def _write_asked(
+    builder: StageBuilder, stage: Stage, source: Path, target: Path, lowered: Lowered, half: Sequence[str]
+) -> None:
+    """The graph in the precision that was asked for, with nothing kept wider but what fp16 cannot hold."""
+    asked = builder.recipe.precision
+    if asked is Precision.FP16:
+        write_half(source, target, lowered.scan.keep, half)
+        return
+    between = target.with_name("half.onnx")
+    write_half(source, between, lowered.scan.keep, half)
+    boldest = builder.quantisers(stage, source)[:1] if asked is Precision.INT8 else ()
+    if not any(quantise(between, target) is not None for quantise in boldest):
+        write_quantised(between, target, Bits.FOUR if asked is Precision.INT4 else Bits.EIGHT)
+    for path in between.parent.glob(f"{between.name}*"):
+        path.unlink()
 
 
 def _emptied(folder: Path, name: str) -> Path:
@@ -134,7 +132,7 @@ def _sizes(outputs: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, tuple[flo
 
 def _opened(options: BuildOptions, name: str) -> tuple[Stage, ExampleMaker, list[dict[str, int]]]:
     """The stage with its weights, what makes its inputs, and the lengths to compare at."""
-    profile = get_profile(options.profile)
+    profile = options.chosen_profile()
     if not profile.llm.streamed:
         model = load_model(profile, options.weights)
         (stage,) = collect_stages(model, (name,))

@@ -21,24 +21,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mgcc_export.builder_settings import (
+from mgcc_export.errors import ExportError
+from mgcc_export.progress import Progress, ProgressPrinter
+from mgcc_export.tensorrt.builder import EngineJob, command_of, profiles_of
+from mgcc_export.tensorrt.parser_facts import BEFORE, OLDEST, written
+from mgcc_export.tensorrt.process import run_engine_job
+from mgcc_export.tensorrt.settings import (
     LEFT_TO_THE_DEVICE,
     AskedSettings,
     BuilderSettings,
     add_settings,
     choose_settings,
 )
-from mgcc_export.engine_process import run_engine_job
-from mgcc_export.errors import BusyError, ExportError, OutputFolderError
-from mgcc_export.output_folder import check_replaceable
-from mgcc_export.parser_facts import BEFORE, OLDEST, written
-from mgcc_export.progress import Progress, ProgressPrinter
-from mgcc_export.tensorrt_build import EngineJob, command_of, profiles_of
-from mgcc_runtime.bundle import Bundle, FileEntry, sha256_of, write_manifest
-from mgcc_runtime.console import command, note
+from mgcc_runtime.bundle.folder import Bundle, FileEntry, sha256_of, write_manifest
+from mgcc_runtime.bundle.output_folder import BusyError, OutputFolderError, check_replaceable
+from mgcc_runtime.commands.console import command, note
 from mgcc_runtime.contract import StageSpec, stages
 from mgcc_runtime.engines import way_to_get
-from mgcc_runtime.engines.engine_record import read_record, record_path
+from mgcc_runtime.engines.tensorrt.record import read_record, record_path
 from mgcc_runtime.errors import EXIT_DONE, BundleError, EngineError
 from mgcc_runtime.files import copy_file, hidden_beside, recover, replace_folder, write_atomically
 from mgcc_runtime.machine import available_memory_bytes
@@ -46,23 +46,23 @@ from mgcc_runtime.names import PLAN, WEIGHTS_SUFFIX, EngineName, engine_file, gr
 from mgcc_runtime.reading import read_json
 
 if TYPE_CHECKING:
-    from mgcc_export.stages import Stage
+    from mgcc_export.stages.stage import Stage
     from mgcc_export.targets import Recipe
+    from mgcc_ref.config import Profile
 
 ENGINE = EngineName.TENSORRT  # the runtime's name of the engine that plays the result
 _COMMAND = "python -m mgcc_export.device_build --bundle {bundle} --out {out}"
 _MIB = 2**20
 
 
-def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[str, Any]:
+def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: Profile) -> dict[str, Any]:
     """build_plan.json: the one command to run on the device, and for each stage what it does there and what it needs.
 
     `memory_bytes` is of the process that builds the engine, `seconds` what TensorRT-RTX takes on two desktop cores.
     """
-    from mgcc_export.estimate import engine_needs  # by way of torch, which a device that reads the plan has not
-    from mgcc_ref.config import get_profile
+    from mgcc_export.predict.estimate import engine_needs  # by way of torch, which a device that reads the plan has not
 
-    needs = engine_needs(get_profile(profile), [stage.name for stage in chosen], recipe.precision)
+    needs = engine_needs(profile, [stage.name for stage in chosen], recipe.precision)
     found = {}
     for stage in chosen:
         job = EngineJob(
@@ -81,7 +81,7 @@ def build_plan(chosen: Sequence[Stage], recipe: Recipe, profile: str) -> dict[st
         "versions": f">={written(OLDEST)},<{written(BEFORE)}",
         "install": f"pip install 'mgcc-edge[{recipe.target}]'",
         "command": _COMMAND.format(bundle="DIR", out="DIR-engines"),
-        "profile": profile,
+        "profile": profile.name,
         "stages": found,
     }
 
@@ -131,7 +131,7 @@ def build_on_device(
 
 
 def _needs(source: Bundle) -> str:
-    """What the engines will take, by the plan, in words."""
+    """Memory and time that the engines' build needs, from the plan, as a sentence."""
     plan = read_json(source.file(PLAN), "build plan")
     found = [stage["estimate"] for stage in plan["stages"].values() if "estimate" in stage]
     if not found:
@@ -148,7 +148,7 @@ def _needs(source: Bundle) -> str:
 def _build_stage(
     source: Bundle, spec: StageSpec, work: Path, library: str, rebuild: str, settings: BuilderSettings
 ) -> bool:
-    """Build one engine unless it is there already, of this graph and this library; says which."""
+    """Build one engine, unless one of this graph and library is finished already; returns whether it was."""
     graph = source.file(source.manifest.stages[spec.name].file)
     engine, mark = work / engine_file(spec.name), work / f".{spec.name}.done"
     weights = [entry.sha256 for name, entry in sorted(source.manifest.files.items()) if name.endswith(WEIGHTS_SUFFIX)]
@@ -175,7 +175,7 @@ def _is_done(engine: Path, mark: Path, key: str) -> bool:
 
 
 def _finish(source: Bundle, specs: Sequence[StageSpec], work: Path, library: str) -> None:
-    """The other files, and the manifest last; the marks stay until the folder is in its place."""
+    """Copy the other files and write the manifest last; the marks of finished engines stay until `commit`."""
     manifest = source.manifest
     graphs = {manifest.stages[s.name].file for s in specs}
     files: dict[str, FileEntry] = {}
@@ -254,7 +254,7 @@ class _EngineFolder:
         self.work.mkdir(exist_ok=True)
 
     def commit(self) -> None:
-        """Put the finished bundle in its place. Only then do the marks go: until then a kill costs no engine."""
+        """Put the finished bundle in its place, then remove the marks: a build killed before that loses no engine."""
         replace_folder(self.work, self.out)
         for mark in self.out.glob(".*.done"):
             mark.unlink()
@@ -274,7 +274,7 @@ def engines_here(library: str = "") -> tuple[bool, str]:
 
 def _check_gpu() -> None:
     """EngineError where the system has no driver or no GPU: engines are timed on the device as they are built."""
-    from mgcc_runtime.engines.cuda import Device
+    from mgcc_runtime.device.cuda_driver import Device
 
     Device.named()
 

@@ -17,14 +17,6 @@ class UnavailableError(InputError):
     """A target, precision or stage that this version does not build."""
 
 
-class OutputFolderError(InputError):
-    """The output folder holds something that a build must not replace."""
-
-
-class BusyError(MgccError):
-    """Another build writes into the same folder."""
-
-
 class ValidationError(ExportError):
     """An exported graph is not the stage that the contract declares."""
 

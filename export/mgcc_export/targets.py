@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from mgcc_export.parser_facts import OLDEST, Version
-from mgcc_runtime.contract import WITHOUT_WEIGHTS
-from mgcc_runtime.manifest import RequestTolerance, Tolerance
+from mgcc_export.tensorrt.parser_facts import OLDEST, Version
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.manifest import RequestTolerance, Tolerance
+from mgcc_runtime.contract import WITHOUT_WEIGHTS, Grounder
 from mgcc_runtime.names import EngineName, TargetName
 
 
@@ -19,12 +20,8 @@ class Target(enum.StrEnum):
     ORT_GPU = TargetName.ORT_GPU
 
 
-class Precision(enum.StrEnum):
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-    INT4 = "int4"
+#: What a build may be asked for.
+ASKED = (Precision.AUTO, Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4)
 
 
 class Form(enum.Enum):
@@ -124,6 +121,17 @@ def request_tolerance(precision: Precision, *, random_weights: bool) -> RequestT
     return tolerance
 
 
+#: What `--grounder` takes: which grounders a bundle has, the usual one first.
+GROUNDERS: dict[str, tuple[Grounder, ...]] = {
+    **{one.value: (one,) for one in Grounder}, "both": (Grounder.LAYOUT_HEAD, Grounder.IN_CONTEXT),
+}  # fmt: skip
+
+
+def asked_grounder(grounders: tuple[Grounder, ...]) -> str:
+    """The word of GROUNDERS."""
+    return next(word for word, has in GROUNDERS.items() if has == grounders)
+
+
 def choose_recipe(target: Target, precision: Precision) -> Recipe:
     """The recipe of a target and precision; every target is built in every precision."""
     engine, form = _ENGINES[target]
@@ -143,5 +151,5 @@ def fallbacks(precision: Precision) -> tuple[Precision, ...]:
 
 def available() -> str:
     """All that can be built, in words."""
-    precisions = " or ".join(p for p in Precision if p is not Precision.AUTO)
+    precisions = " or ".join(p for p in ASKED if p is not Precision.AUTO)
     return f"{', '.join(Target)}, each with {precisions}; auto measures on the CPU and is fp16 elsewhere"

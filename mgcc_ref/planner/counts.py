@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, build_llm
-from mgcc_ref.unet import PlainUNet
+from mgcc_ref.networks.unet import PlainUNet
 from mgcc_runtime.contract import Dimensions, DType, StageSpec, stages
 
 
@@ -141,7 +141,7 @@ class NetworkWork:
 
 def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
     """Every stage of a profile at these lengths."""
-    model = _without_weights(profile)
+    model = without_weights(profile)
     d = model.dimensions
     specs = {spec.name: spec for spec in stages(d)}
     calls = tuple(
@@ -207,7 +207,8 @@ def _shape(shape: Sequence[int | str], axes: Mapping[str, int]) -> list[int]:
     return [axes[entry] if isinstance(entry, str) else entry for entry in shape]
 
 
-def _without_weights(profile: Profile) -> MgccModel:
+def without_weights(profile: Profile) -> MgccModel:
+    """The profile's modules on the meta device: shapes without storage."""
     unused = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     with torch.device("meta"):
         return MgccModel(profile, build_llm(profile, filled=False), unused, unused).eval()

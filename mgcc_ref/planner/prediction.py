@@ -8,7 +8,8 @@ from typing import Any
 
 from mgcc_ref.planner.counts import NetworkWork
 from mgcc_ref.planner.devices import Device, DeviceClass
-from mgcc_ref.planner.roofline import Precision, predict, predict_memory
+from mgcc_ref.planner.roofline import predict, predict_memory
+from mgcc_ref.precision import Precision
 
 NOTICE = "A PREDICTION from published peaks; nothing here was measured on these devices."
 
@@ -17,8 +18,8 @@ def predict_device(
     device: Device, network: NetworkWork, precision: Precision, otherwise: Mapping[str, Precision] | None = None
 ) -> dict[str, Any]:
     """Stages, total and memory on one device; times in ms, memory in GB. `otherwise`: calls of another precision."""
-    if precision is Precision.W8A8 and device.kind is DeviceClass.RTX:
-        precision = Precision.W8A16  # TensorRT-RTX, which the target uses there, has INT8 for weights alone
+    if precision is Precision.INT8 and device.kind is DeviceClass.RTX:
+        precision = Precision.INT8_WEIGHTS  # TensorRT-RTX, which the target uses there, has INT8 for weights alone
     stages, total_ms = {}, 0.0
     for call in network.calls:
         cost = predict(call.works, device, (otherwise or {}).get(call.name, precision))

@@ -12,31 +12,23 @@ from dataclasses import dataclass
 
 from mgcc_ref.planner.counts import NetworkWork, Work
 from mgcc_ref.planner.devices import Device, DeviceClass
+from mgcc_ref.precision import Precision
 
 _ACTIVATION_BYTES = 2  # fp16; also beside INT8, where about half stay fp16
 _RUNTIME_GB = 0.8  # CUDA context, engine libraries and Python: an assumption
 _LIVE_TENSORS = 4  # of the size of the largest product's, at once: an assumption; residuals and skips
 
 
-class Precision(enum.StrEnum):
-    """Of the products; W is the weights' width, A the activations'."""
-
-    FP16 = "fp16"
-    W8A8 = "int8"
-    W8A16 = "int8-weights"
-    W4A16 = "int4-weights"
-
-
 #: Bits of a weight with its share of scales (4 bits in blocks of 32, the most that published builds spend). What does
 #: not take 4 bits, filters of convolutions and matrices without whole blocks, has 8 beside them.
-WEIGHT_BITS = {Precision.FP16: 16.0, Precision.W8A8: 8.0, Precision.W8A16: 8.0, Precision.W4A16: 4.5}
+WEIGHT_BITS = {Precision.FP16: 16.0, Precision.INT8: 8.0, Precision.INT8_WEIGHTS: 8.0, Precision.INT4_WEIGHTS: 4.5}
 
 
 def weight_bytes(weights: int, narrow: int, precision: Precision) -> float:
     """Of so many elements, of which `narrow` take 4 bits where the precision has them."""
-    if precision is not Precision.W4A16:
+    if precision is not Precision.INT4_WEIGHTS:
         return weights * WEIGHT_BITS[precision] / 8
-    return (narrow * WEIGHT_BITS[precision] + (weights - narrow) * WEIGHT_BITS[Precision.W8A16]) / 8
+    return (narrow * WEIGHT_BITS[precision] + (weights - narrow) * WEIGHT_BITS[Precision.INT8_WEIGHTS]) / 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Factors:
 
 
 #: Orin: all three fitted. RTX: `compute` fitted; no figure was found that would fit the others, so `memory` is
-#: Orin's and the overhead that of a replayed CUDA graph, both assumptions. `planner_published.fit` gives the fits.
+#: Orin's and the overhead that of a replayed CUDA graph, both assumptions. `published_times.fit` gives the fits.
 FACTORS: Mapping[DeviceClass, Factors] = {
     DeviceClass.ORIN: Factors(compute=0.37, memory=0.95, overhead_us=14.8),
     DeviceClass.RTX: Factors(compute=0.46, memory=0.95, overhead_us=3.0),
@@ -73,7 +65,7 @@ class Cost:
 def predict(works: Iterable[Work], device: Device, precision: Precision, factors: Factors | None = None) -> Cost:
     """The time of these products, one after the other."""
     f = factors or FACTORS[device.kind]
-    operations_s = (device.int8_tops if precision is Precision.W8A8 else device.fp16_tflops) * 1e12 * f.compute
+    operations_s = (device.int8_tops if precision is Precision.INT8 else device.fp16_tflops) * 1e12 * f.compute
     bytes_s = device.bandwidth_gb_s * 1e9 * f.memory
     spent = dict.fromkeys(Bound, 0.0)
     for work in works:

@@ -6,7 +6,7 @@ import argparse
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.dialogues import Dialogue, make_dialogue
-from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import IMAGE_PX, Scene, random_scene, render
 from mgcc_ref.story.stories import Story, make_story
+from mgcc_ref.story.wording.phrases import Split
+from mgcc_ref.story.world.scene import IMAGE_PX, Scene, random_scene, render
+from mgcc_runtime.commands.console import command, give, note
+from mgcc_runtime.errors import EXIT_DONE
 
 _CELL_PX = 176
 _TEXT_LINES = 7
@@ -25,10 +27,14 @@ _MARGIN_PX = 8
 _FONT_PX = 11
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse `arguments` and do what they ask; returns the exit code."""
+_NAME = "python -m mgcc_ref.story"
+
+
+@command(_NAME)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse `arguments` and do what they ask; returns the exit code (see `mgcc_runtime.commands.console`)."""
     parser = argparse.ArgumentParser(
-        prog="python -m mgcc_ref.story", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=_NAME, description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--sheet", type=Path, help="write a contact sheet to this PNG file")
     parser.add_argument("--stories", type=int, default=4, help="stories on the sheet, one a row")
@@ -36,11 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first story")
     parser.add_argument("--split", type=Split, choices=list(Split), default=Split.TRAIN, help="which phrasings")
     parser.add_argument("--speed", action="store_true", help="print scenes, pictures and stories a second")
+    parser.add_argument("--count", type=int, default=300, help="how many are made to find a speed")
     options = parser.parse_args(arguments)
     if options.sheet is None and not options.speed:
         parser.error("nothing to do; give --sheet FILE.png or --speed")
     if options.stories < 0 or options.dialogues < 0 or options.stories + options.dialogues == 0:
         parser.error(f"cannot draw {options.stories} stories and {options.dialogues} dialogues; ask for at least one")
+    if options.count < 1:
+        parser.error(f"--count is {options.count}, expected a positive number")
     if options.sheet is not None:
         seeds = range(options.seed, options.seed + options.stories)
         rows = [_story_row(make_story(seed, options.split)) for seed in seeds]
@@ -48,10 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         rows += [_dialogue_row(make_dialogue(seed, options.split)) for seed in seeds]
         options.sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(rows).save(options.sheet)
-        print(options.sheet)
+        note(str(options.sheet))
     if options.speed:
-        _print_speed()
-    return 0
+        _give_speed(options.count)
+    return EXIT_DONE
 
 
 Cell = tuple[Scene | None, str]
@@ -87,21 +96,21 @@ def _dialogue_row(dialogue: Dialogue) -> list[Cell]:
     return [*cells, (dialogue.target, canonical_caption(dialogue.target))]
 
 
-def _print_speed() -> None:
+def _give_speed(count: int) -> None:
     """Each figure is the best of three runs, after one run that fills the sprite cache."""
     rng = np.random.default_rng(0)
     tasks: dict[str, Callable[[int], object]] = {
         "scenes": lambda _: random_scene(rng),
         "pictures": lambda _: render(random_scene(rng)),
         "stories": make_story,
-        "stories (held out)": lambda seed: make_story(seed, Split.HELD_OUT),
+        "stories (validation)": lambda seed: make_story(seed, Split.VALIDATION),
         "dialogues": make_dialogue,
     }
     for name, make in tasks.items():
-        print(f"{name}: {max(_rate(make) for _ in range(4)):.0f} a second")
+        give(f"{name}: {max(_rate(make, count) for _ in range(4)):.0f} a second")
 
 
-def _rate(make: Callable[[int], object], count: int = 300) -> float:
+def _rate(make: Callable[[int], object], count: int) -> float:
     started = time.perf_counter()
     for seed in range(count):
         make(seed)

@@ -1,5 +1,8 @@
 """StoryBench's items: held-back stories and dialogues, and what the shown part of each tells of its scene.
 
+Those of the validation split may choose weights; those of the test split, in phrasings and of seeds of their own, judge
+what was chosen.
+
 A short setting does not tell the whole scene, so each item says what may be expected of its picture:
 
 - An **object** is expected if the shown parts name it: a shown text has one of its nouns, or a shown image shows what
@@ -22,15 +25,16 @@ import numpy as np
 from PIL import Image
 
 from mgcc_ref.story.dialogues import Dialogue, DialogueSetting, make_dialogue
-from mgcc_ref.story.facts import ObjectFact, Source, Told
 from mgcc_ref.story.free_english import FreeItem, FreeSetting
-from mgcc_ref.story.layout_words import Place, PlaceFact
-from mgcc_ref.story.mentions import any_of, mentions_in
-from mgcc_ref.story.phrases import PLACE_PHRASES, RELATION_PHRASES, SETTING_PHRASES, Split
-from mgcc_ref.story.scene import Background, Scene, render
 from mgcc_ref.story.stories import Part, Setting, Story, make_story
+from mgcc_ref.story.wording.mentions import any_of, mentions_in
+from mgcc_ref.story.wording.phrases import PLACE_PHRASES, RELATION_PHRASES, SETTING_PHRASES, Split
+from mgcc_ref.story.world.facts import ObjectFact, Source, Told
+from mgcc_ref.story.world.layout_words import Place, PlaceFact
+from mgcc_ref.story.world.scene import Background, Scene, render
 
-_BENCH_KEY = 20_811_304  # apart from every seed that training draws its held-back sets from
+#: Apart from every seed that training draws its held-back sets from.
+_BENCH_KEYS = {Split.VALIDATION: 20_811_304, Split.TEST: 47_290_173}
 
 
 class Suite(enum.StrEnum):
@@ -101,17 +105,21 @@ def setting_of(suite: Suite, value: str) -> BenchSetting:
 AnyItem = BenchItem | FreeItem
 
 
-def bench_item(suite: Suite, setting: Setting | DialogueSetting, number: int, seed: int = 0) -> BenchItem:
-    """Item `number`: a function of (suite, seed, number); its story is the same in all settings of the suite."""
-    rng = np.random.default_rng([_BENCH_KEY, seed, number, list(Suite).index(suite)])
+def bench_item(
+    suite: Suite, setting: Setting | DialogueSetting, number: int, seed: int = 0, split: Split = Split.VALIDATION
+) -> BenchItem:
+    """Item `number`: a function of (suite, seed, number, split); its story is the same in all settings of the suite."""
+    rng = np.random.default_rng([_BENCH_KEYS[split], seed, number, list(Suite).index(suite)])
     if isinstance(setting, Setting):
-        return _story_item(make_story(rng, Split.HELD_OUT), setting, number)
-    return _dialogue_item(make_dialogue(rng, Split.HELD_OUT), setting, number)
+        return _story_item(make_story(rng, split), setting, number)
+    return _dialogue_item(make_dialogue(rng, split), setting, number)
 
 
-def bench_items(suite: Suite, setting: Setting | DialogueSetting, count: int, seed: int = 0) -> Iterator[BenchItem]:
+def bench_items(
+    suite: Suite, setting: Setting | DialogueSetting, count: int, seed: int = 0, split: Split = Split.VALIDATION
+) -> Iterator[BenchItem]:
     """Items 0 to `count`, made as they are asked for."""
-    return (bench_item(suite, setting, number, seed) for number in range(count))
+    return (bench_item(suite, setting, number, seed, split) for number in range(count))
 
 
 def _story_item(story: Story, setting: Setting, number: int) -> BenchItem:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgcc_ref.story.captions import CAPTION_WORDS
-from mgcc_ref.story.scene import IMAGE_PX
+from mgcc_ref.story.world.scene import IMAGE_PX
 from mgcc_ref.tokens import caption_tokenizer
 from mgcc_ref.weights import load_module
 

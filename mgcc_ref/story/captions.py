@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mgcc_ref.story.layout_words import PLACES, place_of
-from mgcc_ref.story.scene import Background, PlacedObject, Scene, Size
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.story.world.layout_words import PLACES, place_of
+from mgcc_ref.story.world.scene import Background, PlacedObject, Scene, Size
+from mgcc_ref.story.world.sprites import LABELS
 
 COMMA = ","
 

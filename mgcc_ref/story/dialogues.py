@@ -9,22 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mgcc_ref.story import phrases_dialogue, phrases_dialogue_held_out
-from mgcc_ref.story.facts import Cast, Member, ObjectFact, Source, Told
-from mgcc_ref.story.layout_words import place_of
-from mgcc_ref.story.patterns import any_wording, every_wording_of
-from mgcc_ref.story.phrases import (
-    PLACE_PHRASES,
-    RELATION_PHRASES,
-    SETTING_PHRASES,
-    SIZE_WORDS,
-    Split,
-    indefinite,
-    noun_for,
-    pick,
-    plural,
-    sentence,
-)
 from mgcc_ref.story.placing import (
     choose_relation,
     free_label,
@@ -34,14 +18,30 @@ from mgcc_ref.story.placing import (
     put_by_relation,
     sample_side,
 )
-from mgcc_ref.story.scene import MAX_OBJECTS, Background, Scene, Size
+from mgcc_ref.story.wording.patterns import any_wording, every_wording_of
+from mgcc_ref.story.wording.phrases import (
+    PLACE_PHRASES,
+    RELATION_PHRASES,
+    SETTING_PHRASES,
+    SIZE_WORDS,
+    Bank,
+    Split,
+    indefinite,
+    noun_for,
+    patterns,
+    pick,
+    plural,
+    sentence,
+)
+from mgcc_ref.story.world.facts import Cast, Member, ObjectFact, Source, Told
+from mgcc_ref.story.world.layout_words import place_of
+from mgcc_ref.story.world.scene import MAX_OBJECTS, Background, Scene, Size
 
 ROUNDS = 10
 
 _RELATION_CHANCE = 0.4
 _PAIR_CHANCE = 0.12
 _NUMBERS = ("none", "one", "two", "three", "four", "five")
-_SPLITS = {Split.TRAIN: phrases_dialogue.TRAIN, Split.HELD_OUT: phrases_dialogue_held_out.HELD_OUT}
 
 
 class DialogueSetting(enum.StrEnum):
@@ -87,14 +87,9 @@ class Dialogue:
         return all(t.at <= int(setting.value) for t in told)
 
 
-@functools.cache
-def _patterns(kind: str, split: Split) -> tuple[str, ...]:
-    return tuple(line for line in _SPLITS[split][kind].splitlines() if line)
-
-
 def dialogue_templates(kind: str, split: Split) -> tuple[str, ...]:
-    """The templates of `kind` (a key of `phrases_dialogue.TRAIN`) that `split` may use, every wording of each."""
-    return every_wording_of(_patterns(kind, split))
+    """The templates of `kind` (a name in the bank of dialogues) that `split` may use, every wording of each."""
+    return every_wording_of(patterns(split, Bank.DIALOGUES)[kind])
 
 
 def make_dialogue(seed: int | np.random.Generator, split: Split = Split.TRAIN) -> Dialogue:
@@ -136,7 +131,7 @@ class _Interview:
     """Asks about a cast, one topic a round, and notes in which round each fact was told."""
 
     def __init__(self, rng: np.random.Generator, split: Split) -> None:
-        self.rng, self.split = rng, split
+        self.rng, self.split, self.bank = rng, split, patterns(split, Bank.DIALOGUES)
         self.cast = _random_cast(rng)
         self.rounds: list[Round] = []
         self.named: dict[int, int] = {}
@@ -187,8 +182,8 @@ class _Interview:
     # -- words ---------------------------------------------------------------------------------------------------
 
     def _say(self, ask: str, tell: str, focus: str | None, **slots: str) -> None:
-        question = any_wording(_patterns(ask, self.split), self.rng).format(**slots)
-        answer = any_wording(_patterns(tell, self.split), self.rng).format(**slots)
+        question = any_wording(self.bank[ask], self.rng).format(**slots)
+        answer = any_wording(self.bank[tell], self.rng).format(**slots)
         self.rounds.append(Round(sentence(question), sentence(answer)))
         self.focus = focus
 
@@ -244,8 +239,8 @@ class _Interview:
         right = self.rng.random() < 0.5
         wrong = [p for p in PLACE_PHRASES if p is not place_of(member.item.box)]
         guess = truth if right else pick(PLACE_PHRASES[pick(wrong, self.rng)], self.rng)
-        question = any_wording(_patterns("GUESS_WHERE", self.split), self.rng).format(the=the, where=guess)
-        answer = any_wording(_patterns("CONFIRM" if right else "CORRECT_WHERE", self.split), self.rng)
+        question = any_wording(self.bank["GUESS_WHERE"], self.rng).format(the=the, where=guess)
+        answer = any_wording(self.bank["CONFIRM" if right else "CORRECT_WHERE"], self.rng)
         self.rounds.append(Round(sentence(question), sentence(answer.format(where=truth))))
         self.focus = label
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from mgcc_ref.story import phrases_draw
 from mgcc_ref.story.dialogues import make_dialogue
-from mgcc_ref.story.patterns import any_wording
-from mgcc_ref.story.phrases import NOUNS, Split, indefinite, pick
+from mgcc_ref.story.wording.patterns import any_wording
+from mgcc_ref.story.wording.phrases import NOUNS, Bank, Split, indefinite, patterns, pick
 
 MAX_ROUNDS_BEFORE = 4
 _TRICKY_CHANCE = 0.4  # of a turn that asks for none: it speaks of pictures all the same
@@ -34,19 +32,15 @@ def make_draw_turn(rng: np.random.Generator, split: Split) -> DrawTurn:
 
 
 def _line(following: str, split: Split, rng: np.random.Generator, *, draws: bool) -> str:
+    bank = patterns(split, Bank.DRAW)
     if draws:
-        return _filled(phrases_draw.DRAW[split], rng)
+        return _filled(bank["DRAW"], rng)
     if rng.random() < _NEXT_ROUND_CHANCE:
         return following
-    return _filled(phrases_draw.TRICKY[split] if rng.random() < _TRICKY_CHANCE else phrases_draw.TALK[split], rng)
+    return _filled(bank["TRICKY" if rng.random() < _TRICKY_CHANCE else "TALK"], rng)
 
 
-def _filled(bank: str, rng: np.random.Generator) -> str:
-    template = any_wording(_patterns(bank), rng)
+def _filled(lines: tuple[str, ...], rng: np.random.Generator) -> str:
+    template = any_wording(lines, rng)
     noun = pick(NOUNS[pick(tuple(NOUNS), rng)], rng)
     return template.replace("{a thing}", indefinite(noun))
-
-
-@functools.cache
-def _patterns(bank: str) -> tuple[str, ...]:
-    return tuple(line for line in bank.splitlines() if line)

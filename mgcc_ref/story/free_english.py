@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from mgcc_ref.story.scene import Background, Box, Scene, place, render
+from mgcc_ref.story.wording.data import data_file
+from mgcc_ref.story.world.scene import Background, Box, Scene, place, render
 
 _FILE = Path(__file__).with_name("free_english.json")
 BORDER = 0.08
@@ -93,7 +93,7 @@ class FreeItem:
 @functools.cache
 def free_items(setting: FreeSetting = FreeSetting.ALL) -> tuple[FreeItem, ...]:
     """The items of a kind, in the file's order."""
-    every = (_item(value) for value in json.loads(_FILE.read_text(encoding="utf-8"))["items"])
+    every = (_item(value) for value in data_file(_FILE)["items"])
     return tuple(item for item in every if setting in (FreeSetting.ALL, item.kind))
 
 

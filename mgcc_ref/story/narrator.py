@@ -10,9 +10,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from mgcc_ref.story.facts import Cast, Member, Source, Told
-from mgcc_ref.story.layout_words import INVERSE, place_of
-from mgcc_ref.story.phrases import (
+from mgcc_ref.story.placing import (
+    choose_relation,
+    consistent,
+    free_label,
+    free_place,
+    newcomer,
+    put_at_place,
+    put_by_relation,
+    sample_side,
+)
+from mgcc_ref.story.wording.phrases import (
     ALIASES,
     PLACE_PHRASES,
     RELATION_PHRASES,
@@ -27,17 +35,9 @@ from mgcc_ref.story.phrases import (
     plural,
     specific_setting,
 )
-from mgcc_ref.story.placing import (
-    choose_relation,
-    consistent,
-    free_label,
-    free_place,
-    newcomer,
-    put_at_place,
-    put_by_relation,
-    sample_side,
-)
-from mgcc_ref.story.scene import MAX_OBJECTS, Background, PlacedObject, Size, place
+from mgcc_ref.story.world.facts import Cast, Member, Source, Told
+from mgcc_ref.story.world.layout_words import INVERSE, place_of
+from mgcc_ref.story.world.scene import MAX_OBJECTS, Background, PlacedObject, Size, place
 
 Event = Callable[[], str | None]
 

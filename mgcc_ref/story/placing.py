@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mgcc_ref.story.facts import Cast, Member, Told
-from mgcc_ref.story.layout_words import (
+from mgcc_ref.story.wording.phrases import pick
+from mgcc_ref.story.world.facts import Cast, Member, Told
+from mgcc_ref.story.world.layout_words import (
     PLACES,
     Fact,
     Place,
@@ -19,9 +20,8 @@ from mgcc_ref.story.layout_words import (
     place_of,
     sample_centre,
 )
-from mgcc_ref.story.phrases import pick
-from mgcc_ref.story.scene import IMAGE_PX, SIZE_RANGES_PX, PlacedObject, Size, fits, place
-from mgcc_ref.story.sprites import LABELS, sprite
+from mgcc_ref.story.world.scene import IMAGE_PX, SIZE_RANGES_PX, PlacedObject, Size, fits, place
+from mgcc_ref.story.world.sprites import LABELS, sprite
 
 _TRIES = 8
 _BETWEEN_CHANCE = 0.35  # most pairs leave no room between them, so it must be tried often

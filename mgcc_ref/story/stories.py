@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgcc_ref.story.facts import Cast, ObjectFact, Source, Told
 from mgcc_ref.story.narrator import Event, Narrator
-from mgcc_ref.story.phrases import SETTING_PHRASES, Split, connected, pick, sentence
-from mgcc_ref.story.scene import MAX_OBJECTS, Scene
+from mgcc_ref.story.wording.phrases import SETTING_PHRASES, Split, connected, pick, sentence
+from mgcc_ref.story.world.facts import Cast, ObjectFact, Source, Told
+from mgcc_ref.story.world.scene import MAX_OBJECTS, Scene
 
 CAPTIONS = 5
 MAX_CAPTION_WORDS = 20

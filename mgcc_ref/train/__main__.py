@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,21 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, get_profile
+from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, get_profile, profile_argument
 from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
+from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
+from mgcc_ref.train.published.command import (
+    add_options,
+    is_published,
+    refuse_options,
+    train_published,
+    what_it_takes,
+)
 from mgcc_ref.train.steps.denoising import USUAL, SetSize
+from mgcc_ref.weights import WeightsError
+from mgcc_runtime.commands.console import command, give, note
+from mgcc_runtime.errors import EXIT_DONE, InputError, MgccError
 
 
 def _vae(profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision) -> TrainingStep:
@@ -112,12 +123,15 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
     "evaluator": (_evaluator, LoopOptions(total_steps=600, learning_rate=1.5e-3, ema_decay=0.99)),
 }
 
+_NAME = "python -m mgcc_ref.train"
 LAST_SET = 4  # of the grounder's conversations
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mgcc_ref.train", description=__doc__)
-    parser.add_argument("--profile", default="story", choices=PROFILE_NAMES)
+    parser = argparse.ArgumentParser(prog=_NAME, description=__doc__)
+    parser.add_argument(
+        "--profile", default="story", type=profile_argument, metavar="NAME|FILE.json", help=", ".join(PROFILE_NAMES)
+    )
     parser.add_argument("--step", required=True, choices=list(STEPS))
     parser.add_argument("--steps", type=int, help="number of optimiser steps (default: the step's own)")
     parser.add_argument("--seed", type=int, default=0)
@@ -135,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="which set of conversations the grounder reads: 0 (default) to 4",
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: 32, and 256 with --fresh")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N",
+        help="default: 32, 256 with --fresh; with published parts 200 (align) and 64 (grounder) over all processes",
+    )  # fmt: skip
     parser.add_argument(
         "--scenes", type=int, metavar="N", help="what steps unet and student learn from (default: 40000 and 2400)"
     )
@@ -151,36 +168,57 @@ def _parser() -> argparse.ArgumentParser:
         "--go-on", action="store_true", help="with no checkpoint in the run's folder, start from the step's own weights"
     )
     parser.add_argument(
-        "--precision", type=TrainingPrecision, choices=list(TrainingPrecision), default=TrainingPrecision.FP32,
-        metavar="{fp32,bf16}", help="bf16 is faster on a device with bf16 arithmetic (default: fp32)",
+        "--precision", type=TrainingPrecision, choices=list(TrainingPrecision), metavar="{fp32,bf16}",
+        help="bf16 is faster on a device with bf16 arithmetic (default: fp32, with published parts bf16)",
     )  # fmt: skip
+    add_options(parser)
     return parser
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = parser.parse_args(arguments)
     args.size = size = SetSize(args.batch_size, args.scenes)
+    published = is_published(get_profile(args.profile))
     if (args.conversations and args.step != "grounder") or not 0 <= args.conversations <= LAST_SET:
         parser.error(f"--conversations is {args.conversations}, expected 0 to {LAST_SET}, and 0 but for the grounder")
     if args.fresh and (args.step != "grounder" or args.conversations or size.scenes):
         parser.error("--fresh is of step grounder, with no --conversations and no --scenes")
-    if args.step not in ("unet", "student") and not args.fresh and (size != USUAL or args.workers):
+    if args.step not in ("unet", "student") and not (args.fresh or published) and (size != USUAL or args.workers):
         parser.error(f"--batch-size, --scenes and --workers are of unet, student and --fresh, not of {args.step}")
-    for name, value in (("--batch-size", size.batch), ("--scenes", size.scenes), ("--workers", args.workers)):
+    numbers = {"--batch-size": size.batch, "--scenes": size.scenes, "--workers": args.workers}
+    for name, value in {**numbers, "--micro-batch": args.micro_batch}.items():
         if value is not None and value < (name != "--workers"):
             parser.error(f"{name} is {value}, expected a positive number")
     return args
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command(_NAME, "; the last checkpoint is kept, run the same command to go on")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train a step and save its weights; returns the exit code (see `mgcc_runtime.commands.console`)."""
     args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    try:
+        _train(args)
+    except (WeightsError, TrainingError) as error:
+        raise InputError(str(error)) from error
+    except FloatingPointError as error:  # of the loss
+        raise MgccError(str(error)) from error
+    return EXIT_DONE
 
+
+def _train(args: argparse.Namespace) -> None:
     profile = get_profile(args.profile)
-    own_folder = EVALUATOR_FILE.parent if args.step == "evaluator" else profile.weights_folder
     if args.cmrm_blocks is not None:
         profile = replace(profile, refiner=replace(profile.refiner, cmrm_blocks=args.cmrm_blocks))
+    if is_published(profile) and args.step != "evaluator":
+        for text in what_it_takes(args, profile) if args.dry_run else ():
+            give(text)
+        _say(() if args.dry_run else train_published(args, profile))
+        return
+    refuse_options(args, profile)
+    precision = args.precision or TrainingPrecision.FP32
+    own_folder = EVALUATOR_FILE.parent if args.step == "evaluator" else profile.weights_folder
     if args.painter is not None:
         profile = replace(profile, unet=replace(profile.unet, painter=args.painter))
     weights = args.weights or own_folder
@@ -198,18 +236,21 @@ def main(arguments: list[str] | None = None) -> int:
         workers=args.workers,
         seed=args.seed,
         total_steps=options.total_steps if args.steps is None else args.steps,
-        precision=args.precision,
+        precision=precision,
     )
     with PartialState().main_process_first():  # one process fills the caches that all of them read
-        step = build(profile, weights, run_folder, args.precision)
+        step = build(profile, weights, run_folder, precision)
     if args.go_on and not (run_folder / "checkpoint.pt").exists():
         step.load_weights(weights)
     trainer = Trainer(step, options, run_folder)
     trainer.run()
     if trainer.accelerator.is_main_process:
-        for path in trainer.save_weights(weights):
-            print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    return 0
+        _say(trainer.save_weights(weights))
+
+
+def _say(written: Iterable[Path]) -> None:
+    for path in written:
+        note(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

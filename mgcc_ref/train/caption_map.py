@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgcc_ref.caption_unet import KINDS, PLAIN_CHANNELS, CaptionMap, CaptionReading, CaptionUNet
+from mgcc_ref.networks.caption_unet import KINDS, PLAIN_CHANNELS, CaptionMap, CaptionReading, CaptionUNet
 from mgcc_ref.story.captions import COMMA, canonical_caption
-from mgcc_ref.story.layout_words import PLACES, place_of
-from mgcc_ref.story.scene import Scene, Size, random_scene
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.story.world.layout_words import PLACES, place_of
+from mgcc_ref.story.world.scene import Scene, Size, random_scene
+from mgcc_ref.story.world.sprites import LABELS
 from mgcc_ref.tokens import encode_captions
 from mgcc_ref.train.painter import ScenePainter
 from mgcc_ref.weights import load_module, save_module

@@ -15,6 +15,7 @@ from torch import Tensor
 from mgcc_ref.model import MgccModel
 from mgcc_ref.prompting import Part, embed_prompt, preprocess, prompt_ids
 from mgcc_ref.tokens import encode_template
+from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import TrainingPrecision, frozen_arithmetic
 from mgcc_ref.train.requests import Conversation
 
@@ -23,7 +24,7 @@ log = logging.getLogger("mgcc.train")
 
 @dataclass(frozen=True)
 class Contexts:
-    """Requests read together, padded on the left (rotary positions are relative, so padding shifts nothing)."""
+    """Requests read together, padded on the left (rotary positions are relative; OPT's are counted without padding)."""
 
     features: Tensor  # (B, S, D_f)
     mask: Tensor  # (B, S) bool
@@ -41,10 +42,16 @@ def left_padding_mask(mask: Tensor, new: int) -> Tensor:
     return ((causal & mask[:, None, None, :]) | own)[:, :, total - new :]
 
 
+def padded_positions(mask: Tensor) -> Tensor:
+    """Positions of requests padded on the left, each counted from its own beginning: mask (B, S) -> (B, S) int64.
+
+    OPT's learned positions are absolute, so padding would shift them.
+    """
+    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+
+
 def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Contexts:
-    """One pass of vision tower and language model over several requests. Llama family only (see `Contexts`)."""
-    if model.profile.llm.family != "llama" and len(requests) > 1:
-        raise ValueError("requests of different length can be read together only with rotary positions; read singly")
+    """One pass of vision tower and language model over several requests."""
     embedded = []
     for parts in requests:
         images = [part for part in parts if not isinstance(part, str)]
@@ -54,7 +61,8 @@ def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Conte
     embeds = torch.stack([torch.nn.functional.pad(e, (0, 0, longest - len(e), 0)) for e in embedded])
     mask = torch.stack([torch.arange(longest) >= longest - len(e) for e in embedded])
     cache = model.llm.empty_cache(len(requests))
-    features, present = model.llm.context_features(embeds, cache, left_padding_mask(mask, longest))
+    positions = padded_positions(mask) if model.profile.llm.family == "opt" else None
+    features, present = model.llm.context_features(embeds, cache, left_padding_mask(mask, longest), positions)
     return Contexts(features, mask, tuple(present))
 
 
@@ -74,7 +82,7 @@ class Reading:
     def __post_init__(self) -> None:
         expected = self.ends[-1] + len(self.ends) * self.closing
         if len(self.rows) != expected:
-            raise ValueError(
+            raise TrainingError(
                 f"a reading has {len(self.rows)} rows where its conversation takes {expected}: it was read from "
                 "another text; move the folder of features away, and they are read anew"
             )
@@ -99,8 +107,9 @@ def point_ends(model: MgccModel, conversation: Conversation) -> tuple[int, ...]:
 
 def _embedded(model: MgccModel, conversation: Conversation) -> tuple[Tensor, tuple[int, ...], int]:
     """What the language model would be given, (1, S + points x closing, D); the points' ends; rows of the closing."""
-    ids, closing, ends = prompt_ids(model, conversation.parts), closing_ids(model), point_ends(model, conversation)
-    images = [part for part in conversation.parts if not isinstance(part, str)]
+    parts = conversation.parts[: conversation.points[-1].parts]  # what stands behind the last point, no request reads
+    ids, closing, ends = prompt_ids(model, parts), closing_ids(model), point_ends(model, conversation)
+    images = [part for part in parts if not isinstance(part, str)]
     visual = model.vision_encoder(torch.cat([preprocess(i, model) for i in images])) if images else None
     embeds = embed_prompt(model, ids[: len(ids) - len(closing)] + closing * len(ends), visual)
     return embeds, ends, len(closing)
@@ -170,7 +179,7 @@ class FeatureStore:
         kept = np.load(self._shard(0), mmap_mode="r")[: int(np.load(self._lengths(0))[0])]
         size = float(np.linalg.norm(now.astype(np.float32)))
         if kept.shape != now.shape or float(np.linalg.norm(kept.astype(np.float32) - now)) > _STALE * size:
-            raise ValueError(
+            raise TrainingError(
                 f"{self.folder} holds readings of other conversations, or by another model, than this run's; "
                 "move the folder away, and they are read anew"
             )

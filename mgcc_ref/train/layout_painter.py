@@ -18,12 +18,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from mgcc_ref.layout_map import PAINTED_CHANNELS, LayoutMap
-from mgcc_ref.story.scene import Scene
-from mgcc_ref.texture_painter import TexturePainter
+from mgcc_ref.networks.layout_map import PAINTED_CHANNELS, LayoutMap
+from mgcc_ref.networks.texture_painter import TexturePainter
+from mgcc_ref.story.world.scene import Scene
 from mgcc_ref.train.loop import on_device_of
 from mgcc_ref.train.painter import ScenePainter
-from mgcc_ref.train.steps.vae import scene_pixels
+from mgcc_ref.train.pixels import scene_pixels
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mgcc_ref.story.layout_words import is_at
-from mgcc_ref.story.scene import Box
+from mgcc_ref.story.world.layout_words import is_at
+from mgcc_ref.story.world.scene import Box
 from mgcc_ref.train.requests import Request
 
 

@@ -10,13 +10,14 @@ import json
 import logging
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
+
+from mgcc_ref.train.errors import TrainingError
 
 log = logging.getLogger("mgcc.train")
 
@@ -59,6 +62,14 @@ class TrainingStep(Protocol):
         """Start from what `save_weights` wrote into `folder`, instead of fresh weights."""
 
 
+@runtime_checkable
+class OrderedStep(Protocol):
+    """A step over a data set, whose batches are the same ones in however many parts and processes they are drawn."""
+
+    def part_of_batch(self, step: int, part: int, parts: int) -> Batch:
+        """One of `parts` equal parts of the batch of training step `step`."""
+
+
 class TrainingPrecision(Enum):
     """Number format of the forward and backward pass; weights, optimiser and average stay fp32 either way.
 
@@ -72,7 +83,8 @@ class TrainingPrecision(Enum):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How long and how to train. `learning_rate` is reached after `warmup_steps`, held, then falls as a half cosine."""
+    """How long and how to train. `learning_rate` is reached after `warmup_steps`, held, then falls as a half cosine, or
+    to a tenth at every `tenth_every_steps` after the warm-up."""
 
     total_steps: int
     learning_rate: float
@@ -88,26 +100,44 @@ class LoopOptions:
     log_every_steps: int = 20
     precision: TrainingPrecision = TrainingPrecision.FP32
     workers: int = 0  # processes that draw batches ahead; 0: the trainer's own, between two steps
+    tenth_every_steps: int | None = None
+    accumulate: int = 1  # batches whose gradients are one step's
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step `step` (from 0)."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.tenth_every_steps is not None:
+            return self.learning_rate * warm * 0.1 ** (max(0, step - self.warmup_steps) // self.tenth_every_steps)
         decay_start = self.total_steps * (1 - self.decay_fraction)
         t = max(0.0, (step - decay_start) / max(1.0, self.total_steps - decay_start))
         return self.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, t))))
 
 
+@dataclass(frozen=True)
+class _Share:
+    """Which part of each batch a process draws."""
+
+    process: int
+    processes: int
+    accumulate: int
+
+
 class _Batches(Dataset[tuple[int, Batch]]):
     """Batch `i` of a run with the seed that PyTorch has in its step, whichever process draws it."""
 
-    def __init__(self, step: TrainingStep, seed: int, process: int) -> None:
-        self._step, self._seed, self._process = step, seed, process
+    def __init__(self, step: TrainingStep, seed: int, share: _Share) -> None:
+        self._step, self._seed, self._share = step, seed, share
 
     def __getitem__(self, index: int) -> tuple[int, Batch]:
         # the process index keeps several GPUs from drawing the same batch
-        rng = np.random.default_rng([self._seed, index, self._process])
+        share = self._share
+        rng = np.random.default_rng([self._seed, index, share.process])
         seed = int(rng.integers(2**31))
         torch.manual_seed(seed)
+        if isinstance(self._step, OrderedStep):
+            step, turn = divmod(index, share.accumulate)
+            part = turn * share.processes + share.process
+            return seed, self._step.part_of_batch(step, part, share.accumulate * share.processes)
         return seed, self._step.batch(rng)
 
 
@@ -176,8 +206,9 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         started, first, last_save = time.monotonic(), self.done_steps, time.monotonic()
-        for seed, batch in self._batches():
-            loss, metrics = self._train_step(seed, batch)
+        batches = iter(self._batches())
+        while self.done_steps < self.options.total_steps:
+            loss, metrics = self._train_step(batches)
             self.done_steps += 1
             if self.done_steps % self.options.log_every_steps == 0:
                 rate = (self.done_steps - first) / (time.monotonic() - started)
@@ -190,6 +221,15 @@ class Trainer:
         self._save_checkpoint()
         self._evaluate()
 
+    def trial(self, steps: int) -> float:
+        """Seconds a step takes, of `steps` after a first one. What they learn is not saved."""
+        batches = iter(self._batches())
+        self._train_step(batches)
+        started = time.monotonic()
+        for _ in range(steps):
+            self._train_step(batches)
+        return (time.monotonic() - started) / steps
+
     def save_weights(self, folder: Path) -> list[Path]:
         """Write the averaged weights as safetensors into `folder`."""
         self.ema.swap(self.step.objective)
@@ -200,29 +240,41 @@ class Trainer:
 
     def _batches(self) -> DataLoader[tuple[int, Batch]]:
         """What is left of the run, in order."""
-        left, workers = range(self.done_steps, self.options.total_steps), self.options.workers
-        drawn = _Batches(self.step, self.options.seed, self.accelerator.process_index)
+        options, accelerator = self.options, self.accelerator
+        left = range(self.done_steps * options.accumulate, options.total_steps * options.accumulate)
+        share = _Share(accelerator.process_index, accelerator.num_processes, options.accumulate)
+        drawn, workers = _Batches(self.step, options.seed, share), options.workers
         # forked, so that what a step has cached is there once
         context = "fork" if workers else None
         return DataLoader(drawn, batch_size=None, sampler=left, num_workers=workers, multiprocessing_context=context)
 
-    def _train_step(self, seed: int, drawn: Batch) -> tuple[float, dict[str, float]]:
-        options, accelerator = self.options, self.accelerator
-        torch.manual_seed(seed)
+    def _train_step(self, batches: Iterator[tuple[int, Batch]]) -> tuple[float, dict[str, float]]:
+        """One step of the optimiser; the loss and the metrics are means over its batches."""
+        options, accelerator, count = self.options, self.accelerator, self.options.accumulate
         for group in self.optimizer.param_groups:
             group["lr"] = options.learning_rate_at(self.done_steps)
-        batch = {k: v.to(accelerator.device) for k, v in drawn.items()}
         self.objective.train()
-        with attention_of(self.options.precision):
-            loss, metrics = self.objective(batch, self.done_steps)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {self.done_steps}; lower the learning rate")
-        accelerator.backward(loss)
+        losses, told = [], list[dict[str, float]]()
+        for turn in range(count):
+            seed, drawn = next(batches)
+            torch.manual_seed(seed)
+            batch = {k: v.to(accelerator.device) for k, v in drawn.items()}
+            last = turn == count - 1
+            with nullcontext() if last else accelerator.no_sync(self.objective):  # processes meet at the last one
+                with attention_of(options.precision):
+                    loss, metrics = self.objective(batch, self.done_steps)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"loss is {loss.item()} at step {self.done_steps}; lower the learning rate"
+                    )
+                accelerator.backward(loss / count)
+            losses.append(loss.item())
+            told.append({k: float(v) for k, v in metrics.items()})
         accelerator.clip_grad_norm_(self.objective.parameters(), options.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.step.objective, self.done_steps)
-        return loss.item(), {k: float(v) for k, v in metrics.items()}
+        return sum(losses) / count, {k: sum(one[k] for one in told) / count for k in told[0]}
 
     def _report(self, loss: float, metrics: dict[str, float], steps_per_s: float) -> None:
         left_min = (self.options.total_steps - self.done_steps) / steps_per_s / 60
@@ -270,12 +322,19 @@ class Trainer:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "it is empty"
+            raise TrainingError(f"{path} is no checkpoint ({reason}); choose another --run folder") from error
         if state["seed"] != self.options.seed:
-            raise ValueError(
+            raise TrainingError(
                 f"{path} was trained with seed {state['seed']}, not {self.options.seed}; choose another --run folder"
             )
-        self.step.objective.load_state_dict(state["objective"])
+        try:
+            self.step.objective.load_state_dict(state["objective"])
+        except RuntimeError as error:
+            raise TrainingError(f"{path} is of another step or profile; choose another --run folder") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.shadow = state["ema"]
         self.done_steps = state["step"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mgcc_ref.model import MgccModel
-from mgcc_ref.story.mentions import mentions_in
+from mgcc_ref.story.telling.words import every_mention_in
 from mgcc_ref.tokens import encode_template, encode_user_text
 from mgcc_ref.train.requests import Request
 
@@ -24,7 +24,7 @@ def mention_positions(model: MgccModel, request: Request, labels: Iterable[str])
             position += len(encode_template(tokenizer, template.separator))
         if isinstance(part, str):
             encoding = tokenizer.encode(part, add_special_tokens=False)
-            for mention in mentions_in(part):
+            for mention in every_mention_in(part):
                 if mention.label in wanted:
                     covered = [t for t, (a, b) in enumerate(encoding.offsets) if a < mention.end and b > mention.start]
                     found[mention.label] = [position + t for t in covered]

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from mgcc_ref.clip import TextEncoder, build_clip
 from mgcc_ref.config import Profile
-from mgcc_ref.sampling import sample_guided
+from mgcc_ref.networks.clip import TextEncoder, build_clip
+from mgcc_ref.networks.unet import GroundedUNet
+from mgcc_ref.networks.vae import PixelAutoencoder
+from mgcc_ref.sampling import Told, sample_guided
 from mgcc_ref.schedule import compile_schedule
 from mgcc_ref.story.captions import CAPTION_WORDS
-from mgcc_ref.story.scene import Scene
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.story.world.scene import Scene
+from mgcc_ref.story.world.sprites import LABELS
 from mgcc_ref.tokens import caption_tokenizer, encode_captions
 from mgcc_ref.train.loop import on_device_of
-from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
-from mgcc_ref.unet import GroundedUNet
-from mgcc_ref.vae import PixelAutoencoder
+from mgcc_ref.train.pixels import scene_pixels, to_image_range
 from mgcc_ref.weights import load_module
 
 
@@ -86,8 +86,8 @@ class ScenePainter:
         x_T = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
         yield x_T
         x_T = x_T.to(conditions["boxes"].device)
-        told = (conditions[name] for name in ("conditioning", "boxes", "box_mask", "phrases"))
-        for x in sample_guided(unet, table, x_T, *told, guidance=guidance):
+        told = Told(**{name: conditions[name] for name in Told._fields})
+        for x in sample_guided(unet, table, x_T, told, guidance=guidance):
             yield x.cpu()
 
     def draw(self, scenes: list[Scene], captions: list[str], *, steps: int, guidance: float, seed: int) -> np.ndarray:

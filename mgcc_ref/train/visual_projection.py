@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mgcc_ref.model import MgccModel
+from mgcc_ref.networks.visual_projection import GridProjection
 from mgcc_ref.prompting import preprocess
-from mgcc_ref.story.layout_words import place_of
-from mgcc_ref.story.scene import PlacedObject, Scene, random_scene, render
+from mgcc_ref.story.world.layout_words import place_of
+from mgcc_ref.story.world.scene import PlacedObject, Scene, random_scene, render
 from mgcc_ref.tokens import encode_user_text
-from mgcc_ref.visual_projection import GridProjection
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")

@@ -1,15 +1,14 @@
-"""The command line: `mgcc generate | chat | info | verify | bench | kit`."""
+"""The command line: `mgcc generate | chat | info | verify | bench | serve | kit`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mgcc_runtime.commands import draw, reports
-from mgcc_runtime.console import command, say
-from mgcc_runtime.errors import EXIT_BAD_INPUT
+from mgcc_runtime.commands import draw, reports, serve
+from mgcc_runtime.commands.console import Parser, command
 from mgcc_runtime.kit import cli as kit
 from mgcc_runtime.version import VERSION
 
@@ -22,16 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        say(f"{self.prog}: {message}; see `{self.prog} --help`")
-        raise SystemExit(EXIT_BAD_INPUT)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mgcc", description="Draws the next image of a story of texts and images.")
+    parser = Parser(prog="mgcc", description="Draws the next image of a story of texts and images.")
     parser.add_argument("--version", action="version", version=f"mgcc-edge {VERSION}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     draw.add_generate(_add_command(commands, "generate", draw.generate, "draw the next image"))
     draw.add_chat(
         _add_command(
@@ -44,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_command(commands, "verify", reports.verify, "compare this device with the bundle's reference data")
     )
     reports.add_bench(_add_command(commands, "bench", reports.bench, "measure how long requests take on this machine"))
+    serve.add_serve(
+        _add_command(commands, "serve", serve.serve, "answer HTTP: OpenAI's clients, and the page of a kiosk")
+    )
     kit.add_options(_add_command(commands, "kit", kit.run, "make a folder that a device installs from offline"))
     return parser
 

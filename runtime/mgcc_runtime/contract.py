@@ -1,6 +1,6 @@
 """The tensor contract: every stage's inputs and outputs, declared once, as data.
 
-Export axes, TensorRT profiles, runtime buffers, golden data, tests and the README's table derive from
+Export axes, TensorRT profiles, runtime buffers, golden data, tests and the table of docs/method.md derive from
 `stages(dimensions)`. A shape entry is an int (fixed) or the name of a dynamic axis of `Dimensions.axes`.
 """
 
@@ -96,6 +96,7 @@ class Dimensions:
     phrase_encoder: bool
     distilled: bool  # a few-step UNet with guidance in its weights: no guidance input, one branch
     solver_order: int  # how many predictions a step of the solver looks at
+    layout_head: bool = True  # there is a stage `grounder`
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -114,6 +115,7 @@ class Dimensions:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Dimensions:
         """Rebuild from `to_json`; KeyError names the first field that is absent, TypeError one of another form."""
+        values = {"layout_head": True, **values}  # bundles from before it could be left out do not say it
         found = {f.name: values[f.name] for f in fields(cls)}
         for f in fields(cls):
             kind = bool if f.type == "bool" else int
@@ -138,7 +140,10 @@ def present_names(layers: int) -> list[str]:
 
 def stages(d: Dimensions) -> tuple[StageSpec, ...]:
     """Every stage of a profile with these dimensions, in the order of the pipeline."""
-    found = [_vision_encoder(d), _llm(d), _refiner(d), _grounder(d), _unet(d, grounded=True)]
+    found = [_vision_encoder(d), _llm(d), _refiner(d)]
+    if d.layout_head:
+        found.append(_grounder(d))
+    found.append(_unet(d, grounded=True))
     if d.gated:
         found.append(_unet(d, grounded=False))
     found += [_solver(d), _vae_decoder(d)]
@@ -289,6 +294,13 @@ def pointed_word(pointer: Sequence[float], words: Sequence[str]) -> str:
     sayable = (position for position, word in enumerate(words) if word)
     chosen = max(sayable, key=pointer.__getitem__, default=None)
     return "object" if chosen is None else words[chosen]
+
+
+class Grounder(str, enum.Enum):
+    """What says where objects stand."""
+
+    LAYOUT_HEAD = "layout-head"  # a learned head on the context's features: the stage `grounder`
+    IN_CONTEXT = "in-context"  # the language model writes the layout after worked examples (the paper's)
 
 
 class BoxEdges(str, enum.Enum):

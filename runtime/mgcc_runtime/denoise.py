@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_runtime.bundle import REBUILD
+from mgcc_runtime.bundle.folder import REBUILD
 from mgcc_runtime.contract import SOLVER_LATENTS, StageSpec
 from mgcc_runtime.engines import Feed
 from mgcc_runtime.errors import BundleError, OptionError

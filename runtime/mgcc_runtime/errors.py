@@ -64,6 +64,12 @@ class ClosedError(MgccError):
     """A pipeline or session was used after `close`."""
 
 
+class CancelledError(MgccError):
+    """A request was cancelled by the `Cancel` that was given with it."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class OutputError(MgccError):
     """A result could not be written."""
 

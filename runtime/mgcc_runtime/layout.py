@@ -5,21 +5,22 @@ from __future__ import annotations
 import difflib
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.box_placement import settle, to_whole_pixels
+from mgcc_runtime.bundle.folder import Bundle
+from mgcc_runtime.bundle.manifest import LayoutRules
 from mgcc_runtime.contract import BARE_VIEWS, BoxEdges, Dimensions, pointed_word
 from mgcc_runtime.engines import Array
 from mgcc_runtime.errors import LayoutError
-from mgcc_runtime.manifest import LayoutRules
 from mgcc_runtime.names import LABEL_EMBEDDINGS
-from mgcc_runtime.settling import settle, to_whole_pixels
 from mgcc_runtime.values import is_number, shown
 
+_LONGEST_ID = 64
 _SLACK_PX = 0.5  # boxes written out by us are rounded to tenths of a pixel
 
 
@@ -37,9 +38,11 @@ class Box:
     label: str
     xyxy: tuple[float, float, float, float]  # pixels of the output image: left, top, right, bottom
     score: float = 1.0  # presence probability; 1 where a user gave the box
+    id: str = field(default="", compare=False)  # of a picture's boxes each has another; "": not given one yet
 
     def to_json(self) -> dict[str, Any]:
-        return {"label": self.label, "xyxy": [round(v, 1) for v in self.xyxy], "score": round(self.score, 4)}
+        named = {"id": self.id} if self.id else {}
+        return {**named, "label": self.label, "xyxy": [round(v, 1) for v in self.xyxy], "score": round(self.score, 4)}
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,19 @@ def joined(predictions: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate(parts, axis=-1)
 
 
+class Placed(Protocol):
+    """An object that a grounder found by its name."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """xyxy in [0, 1]."""
+
+    @property
+    def score(self) -> float: ...
+
+
 class Labels:
     """A bundle's list of labels with their phrase embeddings; empty for an open vocabulary."""
 
@@ -106,10 +122,7 @@ def layout_from_grounder(
     presence = grounder["presence"][0]  # (N,)
     kept = presence >= rules.presence_threshold
     xyxy = np.clip(grounder["boxes"][0], 0, 1)
-    if rules.max_overlap is not None:
-        xyxy = settle(xyxy, kept, rules.max_overlap)
-    if rules.box_edges is BoxEdges.WHOLE_PIXELS:
-        xyxy = to_whole_pixels(xyxy, d.image_px)
+    xyxy = _placed(xyxy, kept, d, rules)
     items = []
     for i in np.flatnonzero(kept):
         left, top, right, bottom = (float(v) * d.image_px for v in xyxy[i])
@@ -125,18 +138,47 @@ def layout_from_grounder(
     )
 
 
+def placed_boxes(objects: Sequence[Placed], d: Dimensions, rules: LayoutRules) -> tuple[Box, ...]:
+    """Boxes of objects that were found with edges in [0, 1], in pixels, where the rules have them drawn."""
+    xyxy = np.array([item.edges for item in objects], np.float32).reshape(-1, 4)
+    xyxy = _placed(xyxy, np.ones(len(objects), np.bool_), d, rules)
+    pixels = [tuple(float(v) * d.image_px for v in edges) for edges in xyxy]
+    return tuple(
+        Box(item.label, (left, top, right, bottom), item.score)
+        for item, (left, top, right, bottom) in zip(objects, pixels, strict=True)
+    )
+
+
+def _placed(
+    xyxy: NDArray[np.float32], kept: NDArray[np.bool_], d: Dimensions, rules: LayoutRules
+) -> NDArray[np.float32]:
+    """Boxes (N, 4) where they are drawn; those that are `kept` (N,) make room for each other."""
+    if rules.max_overlap is not None:
+        xyxy = settle(xyxy, kept, rules.max_overlap)
+    if rules.box_edges is BoxEdges.WHOLE_PIXELS:
+        xyxy = to_whole_pixels(xyxy, d.image_px)
+    return xyxy
+
+
 def parse_boxes(values: object, image_px: int) -> tuple[Box, ...]:
-    """Boxes given as a list of `Box` or of {"label", "xyxy"}, in pixels of the output image; LayoutError if not."""
+    """Boxes given as a list of `Box` or of {"label", "xyxy"}, which may have "score" and "id"; LayoutError if not.
+
+    In pixels of the output image. No two have one id.
+    """
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise LayoutError(
             f'boxes are {type(values).__name__}, expected a list of {{"label": ..., "xyxy": [...]}}; give a list'
         )
-    return tuple(_parse_box(value, number, image_px) for number, value in enumerate(values, 1))
+    boxes = tuple(_parse_box(value, number, image_px) for number, value in enumerate(values, 1))
+    ids = [box.id for box in boxes if box.id]
+    if twice := next((i for i in ids if ids.count(i) > 1), ""):
+        raise LayoutError(f"two boxes have the id {shown(twice)}, expected one each; give the second another or none")
+    return boxes
 
 
 def _parse_box(value: object, number: int, image_px: int) -> Box:
     if isinstance(value, Box):
-        value = {"label": value.label, "xyxy": value.xyxy, "score": value.score}
+        value = {"label": value.label, "xyxy": value.xyxy, "score": value.score, "id": value.id}
     if not isinstance(value, Mapping) or not isinstance(value.get("label"), str) or not value["label"].strip():
         raise LayoutError(f'box {number} has no label, expected {{"label": "cat", "xyxy": [x1, y1, x2, y2]}}; add one')
     label, xyxy = value["label"].strip(), value.get("xyxy")
@@ -160,8 +202,14 @@ def _parse_box(value: object, number: int, image_px: int) -> Box:
             f"box {number} ({label}) has score {shown(score)}, expected a number from 0 to 1; correct it or leave it "
             "out"
         )
+    name = value.get("id", "")
+    if not isinstance(name, str) or len(name) > _LONGEST_ID:
+        raise LayoutError(
+            f"box {number} ({label}) has id {shown(name)}, expected a text of at most {_LONGEST_ID} characters; "
+            "correct it or leave it out"
+        )
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(image_px)), min(bottom, float(image_px)))
-    return Box(label, inside, float(score))
+    return Box(label, inside, float(score), name)
 
 
 def layout_from_boxes(items: Sequence[Box], embeddings: Sequence[NDArray[np.float32]], d: Dimensions) -> Layout:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mgcc_runtime.cpu_features import available_cores, cpu_features
+from mgcc_runtime.device.cpu_features import available_cores, cpu_features
 
 _PACKAGES = (
     "mgcc-edge", "numpy", "pillow", "tokenizers", "onnxruntime", "openvino", "onnxruntime-gpu", "tensorrt",
@@ -96,6 +96,11 @@ def high_water_bytes() -> int:
     return _told_bytes(Path("/proc/self/status"), "VmHWM:")
 
 
+def resident_bytes() -> int:
+    """The memory that this process has resident now, by Linux; 0 on other systems."""
+    return _told_bytes(Path("/proc/self/status"), "VmRSS:")
+
+
 def available_memory_bytes(told: Path = MEMINFO) -> int:
     """Memory that this machine could give now without swapping; 0 where the system does not tell."""
     return _told_bytes(told, "MemAvailable:")
@@ -133,7 +138,7 @@ def peak_rss_mb() -> float | None:
 
 def _with_driver(gpus: list[dict[str, str | None]], cuda: str | None) -> tuple[list[dict[str, str | None]], str | None]:
     """The same, what is missing of the first GPU filled in by the CUDA driver; as it was if there is none."""
-    from mgcc_runtime.engines.cuda import Device
+    from mgcc_runtime.device.cuda_driver import Device
     from mgcc_runtime.errors import EngineError
 
     try:

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from mgcc_runtime.cpu_features import available_cores
+from mgcc_runtime.device.cpu_features import available_cores
 from mgcc_runtime.errors import OptionError
 from mgcc_runtime.values import is_number, is_whole, shown
 
@@ -131,10 +131,14 @@ STEPS = WholeNumber("steps", 1, 1000, "try 8")
 GUIDANCE = Number("guidance", 0, 100, "try 2")  # far above any useful scale; larger ones only overflow
 WORDS = WholeNumber("words", 0, 100_000)
 PREVIEW_EVERY = WholeNumber("preview_every", 0, 1000, "use 0 for none")
+PICTURES = WholeNumber("n", 1, 64, "ask for fewer at a time")  # of one reading
 # of a request's text
 TEMPERATURE = Number("temperature", 0, 100, "use 0 to be greedy")
 TOP_P = Number("top_p", 0, 1, "use 1 to switch it off", Least.LEFT_OUT)
 REPETITION_PENALTY = Number("repetition_penalty", 0.01, 100, "use 1 for none")
+# of a pipeline
+CHAT_BYTES = WholeNumber("chat_bytes", 0, 10**15, "use 0 to keep nothing")
+USUAL_CHAT_BYTES = 2**30
 # of an engine. Its threads wait for work by spinning: on two cores a small bundle took 47 s to load with 64 of them,
 # and a million end the machine's memory
 THREADS = WholeNumber("threads", 0, max(8, 4 * available_cores()), "use 0 for one each core")

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Encoding, Tokenizer
 
-from mgcc_runtime.bundle import REBUILD, Bundle
+from mgcc_runtime.bundle.folder import REBUILD, Bundle
+from mgcc_runtime.cancelling import Cancel
 from mgcc_runtime.contract import words_at
 from mgcc_runtime.errors import BundleError, ContextLimitError, PromptError
 from mgcc_runtime.files import native_path
-from mgcc_runtime.images import ImageSource, fit_square, load_image
+from mgcc_runtime.images.conversion import ImageSource, fit_square, load_image
+from mgcc_runtime.layout_text import beginning
 from mgcc_runtime.names import EMBEDDINGS, TOKENIZER
 
 Part: TypeAlias = "str | ImageSource"
@@ -33,6 +35,7 @@ class Prompt:
     ids: NDArray[np.int64]  # (S,) token ids, -1 where a visual token goes
     images: tuple[Image.Image, ...]  # RGB, in order, of the vision encoder's size; k positions of -1 each
     words: tuple[str, ...]  # S entries: the user's word at that position, "" in images and template
+    parts: tuple[str | None, ...] = ()  # what the user gave: texts, and None for each of `images`
 
     @property
     def length(self) -> int:
@@ -50,6 +53,7 @@ class Prompt:
             np.concatenate([piece.ids for piece in pieces]),
             tuple(chain.from_iterable(piece.images for piece in pieces)),
             tuple(chain.from_iterable(piece.words for piece in pieces)),
+            tuple(chain.from_iterable(piece.parts for piece in pieces)),
         )
 
 
@@ -95,9 +99,12 @@ class PromptBuilder:
         self.separator = Prompt.template(ids["separator"])  # between two parts, and before a later turn's first one
         self.closing = Prompt.template(ids["user_close"] + ids["assistant_open"])  # between last part and answer
         self._image_open, self._image_close = map(Prompt.template, (ids["image_open"], ids["image_close"]))
+        self.beginning = ids["opening"] if beginning(bundle.manifest.prompt) else []  # of any text, not of a dialogue
+        self._anchor = _encode(self.tokenizer, "a").ids
+        self._anchored = len(str(self.tokenizer.decode(self._anchor)))
 
-    def build(self, parts: Sequence[Part], words: int | None = None) -> Prompt:
-        """A whole request. PromptError or ImageError if the parts cannot be used.
+    def build(self, parts: Sequence[Part], words: int | None = None, cancel: Cancel | None = None) -> Prompt:
+        """A whole request. PromptError or ImageError if the parts cannot be used; as `finish` about `cancel`.
 
         With `words`, those the answer may have, ContextLimitError if both do not fit; no image is opened before that.
         """
@@ -105,7 +112,7 @@ class PromptBuilder:
         if words is not None:
             length = self.opening.length + draft.length + self.closing.length
             self.check_length(length, words, exact=draft.exact)
-        return Prompt.join([self.opening, self.finish(draft), self.closing])
+        return Prompt.join([self.opening, self.finish(draft, cancel), self.closing])
 
     def draft(self, parts: Sequence[Part]) -> Draft:
         """The parts alone, counted; PromptError if they cannot be used. Images are not looked at."""
@@ -149,8 +156,11 @@ class PromptBuilder:
                 return _Text(text, beginning, whole=False)
         return _Text(text, _encode(self.tokenizer, text), whole=True)
 
-    def finish(self, draft: Draft) -> Prompt:
-        """The draft's positions, words and images, read and scaled; ImageError if one cannot be used."""
+    def finish(self, draft: Draft, cancel: Cancel | None = None) -> Prompt:
+        """The draft's positions, words and images, read and scaled; ImageError if one cannot be used.
+
+        CancelledError before the next image of a request that is no longer wanted.
+        """
         pieces: list[Prompt] = []
         for part in draft.parts:
             if pieces:
@@ -158,11 +168,13 @@ class PromptBuilder:
             if isinstance(part, _Text):
                 encoding = part.encoding if part.whole else _encode(self.tokenizer, part.text)
                 words = words_at(part.text, encoding.offsets)
-                pieces.append(Prompt(np.array(encoding.ids, np.int64), (), words))
+                pieces.append(Prompt(np.array(encoding.ids, np.int64), (), words, (part.text,)))
                 continue
+            if cancel is not None:
+                cancel.check()
             image = fit_square(load_image(part), self._dimensions.vision_px)
             visual = Prompt.template([_VISUAL] * self._dimensions.visual_tokens)
-            pieces += [self._image_open, Prompt(visual.ids, (image,), visual.words), self._image_close]
+            pieces += [self._image_open, Prompt(visual.ids, (image,), visual.words, (None,)), self._image_close]
         return Prompt.join(pieces)
 
     def room(self, words: int) -> int:
@@ -193,6 +205,19 @@ class PromptBuilder:
         if visual_tokens is not None:
             embeddings[0, visual] = visual_tokens.reshape(-1, embeddings.shape[-1])
         return embeddings
+
+    @property
+    def image_marks(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ids before and after an image's visual tokens."""
+        return self._image_open.ids, self._image_close.ids
+
+    def spell_out(self, text: str) -> list[int]:
+        """Ids of a text in which nothing is a special token."""
+        return list(_encode(self.tokenizer, text).ids)
+
+    def spelled(self, token: int) -> str:
+        """What a token adds to a text; read off behind another one, since some decoders drop a text's first space."""
+        return str(self.tokenizer.decode([*self._anchor, token]))[self._anchored :]
 
     @property
     def image_token_embeddings(self) -> NDArray[np.float32]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import enum
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from PIL import Image
 
 from mgcc_runtime.layout import Box
+
+if TYPE_CHECKING:
+    from mgcc_runtime.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class NoteCode(str, enum.Enum):
     """What a program can tell a note by."""
 
     NOTHING_TO_PLACE = "nothing-to-place"
+    UNKNOWN_THING = "unknown-thing"  # a word asks for what the bundle has no label for
+    TOO_MANY = "too-many"  # more things are asked for than are in the picture
+    CONTRADICTION = "contradiction"  # places of one thing exclude each other
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class Note:
 
     code: NoteCode
     text: str  # one sentence for people
+    thing: str = ""  # the noun or label that it is about, where it is about one
 
     def to_json(self) -> dict[str, str]:
-        return {"code": self.code.value, "text": self.text}
+        return {"code": self.code.value, "text": self.text, **({"thing": self.thing} if self.thing else {})}
 
 
 NOTHING_TO_PLACE = Note(
@@ -69,6 +73,7 @@ class Result:
     timings: dict[str, float]  # milliseconds by stage, and "total"
     seed: int
     text_tokens: tuple[int, ...]
+    scene: Scene = field(repr=False, compare=False)  # for `Pipeline.redraw`
     notes: tuple[Note, ...] = ()
 
 
@@ -97,25 +102,3 @@ class ReplyReady:
 
 
 Event: TypeAlias = "TextDelta | BoxesReady | StepPreview | ImageReady | ReplyReady"
-
-
-@dataclass
-class Stopwatch:
-    """Adds up the time of a request by stage."""
-
-    started_s: float = field(default_factory=time.perf_counter)
-    milliseconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent_ms = (time.perf_counter() - start_s) * 1e3
-            self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent_ms
-
-    def timings(self) -> dict[str, float]:
-        """Milliseconds by stage, rounded to microseconds; "total" also holds what is between the stages."""
-        total_ms = (time.perf_counter() - self.started_s) * 1e3
-        return {name: round(ms, 3) for name, ms in {**self.milliseconds, "total": total_ms}.items()}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.contract import DECODE, present_names, stages
 from mgcc_runtime.denoise import solver_feeds
+from mgcc_runtime.device.heap import return_freed_memory
 from mgcc_runtime.engines import Array, EngineOptions, Feed, KeptTensor, Session, host_array, open_session
 from mgcc_runtime.engines.checks import check_finite
 from mgcc_runtime.errors import StageValueError
@@ -48,18 +49,27 @@ class Stages:
         except BaseException:
             self.close()
             raise
+        return_freed_memory()
 
     def close(self) -> None:
         with ExitStack() as closing:  # each of them, whatever another raises
             for session in self.sessions.values():
                 closing.callback(session.close)
 
+    @property
+    def images_at_once(self) -> int:
+        """The most images that `see` takes."""
+        return min(self.dimensions.images, self.sessions["vision_encoder"].at_once.images)
+
+    @property
+    def positions_at_once(self) -> int:
+        """The most positions that `read` should be given, so that a request can be cancelled in time."""
+        return self.sessions["llm"].at_once.positions
+
     def see(self, pixels: Floats) -> Floats:
-        """pixel_values (B, 3, H_v, W_v), any B -> visual tokens (B, k, D)."""
-        most = self.dimensions.images
-        batches = [pixels[i : i + most] for i in range(0, len(pixels), most)]
-        found = [self.sessions["vision_encoder"].run({"pixel_values": batch})["visual_tokens"] for batch in batches]
-        return np.concatenate(found)
+        """pixel_values (B, 3, H_v, W_v), B up to `images_at_once` -> visual tokens (B, k, D)."""
+        found: Floats = self.sessions["vision_encoder"].run({"pixel_values": pixels})["visual_tokens"]
+        return found
 
     def read(self, embeddings: Floats, cache: KvCache) -> LlmStep:
         """Pass embeddings (1, S, D) through the language model, going on from `cache`.

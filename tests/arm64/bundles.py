@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.bundle.folder import sha256_of
 from mgcc_runtime.names import MANIFEST
 
 ROOT = Path(__file__).parents[2]

@@ -22,9 +22,10 @@ from mgcc_runtime.errors import KitError
 from mgcc_runtime.kit.own_wheel import own_wheel
 from mgcc_runtime.kit.target import Processor, Target
 from mgcc_runtime.kit.wheels import fetch
+from tests.debian import Unavailable
 
 from .bundles import TINY, build_bundle
-from .emulator import PINNED, Emulator, Unavailable, prepare
+from .emulator import PINNED, Emulator, prepare
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(sys.prefix) / "arm64"

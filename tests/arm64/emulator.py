@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from tests.debian import Unavailable, unpacked
 
 #: ONNX Runtime 1.32.0 ends the process as it is imported on QEMU 7.2, which Debian 12 has; 1.23.2 and 1.20.1 do not.
 PINNED = ("onnxruntime==1.23.2",)
 _PYTHON = ("python3", "libpython3-stdlib", "libstdc++6", "libgomp1", "zlib1g")
 _EMULATOR = ("qemu-user-static",)
-
-
-class Unavailable(Exception):
-    """The recipe cannot be followed here; one sentence says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -57,41 +51,7 @@ def prepare(folder: Path) -> Emulator:
         raise Unavailable(
             f"this machine is {platform.machine()}, the emulation is for x86_64; `make test` runs here as it is"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        if not (folder / "ready").exists():
-            for name, architecture, packages in (("host", "amd64", _EMULATOR), ("root", "arm64", _PYTHON)):
-                shutil.rmtree(folder / name, ignore_errors=True)
-                for package in _packages(folder / f"apt-{architecture}", architecture, packages):
-                    _call(["dpkg", "-x", package, folder / name], "a package cannot be unpacked")
-            (folder / "ready").touch()
-    root = folder / "root"
+    host = unpacked(folder / "amd64", "amd64", _EMULATOR)
+    root = unpacked(folder / "arm64", "arm64", _PYTHON)
     interpreter = (root / "usr" / "bin" / "python3").resolve()
-    return Emulator(folder / "host" / "usr" / "bin" / "qemu-aarch64-static", root, interpreter)
-
-
-def _packages(folder: Path, architecture: str, names: Sequence[str]) -> list[Path]:
-    """The packages and all that they depend on, as files; the system's own lists and packages are left alone."""
-    if shutil.which("apt-get") is None:
-        raise Unavailable(
-            "apt-get is not here, which fetches Debian's Python for arm64 and QEMU; on Debian 12 this runs"
-        )
-    for part in ("state/lists/partial", "cache/archives/partial"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    options = {
-        "APT::Architecture": architecture, "APT::Architectures": architecture, "APT::Update::Error-Mode": "any",
-        "APT::Sandbox::User": "", "Debug::NoLocking": "1", "Dir::State": folder / "state",
-        "Dir::State::status": "/dev/null", "Dir::Cache": folder / "cache",
-    }  # fmt: skip
-    apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
-    failed = f"apt-get cannot fetch {' and '.join(names[:1])} for {architecture}"
-    _call([*apt, "update"], failed)
-    _call([*apt, "install", "-y", "--download-only", "--no-install-recommends", *names], failed)
-    return sorted((folder / "cache" / "archives").glob("*.deb"))
-
-
-def _call(command: Sequence[str | Path], failed: str) -> None:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or done.stderr.splitlines()[-1:]
-        raise Unavailable(f"{failed} ({' '.join(said)[:300]}); with Debian's package archive in reach this runs")
+    return Emulator(host / "usr" / "bin" / "qemu-aarch64-static", root, interpreter)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_runtime.bundle import read_manifest
+from mgcc_runtime.bundle.folder import read_manifest
 
 from .bundles import ROOT, STORY, TINY, Source, build_bundle
 from .conftest import TABLE, Device

@@ -2,8 +2,8 @@
 
 import json
 
-from mgcc_benchmarks.ablation_settings import SETTINGS_FILE, read_settings
-from mgcc_benchmarks.storybench import read_kept
+from mgcc_benchmarks.ablation.settings import SETTINGS_FILE, read_settings
+from mgcc_benchmarks.storybench.evaluation import read_kept
 from mgcc_runtime.errors import InputError
 from tests.oddities import BY_NAME, check_reader, check_sentence
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
-from mgcc_calibration.graph import Graph
+from mgcc_calibration.graphs.graph import Graph
 from mgcc_runtime.contract import DType, StageSpec, TensorSpec
 
 CHANNELS, SIDE, LOUD = 16, 8, 5
@@ -85,7 +86,17 @@ def make_model(opset: int = 18) -> onnx.ModelProto:
 
 
 def make_graph() -> Graph:
-    return Graph(make_model())
+    return graph_of(make_model())
+
+
+def graph_of(model: onnx.ModelProto) -> Graph:
+    return Graph(ir.from_proto(model))
+
+
+def proto_of(graph: Graph) -> onnx.ModelProto:
+    """The graph as it would be written, for onnx's own checks and readers."""
+    model: onnx.ModelProto = ir.to_proto(graph.model)
+    return model
 
 
 def samples(count: int = 12, seed: int = 1):

@@ -10,28 +10,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
 from PIL import Image
 
-from mgcc_calibration.build import BuildOptions, build_low
-from mgcc_calibration.candidates import FORMS, CandidateOptions
-from mgcc_calibration.capture import CaptureOptions, capture
-from mgcc_calibration.choose import Budget
+from mgcc_calibration.build import PrecisionOptions
+from mgcc_calibration.candidates.candidate import Candidate, CandidateOptions, Engine
+from mgcc_calibration.candidates.image_judge import ImageJudge, judged_requests
+from mgcc_calibration.candidates.selection import Budget
+from mgcc_calibration.candidates.stage_graphs import FORMS
 from mgcc_calibration.cli import main
+from mgcc_calibration.data.capture import CaptureOptions, capture
+from mgcc_calibration.data.requests import storyworld_requests
+from mgcc_calibration.data.reuse import kept_or_captured
 from mgcc_calibration.errors import DataError
-from mgcc_calibration.forms import Candidate, Engine, StagePrecision
-from mgcc_calibration.graph import Graph
-from mgcc_calibration.image_judge import ImageJudge, judged_requests
-from mgcc_calibration.one_step import LowerOptions, lower_bundle
-from mgcc_calibration.plan import make_plan
-from mgcc_calibration.qdq import write_qdq
+from mgcc_calibration.graphs.graph import Graph
+from mgcc_calibration.quantise.plan import make_plan
+from mgcc_calibration.quantise.qdq import write_qdq
 from mgcc_calibration.report import report_paths
-from mgcc_calibration.requests import storyworld_requests
+from mgcc_ref.precision import Precision
 from mgcc_runtime import contract
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.contract import DECODE, WITHOUT_WEIGHTS
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
-from mgcc_runtime.verify import verify
+from mgcc_runtime.measure.verify import verify
+from tests.calibration.lowered import write_low
 
 QUICK = ["--rounds", "1", "--images", "1", "--tokens", "20", "--threads", "1"]
 
@@ -218,38 +219,38 @@ def test_the_same_seed_gives_the_same_data_and_the_same_graph(bundle, tmp_path):
     assert other[0] != first[0] and other[1] != first[1]
 
 
-def test_one_step_captures_once_and_uses_it_again(bundle, tmp_path):
-    options = LowerOptions(
-        BuildOptions("int8", ("unet",), CandidateOptions(least_db=10.0), Budget(10.0), 1, 1, images=0, tokens=0),
-        requests=1, words=2,
-    )  # fmt: skip
-    data, steps = tmp_path / "data", []
+def test_data_are_captured_once_and_used_again(bundle, tmp_path):
+    options = PrecisionOptions(
+        Precision.INT8, ("unet",), CandidateOptions(least_db=10.0), Budget(10.0), 1, 1, images=0, tokens=0
+    )
+    folder, captured, how = tmp_path / "data", [], CaptureOptions(words=2, threads=1)
     for name in ("a", "b"):
-        report = lower_bundle(bundle.root, tmp_path / name, data, options, lambda stage, text: steps.append(stage))
+        data = kept_or_captured(bundle, folder, how, 1, lambda i, n: captured.append(i))
+        report = write_low(bundle, data, tmp_path / name, options)
         assert Bundle.open(tmp_path / name).manifest.precision["unet"] == report.stages["unet"].choice.chosen.precision
-    assert steps.count("calibration") == 1
-    lower_bundle(bundle.root, tmp_path / "c", data, replace(options, seed=1), lambda stage, text: steps.append(stage))
-    assert steps.count("calibration") == 2
+    assert captured == [1]
+    kept_or_captured(bundle, folder, replace(how, seed=1), 1, lambda i, n: captured.append(i))
+    assert captured == [1, 1]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match="holds no calibration data"):
-        lower_bundle(bundle.root, tmp_path / "d", tmp_path / "mine", options)
+        kept_or_captured(bundle, tmp_path / "mine", how, 1)
     assert (tmp_path / "mine" / "thesis.txt").is_file()
 
 
 def test_pictures_judge_what_is_fastest(bundle, data, tmp_path):
     """Asked that all stay the same, a stage whose noise moves one is left; and a bundle of noise is not judged."""
     trained = replace(bundle, manifest=replace(bundle.manifest, weights="trained"))
-    options = BuildOptions(
-        "int8", ("unet",), CandidateOptions(least_db=-20.0), Budget(-20.0, least_same=1.0), 1, 1, judged=2,
+    options = PrecisionOptions(
+        Precision.INT8, ("unet",), CandidateOptions(least_db=-20.0), Budget(-20.0, least_same=1.0), 1, 1, judged=2,
         images=0, tokens=0,
     )  # fmt: skip
-    judged = build_low(trained, data, tmp_path / "judged", options).stages["unet"].choice
+    judged = write_low(trained, data, tmp_path / "judged", options).stages["unet"].choice
     shares = [m.same_pictures for m in judged.measurements if m.same_pictures is not None]
-    assert shares and (judged.chosen.precision is StagePrecision.FP32 or judged.chosen.same_pictures == 1.0)
+    assert shares and (judged.chosen.precision is Precision.FP32 or judged.chosen.same_pictures == 1.0)
     assert all(("judged pictures" in m.refused) == (m.same_pictures < 1.0) for m in judged.measurements
                if m.same_pictures is not None)  # fmt: skip
-    plain = build_low(bundle, data, tmp_path / "plain", options).stages["unet"].choice
+    plain = write_low(bundle, data, tmp_path / "plain", options).stages["unet"].choice
     assert all(m.same_pictures is None for m in plain.measurements) and plain.least_same is None
 
 
@@ -258,13 +259,12 @@ def test_a_judge_sees_the_candidate(bundle, tmp_path):
     spec = contract.stage(bundle.manifest.dimensions, "vae_decoder")
     own = bundle.file(bundle.manifest.stages[spec.name].file)
     judge = ImageJudge(bundle, judged_requests(2, 0), threads=1)
-    assert judge.share(spec, Candidate(Engine.ONNXRUNTIME, StagePrecision.FP32, own)) == 1.0
+    assert judge.share(spec, Candidate(Engine.ONNXRUNTIME, Precision.FP32, own)) == 1.0
     graph = Graph.load(own)
-    for weight in graph.model.graph.initializer:
-        values = numpy_helper.to_array(weight)
-        if values.dtype == np.float32:
-            weight.CopyFrom(numpy_helper.from_array(-values, weight.name))
+    for name in graph.weights:
+        if graph.weight(name).dtype == np.float32:
+            graph.set_weight(name, -graph.weight(name))
     wrong = graph.save(tmp_path / "vae_decoder.onnx")
-    assert judge.share(spec, Candidate(Engine.ONNXRUNTIME, StagePrecision.INT8, wrong)) == 0.0
+    assert judge.share(spec, Candidate(Engine.ONNXRUNTIME, Precision.INT8, wrong)) == 0.0
     other = ImageJudge(bundle, judged_requests(2, 1), threads=1)
     assert judge.identity == ImageJudge(bundle, judged_requests(2, 0)).identity != other.identity

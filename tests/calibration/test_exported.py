@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgcc_calibration.capture import CaptureOptions, capture
-from mgcc_calibration.data import MANIFEST
-from mgcc_calibration.one_step import LowerOptions, _usable
-from mgcc_calibration.requests import storyworld_requests
-from mgcc_runtime.bundle import Bundle
+from mgcc_calibration.data.capture import CaptureOptions, capture
+from mgcc_calibration.data.requests import storyworld_requests
+from mgcc_calibration.data.reuse import _usable
+from mgcc_calibration.data.samples import MANIFEST
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.contract import WITHOUT_WEIGHTS, stages
 from tests.exported import PROFILES, exported_bundle
 
@@ -39,11 +39,11 @@ def test_phrases_are_those_that_a_request_names(paper_tiny_bundle: Path, tmp_pat
 
 
 def test_data_without_samples_of_a_stage_are_captured_anew(paper_tiny_bundle: Path, tmp_path: Path) -> None:
-    bundle, asked = Bundle.open(paper_tiny_bundle), LowerOptions(requests=2, words=0)
-    data = capture(bundle, storyworld_requests(2, seed=0), CaptureOptions(0, 6, words=0), tmp_path / "data")
-    assert _usable(bundle, data.root, asked)
+    bundle, asked = Bundle.open(paper_tiny_bundle), CaptureOptions(0, 6, words=0)
+    data = capture(bundle, storyworld_requests(2, seed=0), asked, tmp_path / "data")
+    assert _usable(bundle, data.root, asked, 2)
     path = data.root / MANIFEST
     values = json.loads(path.read_text())
     del values["stages"]["phrase_encoder"]
     path.write_text(json.dumps(values))
-    assert _usable(bundle, data.root, asked) is None
+    assert _usable(bundle, data.root, asked, 2) is None

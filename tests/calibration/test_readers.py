@@ -6,12 +6,12 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from mgcc_calibration.data import MANIFEST, CalibrationData, DataManifest, SampleEntry
+from mgcc_calibration.bundle.chosen_stages import chosen_stages
+from mgcc_calibration.data.requests import folder_requests
+from mgcc_calibration.data.samples import MANIFEST, CalibrationData, DataManifest, SampleEntry
 from mgcc_calibration.errors import DataError
 from mgcc_calibration.report import _storybench_result, add_storybench, report_paths
-from mgcc_calibration.requests import folder_requests
-from mgcc_calibration.stage_store import StageStore
-from mgcc_runtime.bundle import sha256_of
+from mgcc_runtime.bundle.folder import sha256_of
 from mgcc_runtime.errors import InputError
 from tests.oddities import BY_NAME, check_reader, check_sentence, spoiled_arrays
 
@@ -72,7 +72,7 @@ def test_a_damaged_report(tmp_path, oddity):
 
 @BY_NAME
 def test_a_damaged_entry_of_the_store_is_no_entry(tmp_path, oddity):
-    store = StageStore(tmp_path)
+    store = chosen_stages(tmp_path)
     folder = tmp_path / f"unet-{'0' * 20}"
     folder.mkdir()
     (folder / "entry.json").write_bytes(oddity.spoil({"graph": "a", "files": {}}))

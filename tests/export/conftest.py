@@ -1,8 +1,7 @@
-"""A small stage with a cache like the language model's, the tiny profile's bundle, and one to build engines from."""
+"""A small stage with a cache like the language model's, and the tiny profile's bundle with its report."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,17 +11,13 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from mgcc_export.build import BuildOptions, build
-from mgcc_export.device_build import build_plan
-from mgcc_export.report import BuildReport
-from mgcc_export.stages import Stage
-from mgcc_export.targets import Precision, Target, choose_recipe
-from mgcc_export.to_onnx import export_stage, trace_lengths
+from mgcc_export.graphs.to_onnx import export_stage, trace_lengths
+from mgcc_export.report.table import BuildReport
+from mgcc_export.targets import Target, choose_recipe
 from mgcc_ref.model import MgccModel, load_model
-from mgcc_runtime.contract import Axis, DType, StageSpec, TensorSpec, stages
-from mgcc_runtime.names import PLAN
+from mgcc_ref.precision import Precision
+from mgcc_runtime.contract import Axis, DType, StageSpec, TensorSpec
 from tests.exported import shared_folder
-from tests.runtime.golden_data import add_golden
-from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle, reseal
 
 WIDTH = 8
 
@@ -98,13 +93,3 @@ def tiny_build(tmp_path_factory: pytest.TempPathFactory) -> tuple[BuildReport, B
     options = BuildOptions("tiny", recipe, root / "bundle", shared / "export-cache")
     with FileLock(shared / "export-cache.lock"):
         return build(options, lambda stage, step: None), options
-
-
-@pytest.fixture(scope="session")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bundle with a plan, as `--target jetson` writes it."""
-    root = add_golden(make_bundle(tmp_path_factory.mktemp("planned") / "bundle"))
-    chosen = [Stage(spec, torch.nn.Identity(), DIMENSIONS.axes) for spec in stages(DIMENSIONS)]
-    plan = build_plan(chosen, choose_recipe(Target.JETSON, Precision.FP16), "tiny")
-    (root / PLAN).write_text(json.dumps(plan))
-    return reseal(root)

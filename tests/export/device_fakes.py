@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_export.builder_settings import BuilderSettings
-from mgcc_export.tensorrt_build import EngineBuild, EngineJob, command_of
-from mgcc_runtime.bundle import sha256_of
-from mgcc_runtime.engines.engine_record import EngineRecord
+from mgcc_export.tensorrt.builder import EngineBuild, EngineJob, command_of
+from mgcc_export.tensorrt.settings import BuilderSettings
+from mgcc_runtime.bundle.folder import sha256_of
+from mgcc_runtime.engines.tensorrt.record import EngineRecord
 
 
 @dataclass

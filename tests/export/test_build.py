@@ -13,16 +13,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from mgcc_export.build import BuildOptions, build, schedule_of
+from mgcc_export.build import build, schedule_of
 from mgcc_export.errors import ValueMismatchError
-from mgcc_export.report import BuildReport, build_table
-from mgcc_export.stage_cache import StageCache
+from mgcc_export.options import BuildOptions
+from mgcc_export.report.table import BuildReport, build_table
+from mgcc_export.stages.cache import stage_cache
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import MgccModel
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.contract import SOLVER_LATENTS, stages
 from mgcc_runtime.errors import BundleError
-from mgcc_runtime.verify import verify
+from mgcc_runtime.measure.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "export" / "build_engines.py"
@@ -116,7 +117,7 @@ def test_a_second_build_exports_nothing(tiny_build: Built) -> None:
 
 def test_a_stage_that_another_build_has_in_hand_is_waited_for(tiny_build: Built, tmp_path: Path) -> None:
     options = dataclasses.replace(tiny_build[1], out=tmp_path / "some", stages=("vae_decoder",))
-    lock, steps = StageCache(options.cache).lock("tiny-vae_decoder-fp32"), list[tuple[str, str]]()
+    lock, steps = stage_cache(options.cache).lock("tiny-vae_decoder-fp32"), list[tuple[str, str]]()
     lock.acquire()
 
     def finish_the_other(stage: str, step: str) -> None:
@@ -140,7 +141,7 @@ def test_some_stages_make_a_bundle_that_says_what_is_missing(tiny_build: Built, 
 def test_a_stage_that_fails_validation_is_neither_cached_nor_bundled(
     tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mgcc_export.stage_build as module
+    import mgcc_export.stages.answers as module
 
     def spoiled(stage_module, *rest):
         import copy
@@ -164,6 +165,7 @@ def test_a_stage_that_fails_validation_is_neither_cached_nor_bundled(
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_killed_build_leaves_no_bundle_and_the_next_goes_on(tiny_build: Built, tmp_path: Path) -> None:
     out, cache = tmp_path / "bundle", tmp_path / "cache"

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgcc_export import report
-from mgcc_export.bundle_writer import BundleWriter
+from mgcc_calibration.bundle.writer import BundleWriter
 from mgcc_export.cli import PROFILES, main
-from mgcc_export.estimate import Estimate, estimate_build
-from mgcc_export.report import shortages
-from mgcc_export.targets import Precision, Target, choose_recipe
+from mgcc_export.predict.estimate import Estimate, estimate_build
+from mgcc_export.report import table
+from mgcc_export.report.table import shortages
+from mgcc_export.targets import Target, choose_recipe
 from mgcc_ref.config import PROFILE_NAMES, get_profile
+from mgcc_ref.precision import Precision
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "export" / "build_engines.py"
 
@@ -135,7 +136,8 @@ def test_the_disk_of_the_bundle_counts_as_well_as_the_caches(tmp_path: Path, mon
         folder.mkdir()
     usage = SimpleNamespace(free=50 * 2**20)
     monkeypatch.setattr(
-        "mgcc_export.report.shutil.disk_usage", lambda p: usage if p == out.parent else SimpleNamespace(free=10**12)
+        "mgcc_export.report.table.shutil.disk_usage",
+        lambda p: usage if p == out.parent else SimpleNamespace(free=10**12),
     )
     need = Estimate({}, 60 * 2**20, 1, 1.0, 1, 30 * 2**20)
     (line,) = shortages(need, out, cache)
@@ -152,9 +154,9 @@ def test_the_disk_of_the_bundle_counts_as_well_as_the_caches(tmp_path: Path, mon
 def test_memory_that_others_hold_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = tmp_path / "meminfo"
     told.write_text("MemTotal:        9000000 kB\nMemFree:  1 kB\nMemAvailable:    2097152 kB\n")
-    memory = report._memory(tmp_path / "absent", told)
+    memory = table._memory(tmp_path / "absent", told)
     assert memory.available == 2 * 2**30 < memory.total
-    monkeypatch.setattr("mgcc_export.report._memory", lambda: memory)
+    monkeypatch.setattr("mgcc_export.report.table._memory", lambda: memory)
     (line,) = shortages(Estimate({}, 1, 3 * 2**30, 1.0, 1), tmp_path, tmp_path)
     assert f"has 2048 MiB of memory available of {memory.total / 2**20:.0f} in all, the build may need 3072" in line
     assert "; close other programs, use a larger machine, a lower --precision or fewer --stages" in line
@@ -163,27 +165,28 @@ def test_memory_that_others_hold_is_not_there(tmp_path: Path, monkeypatch: pytes
 def test_a_container_has_less_memory_than_its_machine(tmp_path: Path) -> None:
     limit, absent = tmp_path / "memory.max", tmp_path / "absent"
     limit.write_text(f"{3 * 2**20}\n")
-    assert report._memory(limit) == (3 * 2**20, 3 * 2**20)
+    assert table._memory(limit) == (3 * 2**20, 3 * 2**20)
     limit.write_text("max\n")
-    assert report._memory(limit, absent) == report._memory(absent, absent)
-    assert report._memory(limit).total > 3 * 2**20
+    assert table._memory(limit, absent) == table._memory(absent, absent)
+    assert table._memory(limit).total > 3 * 2**20
 
 
 def test_an_estimate_says_what_does_not_fit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgcc_export.report._memory", lambda: report._Memory(2**30, 2**29))
+    monkeypatch.setattr("mgcc_export.report.table._memory", lambda: table._Memory(2**30, 2**29))
     assert main(["--profile", "story", "--estimate"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("does not fit: this machine has 512 MiB of memory available of 1024 in all, the build may")
     assert line.endswith("; use a larger machine, a lower --precision or fewer --stages")
 
 
+@pytest.mark.slow
 def test_a_smaller_language_model_is_a_way_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it needs less, which it does not where another stage is the largest."""
-    monkeypatch.setattr("mgcc_export.report._memory", lambda: report._Memory(2**30, 2**30))
+    monkeypatch.setattr("mgcc_export.report.table._memory", lambda: table._Memory(2**30, 2**30))
     lines = []
     for profile, stages in (("paper", "llm"), ("paper-2.7b", "llm"), ("paper-1.3b", "llm"), ("paper", "vae_decoder")):
         arguments = ["--target", "rtx", "--precision", "fp16", "--stages", stages, "--estimate"]
@@ -205,6 +208,7 @@ def test_the_report_is_written(capsys: pytest.CaptureFixture[str], tiny_build, t
     assert json.loads(path.read_text())["stages"][0]["stage"] == "vision_encoder"
 
 
+@pytest.mark.slow
 def test_the_launcher_works_from_any_directory_of_a_bare_clone(tmp_path: Path) -> None:
     """Nothing of ours is installed here: -I and a copy elsewhere rule out the editable install."""
     clone = tmp_path / "clone"

@@ -9,24 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_calibration.build import BuildOptions as LowOptions
-from mgcc_calibration.data import CalibrationData
+from mgcc_calibration.build import PrecisionOptions
+from mgcc_calibration.data.samples import CalibrationData
 from mgcc_calibration.errors import DataError
-from mgcc_export.build import BuildOptions
 from mgcc_export.cli import main
 from mgcc_export.cpu_build import build_for_cpu
-from mgcc_export.estimate import estimate_build
-from mgcc_export.report import BuildReport
-from mgcc_export.targets import Precision, Target, choose_recipe
+from mgcc_export.options import BuildOptions
+from mgcc_export.predict.estimate import estimate_build
+from mgcc_export.report.table import BuildReport
+from mgcc_export.targets import ASKED, Target, choose_recipe
 from mgcc_ref.config import get_profile
-from mgcc_runtime.bundle import Bundle
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.contract import DECODE
-from mgcc_runtime.verify import verify
+from mgcc_runtime.measure.verify import verify
 
 Built = tuple[BuildReport, BuildOptions]
 KEPT = "kept from an earlier build"
 #: One round of timing and nothing drawn: what is chosen is not in question here, but that it is done, and once.
-QUICK = LowOptions(rounds=1, threads=1, images=0, tokens=0)
+QUICK = PrecisionOptions(rounds=1, threads=1, images=0, tokens=0)
 
 
 def _options(tiny_build: Built, out: Path, precision: Precision, *names: str) -> BuildOptions:
@@ -113,7 +114,7 @@ def test_the_users_calibration_data_is_read_and_never_replaced(tiny_build: Built
 
 @pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
 def test_estimates_below_fp32(profile: str) -> None:
-    of = {p: estimate_build(get_profile(profile), (), choose_recipe(Target.CPU, p)) for p in Precision if p != "fp16"}
+    of = {p: estimate_build(get_profile(profile), (), choose_recipe(Target.CPU, p)) for p in ASKED if p != "fp16"}
     assert of[Precision.INT4].bundle_bytes < of[Precision.INT8].bundle_bytes < of[Precision.AUTO].bundle_bytes
     assert of[Precision.AUTO].seconds > of[Precision.FP32].seconds
     assert of[Precision.AUTO].cache_bytes > 0

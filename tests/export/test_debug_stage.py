@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mgcc_calibration.data import CalibrationData
-from mgcc_export.build import BuildOptions, build
+from mgcc_calibration.data.samples import CalibrationData
+from mgcc_export.build import build
 from mgcc_export.debug_stage import _sizes, polygraphy_command, write_debug
-from mgcc_export.errors import OutputFolderError
-from mgcc_export.lower import types_by_operator
-from mgcc_export.report import BuildReport
-from mgcc_export.stage_build import NOT_CAPTURED
-from mgcc_export.stages import ExampleMaker
-from mgcc_export.targets import TOLERANCES, Precision, Target, choose_recipe
+from mgcc_export.options import BuildOptions
+from mgcc_export.precision.ladder import types_by_operator
+from mgcc_export.report.table import BuildReport
+from mgcc_export.stages.builder import NOT_CAPTURED
+from mgcc_export.stages.stage import ExampleMaker
+from mgcc_export.targets import TOLERANCES, Target, choose_recipe
 from mgcc_ref.model import MgccModel
-from mgcc_runtime.contract import StageSpec
-from mgcc_runtime.contract import stage as stage_of
-from mgcc_runtime.manifest import Tolerance
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.manifest import Tolerance
+from mgcc_runtime.bundle.output_folder import OutputFolderError
+from mgcc_runtime.contract import StageSpec, stage as stage_of
+from tests.packages import needs
 
 Built = tuple[BuildReport, BuildOptions]
 
@@ -156,7 +158,7 @@ def test_a_debugged_stage_can_be_run_by_polygraphy(tiny_build: Built, tmp_path: 
     with np.load(folder / "case-0.npz", allow_pickle=False) as case:
         assert {"in.image_features", "out.conditioning"} <= set(case.files)
     assert command.startswith("POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy run") and "--trt-max-shapes" in command
-    pytest.importorskip("polygraphy", reason="a tool of the extra rtx")
+    needs("polygraphy")
     first, second = (shlex.split(part) for part in command.split(" ", 1)[1].split(" && "))
     engine = slice(first.index("--trt"), first.index("--data-loader-script"))
     first[engine] = ["--onnxrt"]

@@ -12,18 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from mgcc_calibration.bundle.writer import BundleWriter
 from mgcc_export import device_build
-from mgcc_export.bundle_writer import BundleWriter
 from mgcc_export.device_build import build_on_device, main
-from mgcc_export.errors import BusyError, ExportError, OutputFolderError
-from mgcc_runtime.bundle import Bundle, sha256_of
+from mgcc_export.errors import ExportError
+from mgcc_runtime.bundle.folder import Bundle, sha256_of
+from mgcc_runtime.bundle.output_folder import BusyError, OutputFolderError
 from mgcc_runtime.contract import stages
-from mgcc_runtime.engines.engine_record import read_record
+from mgcc_runtime.engines.tensorrt.record import read_record
 from mgcc_runtime.errors import BundleError
+from mgcc_runtime.measure.verify import verify
 from mgcc_runtime.names import PLAN
-from mgcc_runtime.verify import verify
 from tests.export.device_fakes import fake_device
-from tests.runtime.tiny_bundle import DIMENSIONS, make_bundle
+from tests.packages import needs
+from tests.runtime.tiny_bundle import DIMENSIONS
 
 NAMES = [spec.name for spec in stages(DIMENSIONS)]
 
@@ -39,7 +41,7 @@ def failures(bundle: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_the_device_builds_engines_and_goes_on_after_a_kill(planned: Path, tmp_path: Path) -> None:
     """With TensorRT-RTX in TensorRT's place: the same calls, and this machine has it."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+    needs("tensorrt_rtx")
     out, told = tmp_path / "engines", list[tuple[str, str]]()
 
     def stop_at_refiner(stage: str, step: str) -> None:
@@ -208,11 +210,11 @@ def test_another_version_is_refused(planned: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_a_bundle_without_a_plan_and_a_taken_folder_are_refused(
-    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    planned: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     fake_device(monkeypatch)
-    plain = make_bundle(tmp_path / "plain")
-    assert main(["--bundle", str(plain), "--out", str(tmp_path / "out")]) == 2
+    assert main(["--bundle", str(tiny_bundle), "--out", str(tmp_path / "out")]) == 2
     assert f"has no {PLAN}" in capsys.readouterr().err
     with pytest.raises(OutputFolderError, match="is the bundle that engines are built from"):
         build_on_device(planned, planned, silent)

@@ -14,16 +14,16 @@ import pytest
 from mgcc_export import device_build
 from mgcc_export.device_build import build_on_device
 from mgcc_export.errors import EngineRefusedError, ExportError
-from mgcc_export.tensorrt_build import EngineJob, build_engine, profiles_of
+from mgcc_export.tensorrt.builder import EngineJob, build_engine, profiles_of
 from mgcc_runtime import Pipeline
-from mgcc_runtime.bundle import Bundle, write_manifest
+from mgcc_runtime.bundle.folder import Bundle, write_manifest
+from mgcc_runtime.commands.info import info_json, info_lines
 from mgcc_runtime.contract import stage
 from mgcc_runtime.engines import DecodeGraphs
-from mgcc_runtime.engines.engine_record import read_record, record_path
-from mgcc_runtime.engines.tensorrt_features import Feature, features
-from mgcc_runtime.info import info_json, info_lines
+from mgcc_runtime.engines.tensorrt.features import Feature, features
+from mgcc_runtime.engines.tensorrt.record import read_record, record_path
+from mgcc_runtime.measure.verify import verify
 from mgcc_runtime.names import TargetName
-from mgcc_runtime.verify import verify
 from tests.runtime.engine_makers import write_half_onnx
 from tests.runtime.host_builder import HostBuilder, HostBuilderConfig
 from tests.runtime.host_gpu import HostDriver

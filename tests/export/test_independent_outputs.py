@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_export.build import BuildOptions, build
-from mgcc_export.report import BuildReport
-from mgcc_runtime.bundle import Bundle, sha256_of
+from mgcc_export.build import build
+from mgcc_export.options import BuildOptions
+from mgcc_export.report.table import BuildReport
+from mgcc_runtime.bundle.folder import Bundle, sha256_of
 from mgcc_runtime.errors import BundleError
 
 PACKAGES = ("runtime", "export", "calibration", "benchmarks", "examples", "tools", "mgcc_ref")
@@ -32,6 +33,7 @@ def damage(folder: Path) -> None:
             file.write(b"damage")
 
 
+@pytest.mark.slow
 def test_two_builds_from_one_cache(tiny_build: tuple[BuildReport, BuildOptions], tmp_path: Path) -> None:
     first, cache = tiny_build[1].out, tiny_build[1].cache
     before, kept = digests(first), digests(cache)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_export.build import BuildOptions
 from mgcc_export.cli import main
-from mgcc_export.report import BuildReport
-from mgcc_runtime.bundle import Bundle
-from mgcc_runtime.engines.engine_record import read_record
+from mgcc_export.options import BuildOptions
+from mgcc_export.report.table import BuildReport
+from mgcc_runtime.bundle.folder import Bundle
+from mgcc_runtime.engines.tensorrt.record import read_record
 from mgcc_runtime.names import PLAN
 from tests.export.device_fakes import fake_device
 
@@ -24,6 +24,7 @@ def arguments_for(tiny_build: Built, out: Path, target: str = "jetson") -> list[
     return [*words, "--cache", str(tiny_build[1].cache), "--out", str(out)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["jetson", "tensorrt"])
 def test_on_the_device_the_same_command_builds_the_engines(
     tiny_build: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str

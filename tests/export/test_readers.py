@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mgcc_export.stage_cache import StageCache
-from mgcc_ref.llm_layers import INDEX, _shards
+from mgcc_export.stages.cache import stage_cache
+from mgcc_ref.published.tensors import INDEX, TRANSFORMERS, tensor_files
 from mgcc_ref.weights import WeightsError, load_module, save_module
 from tests.oddities import BY_NAME, check_sentence
 
@@ -20,7 +20,7 @@ PYTHONS_OWN = {
 
 @BY_NAME
 def test_a_damaged_entry_of_the_cache_is_no_entry(tmp_path, oddity):
-    cache = StageCache(tmp_path)
+    cache = stage_cache(tmp_path)
     folder = tmp_path / f"unet-{'0' * 20}"
     folder.mkdir()
     (folder / "entry.json").write_bytes(oddity.spoil({"files": {}, "parity": [], "lowered": None}))
@@ -32,7 +32,7 @@ def test_numbers_of_the_entries_are_read_back(tmp_path):
     folder = tmp_path / f"unet-{'0' * 20}"
     folder.mkdir()
     (folder / "entry.json").write_text(json.dumps({"export_s": 2.5, "beside": float("inf")}))
-    assert StageCache(tmp_path).last_s("unet", "export_s") == 2.5
+    assert stage_cache(tmp_path).last_s("unet", "export_s") == 2.5
 
 
 @BY_NAME
@@ -42,10 +42,10 @@ def test_index_of_shards(tmp_path, oddity):
     (tmp_path / INDEX).write_bytes(oddity.spoil(index))
     # Python's own reader takes more than ours, but for a second mark; none of it changes what the index says
     if (oddity.taken and "two" not in oddity.name) or oddity.name in PYTHONS_OWN:
-        assert _shards(tmp_path) == [tmp_path / "one.safetensors"]
+        assert tensor_files(tmp_path, TRANSFORMERS, tmp_path) == [tmp_path / "one.safetensors"]
         return
     with pytest.raises(WeightsError, match="is no index of shards") as caught:
-        _shards(tmp_path)
+        tensor_files(tmp_path, TRANSFORMERS, tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -11,23 +11,26 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from mgcc_export.build import BuildOptions, build
-from mgcc_export.engine_process import run_engine_job
-from mgcc_export.estimate import estimate_build
-from mgcc_export.report import BuildReport
-from mgcc_export.targets import Precision, Recipe, Target, choose_recipe
-from mgcc_export.tensorrt_build import EngineJob
+from mgcc_export.build import build
+from mgcc_export.options import BuildOptions
+from mgcc_export.predict.estimate import estimate_build
+from mgcc_export.report.table import BuildReport
+from mgcc_export.targets import Recipe, Target, choose_recipe
+from mgcc_export.tensorrt.builder import EngineJob
+from mgcc_export.tensorrt.process import run_engine_job
 from mgcc_ref import config
 from mgcc_ref.config import Grounding, SamplerConfig, get_profile
+from mgcc_ref.precision import Precision
 from mgcc_ref.schedule import compile_schedule
 from mgcc_runtime import Pipeline
-from mgcc_runtime.bundle import Bundle, read_manifest
-from mgcc_runtime.closeness import relative_l2
+from mgcc_runtime.bundle.folder import Bundle, read_manifest
 from mgcc_runtime.contract import stages
 from mgcc_runtime.denoise import denoise
 from mgcc_runtime.engines import host_array
 from mgcc_runtime.errors import BundleError
-from mgcc_runtime.verify import verify
+from mgcc_runtime.measure.similarity import relative_l2
+from mgcc_runtime.measure.verify import verify
+from tests.packages import needs
 
 NAME = "tiny-gated"
 UNETS = ("unet", "unet_plain")
@@ -150,14 +153,14 @@ def test_other_readers_follow_a_graph_to_the_shared_file(
     built: tuple[BuildReport, BuildOptions], tmp_path: Path
 ) -> None:
     """TensorRT's parser, which a Jetson builds its engines with, and OpenVINO."""
-    openvino = pytest.importorskip("openvino", reason="an engine of the extra openvino")
+    openvino = needs("openvino")
     root, spec = built[1].out, stages(read_manifest(built[1].out).dimensions)[5]
     assert spec.name == "unet_plain"
     with np.load(root / "golden" / "unet_plain.npz", allow_pickle=False) as golden:
         feeds, expected = {t.name: golden[f"in.{t.name}"] for t in spec.inputs}, golden["out.prediction"]
     compiled = openvino.Core().compile_model(str(root / "unet_plain.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert relative_l2(next(iter(compiled(feeds).values())), expected) <= 1e-3  # fp32 against fp32
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+    needs("tensorrt_rtx")
     engine = tmp_path / "unet_plain.engine"
     paths = (str(root / "unet_plain.onnx"), str(engine), f"{engine}.json")
     done = run_engine_job(EngineJob("tensorrt_rtx", "unet_plain", *paths, (), ""))

@@ -9,26 +9,30 @@ from pathlib import Path
 import pytest
 
 from mgcc_export import cli
-from mgcc_export.build import BuildOptions, build
-from mgcc_export.engine_process import run_engine_job
+from mgcc_export.build import build
+from mgcc_export.bundle.rebuild import rebuild_command
 from mgcc_export.errors import EngineRefusedError, ExportError
-from mgcc_export.estimate import estimate_build
-from mgcc_export.low_report import LowReport
-from mgcc_export.rebuild import rebuild_command
-from mgcc_export.report import BuildReport, _Memory
-from mgcc_export.report_text import report_markdown
-from mgcc_export.stage_build import StageBuilder
-from mgcc_export.stage_cache import StageCache
-from mgcc_export.stages import ExampleMaker, Stage, collect_stages
-from mgcc_export.targets import Precision, Target, choose_recipe, fallbacks
-from mgcc_export.tensorrt_build import EngineJob
+from mgcc_export.options import BuildOptions
+from mgcc_export.precision.report import LowReport
+from mgcc_export.predict.estimate import estimate_build
+from mgcc_export.report.markdown import report_markdown
+from mgcc_export.report.table import BuildReport, _Memory
+from mgcc_export.stages.answers import ModelAnswers
+from mgcc_export.stages.builder import StageBuilder
+from mgcc_export.stages.cache import stage_cache
+from mgcc_export.stages.stage import ExampleMaker, Stage, collect_stages
+from mgcc_export.targets import ASKED, Target, choose_recipe, fallbacks
+from mgcc_export.tensorrt.builder import EngineJob
+from mgcc_export.tensorrt.process import run_engine_job
 from mgcc_ref.config import get_profile
 from mgcc_ref.model import MgccModel
-from mgcc_runtime.bundle import read_manifest
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.folder import read_manifest
 from mgcc_runtime.contract import WITHOUT_WEIGHTS
-from mgcc_runtime.engines.engine_record import read_record, record_path
+from mgcc_runtime.engines.tensorrt.record import read_record, record_path
+from mgcc_runtime.measure.verify import verify
 from mgcc_runtime.names import PLAN
-from mgcc_runtime.verify import verify
+from tests.packages import needs
 
 Built = tuple[BuildReport, BuildOptions]
 
@@ -89,7 +93,7 @@ def test_bundles_of_graphs_pass_verify_here(
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8, Precision.INT4])
 def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, precision: Precision) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+    needs("tensorrt_rtx")
     names = ("refiner", "vae_decoder")
     options = options_for(tiny_build, tmp_path / "bundle", Target.RTX, precision, *names)
     report = build(options, silent)
@@ -112,7 +116,7 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
     assert "Precision by layer type" in report_markdown(report)
     steps: list[tuple[str, str]] = []
     build(options, lambda stage, step: steps.append((stage, step)))
-    assert StageCache(options.cache).last_s(f"tiny-refiner-rtx-{precision}", "lowered", "engine", "seconds") > 0
+    assert stage_cache(options.cache).last_s(f"tiny-refiner-rtx-{precision}", "lowered", "engine", "seconds") > 0
     assert {s for s, step in steps if step == "kept from an earlier build"} == set(names)
 
 
@@ -120,7 +124,7 @@ def test_engines_are_built_recorded_and_kept(tiny_build: Built, tmp_path: Path, 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
 def test_every_stage_gets_an_engine(tiny_build: Built, tmp_path: Path, precision: Precision) -> None:
     """Also the grounder, whose rounds share matrices, at the width that was asked for."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+    needs("tensorrt_rtx")
     options = options_for(tiny_build, tmp_path / "bundle", Target.RTX, precision)
     report = build(options, silent)
     assert {s.stage for s in report.stages} == {s.stage for s in tiny_build[0].stages}
@@ -145,9 +149,9 @@ def test_a_refused_graph_gets_the_next_precision_and_other_failures_end_the_buil
             raise end
         return report
 
-    monkeypatch.setattr(StageBuilder, "_build_engine", compile_it)
-    recipe, cache = choose_recipe(Target.RTX, Precision.INT8), StageCache(tmp_path / "cache")
-    builder = StageBuilder(get_profile("tiny"), recipe, ExampleMaker(tiny), cache, silent)
+    monkeypatch.setattr(StageBuilder, "build_engine", compile_it)
+    recipe, cache = choose_recipe(Target.RTX, Precision.INT8), stage_cache(tmp_path / "cache")
+    builder = StageBuilder(get_profile("tiny"), recipe, ModelAnswers(ExampleMaker(tiny)), cache, silent)
     (stage,) = collect_stages(tiny, ("refiner",))
     source, graph = tiny_build[1].out / "refiner.onnx", tmp_path / "refiner.onnx"
     lowered, report, _, _ = builder._lowest_that_builds(stage, source, graph, "refiner")
@@ -178,7 +182,7 @@ def _command_has_its_graph(options: BuildOptions, report: BuildReport) -> None:
 
 @pytest.mark.parametrize("profile", ["tiny", "story", "paper"])
 def test_estimates_follow_the_precision(profile: str) -> None:
-    of = {p: estimate_build(get_profile(profile), (), choose_recipe(Target.RTX, p)) for p in list(Precision)[2:]}
+    of = {p: estimate_build(get_profile(profile), (), choose_recipe(Target.RTX, p)) for p in ASKED[2:]}
     sizes = [of[p].bundle_bytes for p in (Precision.FP16, Precision.INT8, Precision.INT4)]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     plain = estimate_build(get_profile(profile))
@@ -202,7 +206,7 @@ def test_estimates_of_the_smaller_profiles_stay() -> None:
 def test_what_cannot_fit_is_refused_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mgcc_export.report._memory", lambda: _Memory(2**20, 2**20))
+    monkeypatch.setattr("mgcc_export.report.table._memory", lambda: _Memory(2**20, 2**20))
     assert cli.main(["--profile", "tiny", "--target", "rtx", "--precision", "fp16", "--out", str(tmp_path / "o")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "this machine has 1 MiB of memory available of 1 in all" in line

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgcc_export.builder_settings import AskedSettings, choose_settings
-from mgcc_export.engine_process import run_engine_job
-from mgcc_export.tensorrt_build import EngineJob, profiles_of
+from mgcc_export.tensorrt.builder import EngineJob, profiles_of
+from mgcc_export.tensorrt.process import run_engine_job
+from mgcc_export.tensorrt.settings import AskedSettings, choose_settings
+from mgcc_runtime.device.cuda_driver import Device
 from mgcc_runtime.engines import EngineOptions, open_session
-from mgcc_runtime.engines.cuda import Device
-from mgcc_runtime.engines.cuda_memory import free_memory_bytes
-from mgcc_runtime.engines.engine_record import record_path
+from mgcc_runtime.engines.tensorrt.cuda_memory import free_memory_bytes
+from mgcc_runtime.engines.tensorrt.record import record_path
 from tests.runtime.engine_makers import spec_of, write_half_onnx
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS
@@ -24,7 +24,8 @@ from tests.runtime.tiny_bundle import DIMENSIONS
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        not importlib.util.find_spec("tensorrt"), reason="needs TensorRT, which times kernels as it builds"
+        not importlib.util.find_spec("tensorrt"),
+        reason="needs TensorRT, which times kernels as it builds: pip install 'mgcc-edge[tensorrt]'",
     ),
 ]
 #: More than this slower than with all memory for a kernel, and the default share is too small.

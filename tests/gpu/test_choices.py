@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgcc_runtime.engines import DecodeGraphs, EngineOptions, Session, cuda, open_session, tensorrt_loading
-from mgcc_runtime.engines.cuda import Device
-from mgcc_runtime.engines.cuda_memory import Buffer, free_memory_bytes
-from mgcc_runtime.engines.engine_record import EngineRecord
-from mgcc_runtime.engines.tensorrt_features import features_of
+from mgcc_runtime.device import cuda_driver
+from mgcc_runtime.device.cuda_driver import Device
+from mgcc_runtime.engines import DecodeGraphs, EngineOptions, Session, open_session
+from mgcc_runtime.engines.tensorrt import loading
+from mgcc_runtime.engines.tensorrt.cuda_memory import Buffer, free_memory_bytes
+from mgcc_runtime.engines.tensorrt.features import features_of
+from mgcc_runtime.engines.tensorrt.record import EngineRecord
 from mgcc_runtime.machine import available_memory_bytes
 from tests.gpu.decode_networks import Decoder, build
+from tests.packages import needs
 from tests.runtime.engine_makers import build_plan, spec_of
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names
@@ -114,7 +117,7 @@ def test_work_in_the_default_stream_spoils_no_capture(open_stage: Opener) -> Non
     def disturb() -> None:
         device.use()
         while not stop.is_set():
-            cuda.driver().call("cuMemcpyDtoDAsync_v2", target.address, source.address, 1 << 20, None)
+            cuda_driver.driver().call("cuMemcpyDtoDAsync_v2", target.address, source.address, 1 << 20, None)
 
     thread = threading.Thread(target=disturb)
     thread.start()
@@ -134,14 +137,14 @@ def test_loading_an_engine_takes_no_copy_of_its_file(library: str, tmp_path: Pat
     """The process's own memory, of which what is mapped from the file is no part. Where it grows by the file's size,
     the release keeps a copy of its own, and another way of reading is to be looked for.
     """
-    trt = pytest.importorskip(library, reason=f"{library} is not installed")
+    trt = needs(library)
     decoder = Decoder(layers=24, heads=16, head_dim=64, capacity=256)
     path, logger = tmp_path / "decoder.engine", trt.Logger(trt.Logger.ERROR)
     path.write_bytes(build(trt, decoder, in_place=False, logger=logger))
     record = EngineRecord(library, trt.__version__, "", "", "", (), (), (), (), "", "")
     Device.first().use()
     before = _anonymous_bytes()
-    engine = tensorrt_loading._load(trt, path, record, features_of(record))
+    engine = loading._load(trt, path, record, features_of(record))
     grown, size = _anonymous_bytes() - before, path.stat().st_size
     print(f"{grown / 2**20:.1f} MiB more for an engine of {size / 2**20:.1f} MiB")
     assert engine is not None and grown < size / 2
@@ -162,7 +165,7 @@ def test_memory_that_an_integrated_gpu_can_have() -> None:
     """Prints what the driver and the system say is free; on a Jetson the greater one is counted on, up to all."""
     device = Device.first()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    cuda.driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+    cuda_driver.driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
     print(f"integrated: {device.integrated}, driver: {free.value}, system: {available_memory_bytes()} bytes")
     size = free_memory_bytes(device) // 2
     Buffer(size, device.context).free()  # half of what is said to be there can be had

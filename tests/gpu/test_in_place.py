@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgcc_runtime.closeness import relative_l2
+from mgcc_runtime.device.cuda_driver import Device
 from mgcc_runtime.engines import Array
-from mgcc_runtime.engines.cuda import Device
-from mgcc_runtime.engines.cuda_memory import Buffer
-from mgcc_runtime.engines.cuda_stream import Graph, Stream
+from mgcc_runtime.engines.tensorrt.cuda_memory import Buffer
+from mgcc_runtime.engines.tensorrt.cuda_stream import Graph, Stream
+from mgcc_runtime.measure.similarity import relative_l2
 from tests.gpu.decode_networks import Decoder, build
+from tests.packages import needs
 from tests.runtime.releases import RELEASES
 
 LIBRARIES = [name for name in ("tensorrt_rtx", "tensorrt") if importlib.util.find_spec(name)] or ["tensorrt_rtx"]
@@ -34,7 +35,7 @@ HALF_L2 = 5e-3
 
 
 def library(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"{name} is not installed")
+    return needs(name)
 
 
 def quiet(trt: Any) -> Any:

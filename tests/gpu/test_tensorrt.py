@@ -1,6 +1,6 @@
 """On an NVIDIA GPU: engines are built, loaded, launched, captured and replayed for real. Else it skips, visibly.
 
-What every engine has to keep to is in tests/runtime/test_engines_conformance.py, which runs there, too.
+What every engine has to keep to is in tests/runtime/engines/test_conformance.py, which runs there, too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pytest
 
-from mgcc_runtime.closeness import relative_l2
+from mgcc_runtime.device.cuda_driver import Device
 from mgcc_runtime.engines import EngineOptions, Session, open_session
-from mgcc_runtime.engines.cuda import Device
-from mgcc_runtime.engines.cuda_memory import free_memory_bytes
+from mgcc_runtime.engines.tensorrt.cuda_memory import free_memory_bytes
+from mgcc_runtime.measure.similarity import relative_l2
 from tests.runtime.engine_makers import build_plan, spec_of
 from tests.runtime.golden_data import example_inputs
 from tests.runtime.tiny_bundle import DIMENSIONS, cache_names, make_stage
@@ -103,7 +103,7 @@ def test_memory_is_given_back(open_stage):
 
 def test_kernels_are_kept(open_stage, tmp_path):
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("only TensorRT-RTX compiles kernels on the device")
+        pytest.skip("only TensorRT-RTX compiles kernels on the device: pip install 'mgcc-edge[rtx]'")
     session = open_stage("vae_decoder")
     session.run(example_inputs(session.spec.inputs))
     session.close()

@@ -33,21 +33,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wheelhouse(python: str) -> Path:
-    """The folder of the wheels that `mgcc-edge[cpu]` needs on a Python, and of pip."""
+    """The folder of the wheels that `mgcc-edge[cpu,serve]` needs on a Python, and of pip."""
     folder = WHEELHOUSES / python
     if not folder.is_dir():
         pytest.fail(f"{folder} is missing; `make setup` fetches the wheels that this test installs")
     return folder
 
 
-def install(interpreter: Path, python: str, wheel: Path, folder: Path) -> Path:
-    """Folder of the programs of an environment with nothing but `mgcc-edge[cpu]`, installed offline, without pip."""
+def install(interpreter: Path, python: str, wheel: Path, folder: Path, extras: str = "cpu") -> Path:
+    """Folder of the programs of an environment with nothing but these extras, installed offline, without pip."""
     run(interpreter, "-m", "venv", "--without-pip", folder)
     wheels = wheelhouse(python)
     pip = next(wheels.glob("pip-*.whl")) / "pip"
     # --no-compile: of the packages that are installed, sympy's thousand modules among them, few are ever imported
     options = ("--quiet", "--no-index", "--no-compile", "--find-links", wheels)
-    run(folder / "bin" / "python", pip, "install", *options, f"mgcc-edge[cpu] @ {wheel.as_uri()}")
+    run(folder / "bin" / "python", pip, "install", *options, f"mgcc-edge[{extras}] @ {wheel.as_uri()}")
     return folder / "bin"
 
 

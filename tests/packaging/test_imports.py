@@ -14,21 +14,27 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {
     "mgcc_ref": ROOT / "mgcc_ref",
     "mgcc_runtime": ROOT / "runtime" / "mgcc_runtime",
+    "mgcc_kiosk": ROOT / "runtime" / "mgcc_kiosk",
     "mgcc_export": ROOT / "export" / "mgcc_export",
     "mgcc_calibration": ROOT / "calibration" / "mgcc_calibration",
     "mgcc_benchmarks": ROOT / "benchmarks" / "mgcc_benchmarks",
 }
 
+CONTRACT = {"mgcc_runtime.contract", "mgcc_runtime.layout_text"}
 #: package -> what of ours it may import besides itself.
 ARROWS = {
     "mgcc_runtime": set(),
-    "mgcc_ref": {"mgcc_runtime.contract"},
+    "mgcc_kiosk": {"mgcc_runtime"},
+    "mgcc_ref": CONTRACT,
+    "mgcc_ref, command lines": CONTRACT | {"mgcc_runtime.commands.console", "mgcc_runtime.errors"},
     "mgcc_calibration": {"mgcc_ref", "mgcc_runtime"},
     "mgcc_export": {"mgcc_calibration", "mgcc_ref", "mgcc_runtime"},
     "mgcc_benchmarks": {"mgcc_ref", "mgcc_runtime"},
 }
 RUNTIME_ANYWHERE = {"numpy", "PIL", "tokenizers"}
 RUNTIME_KIT = {"packaging"}  # in kit/ alone, which no device needs: the extra `kit`
+KIOSK = {"PIL", "anyio", "segno", "starlette", "uvicorn"}  # beside the runtime: the extra `serve`
+KIOSK_ON_RAY = {"ray"}  # in on_ray/ alone: the extra `scale`
 RUNTIME_ENGINES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda"}  # in engines/ alone
 HEAVY = ("torch", "transformers", "diffusers", "onnx", "onnxscript", "mgcc_ref", "mgcc_export", "mgcc_calibration")
 
@@ -51,11 +57,13 @@ def sources(package: str) -> list[Path]:
 def test_arrows(package):
     wrong = []
     for path in sources(package):
+        commands = f"{package}, command lines"
+        arrows = ARROWS[commands if path.name == "__main__.py" and commands in ARROWS else package]
         for name in imports_of(path, package):
             top = name.split(".")[0]
             if top == package or not top.startswith("mgcc_"):
                 continue
-            if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in ARROWS[package]):
+            if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in arrows):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
 
@@ -64,13 +72,26 @@ def test_runtime_imports_little():
     """numpy, Pillow and tokenizers anywhere; other packages only in the folder that is for them."""
     wrong = []
     for path in sources("mgcc_runtime"):
-        special = {"engines": RUNTIME_ENGINES, "kit": RUNTIME_KIT}
-        allowed = RUNTIME_ANYWHERE | special.get(path.parent.name, set())
+        folder = path.relative_to(FOLDERS["mgcc_runtime"]).parts[0]
+        allowed = RUNTIME_ANYWHERE | {"engines": RUNTIME_ENGINES, "kit": RUNTIME_KIT}.get(folder, set())
         for name in imports_of(path, "mgcc_runtime"):
             top = name.split(".")[0]
             if top not in {*sys.stdlib_module_names, *allowed, "mgcc_runtime"}:
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_kiosk_imports_little_more():
+    for path in sources("mgcc_kiosk"):
+        on_ray = KIOSK_ON_RAY if "on_ray" in path.parts else set()
+        allowed = {*sys.stdlib_module_names, *KIOSK, *on_ray, "mgcc_runtime", "mgcc_kiosk"}
+        assert {name.split(".")[0] for name in imports_of(path, "mgcc_kiosk")} <= allowed, path
+
+
+@pytest.mark.parametrize("package", ["mgcc_export", "mgcc_calibration"])
+def test_graphs_are_read_and_changed_by_onnx_ir_alone(package):
+    found = {name.split(".")[0] for path in sources(package) for name in imports_of(path, package)}
+    assert "onnx_ir" in found and "onnx" not in found
 
 
 def test_a_forbidden_import_would_be_found(tmp_path):

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mgcc_runtime.bundle import Bundle
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.kit.make import _extras
 from mgcc_runtime.kit.own_wheel import checkout
 from mgcc_runtime.kit.readme import KitText
-from mgcc_runtime.kit.target import Processor, Target
+from mgcc_runtime.kit.target import Processor, Target, Use
 from mgcc_runtime.kit.wheels import closure, fetch
 from mgcc_runtime.names import PLAN
 
@@ -125,6 +125,7 @@ def test_the_first_command_finds_an_altered_file(kit: Path, tmp_path: Path) -> N
     assert done.returncode != 0
 
 
+@pytest.mark.slow
 def test_what_another_python_needs_is_fetched_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """pip of Python 3.11 leaves out what only `python_version < "3.11"` asks for."""
     serve(monkeypatch, wheelhouse("3.10"))
@@ -153,19 +154,19 @@ def test_wheels_that_nothing_asks_for_stay_out() -> None:
 def test_extras_are_those_of_the_bundle_s_engines(tiny_bundle: Path, engine: str, extras: tuple[str, ...]) -> None:
     bundle = Bundle.open(tiny_bundle)
     stages = {**bundle.manifest.stages, "unet": replace(bundle.manifest.stages["unet"], engine=engine)}
-    assert _extras(Bundle(bundle.root, replace(bundle.manifest, stages=stages))) == extras
+    assert _extras(Bundle(bundle.root, replace(bundle.manifest, stages=stages)), Use.RUNTIME) == extras
 
 
 def test_a_bundle_whose_engines_are_built_on_the_device_needs_no_onnxruntime(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     planned = replace(bundle.manifest, files={**bundle.manifest.files, PLAN: bundle.manifest.files["tokenizer.json"]})
-    assert _extras(Bundle(bundle.root, planned)) == ("jetson",)
+    assert _extras(Bundle(bundle.root, planned), Use.RUNTIME) == ("jetson",)
 
 
 def test_the_readme_of_such_a_bundle_builds_engines_and_sees_the_system_s_tensorrt() -> None:
     text = KitText(
-        Target("3.10", Processor.AARCH64), "story", "jetson", ("jetson",), "pip-26-none-any.whl",
-        tensorrt=True, builds_engines=True,
+        Target("3.10", Processor.AARCH64), Use.RUNTIME, "story", "jetson", ("jetson",), "pip-26-none-any.whl",
+        tensorrt=True, gpu=True, builds_engines=True,
     )  # fmt: skip
     assert text.commands[1:] == (
         "python3.10 -m venv --without-pip --system-site-packages venv",
@@ -180,6 +181,7 @@ def test_a_wheel_is_built_from_a_checkout_only() -> None:
     assert checkout() == ROOT
 
 
+@pytest.mark.slow
 def test_an_installation_asks_for_the_wheel(device: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "kit"
     asked = ("kit", "--bundle", tiny_bundle, "--python", "3.12", "--platform", "aarch64", "--out", out)
@@ -233,6 +235,7 @@ def test_a_kit_that_fails_leaves_the_older_one(
     assert (older / "SHA256SUMS").read_bytes() == (kit / "SHA256SUMS").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_older_kit_is_replaced_whole(offline_pip: None, kit: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     older = shutil.copytree(kit, tmp_path / "kit")
     (older / "wheels" / "stale-1.0-py3-none-any.whl").touch()

@@ -6,18 +6,19 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mgcc_export.targets import Target
-from mgcc_runtime import names
+from mgcc_runtime import engines, names
+from mgcc_runtime.bundle.manifest import LayoutRules, Manifest, RequestTolerance
 from mgcc_runtime.contract import PromptTemplate
 from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.engines import extra_of
-from mgcc_runtime.engines.engine_record import EngineRecord
-from mgcc_runtime.golden import RequestGolden
-from mgcc_runtime.manifest import LayoutRules, Manifest, RequestTolerance
+from mgcc_runtime.engines.tensorrt.record import EngineRecord
+from mgcc_runtime.measure.golden import RequestGolden
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -107,7 +108,7 @@ def test_fields_of_the_json_files_are_spelled_where_they_are_read() -> None:
 @pytest.mark.parametrize("engine", sorted(v for k, v in vars(names.EngineName).items() if not k.startswith("_")))
 def test_the_runtime_has_every_engine(engine: str) -> None:
     assert extra_of(engine)
-    assert (PACKAGES["mgcc_runtime"] / "engines" / f"{engine}.py").is_file()
+    assert find_spec(f"{engines.__name__}.{engines._ENGINES[engine].module}") is not None
 
 
 def test_the_exporter_has_every_target() -> None:

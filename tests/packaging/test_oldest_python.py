@@ -48,5 +48,5 @@ def found_in_newer(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_whole_runtime_and_all_that_builds_engines_on_a_device_is_looked_at() -> None:
     modules = CHECK["device_modules"]()
     assert set((ROOT / "runtime").rglob("*.py")) <= set(modules.values())
-    assert {"mgcc_export.device_build", "mgcc_export.output_folder", "mgcc_export.tensorrt_build"} <= set(modules)
+    assert {"mgcc_export.device_build", "mgcc_export.tensorrt.settings", "mgcc_export.tensorrt.builder"} <= set(modules)
     assert not [name for name in modules if name.startswith(("mgcc_ref", "mgcc_calibration"))]

@@ -7,6 +7,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from PIL import Image
 from .conftest import OWN_PYTHON, ROOT, install, run
 
 PYTHONS = ("3.10", "3.12")  # of JetPack 6 and of JetPack 7
-ENGINES = ("openvino", "tensorrt", "tensorrt_rtx", "cuda")  # packages that the extra `cpu` does not bring
+#: Packages that the extras `cpu` and `serve` do not bring.
+ELSEWHERE = ("openvino", "tensorrt", "tensorrt_rtx", "cuda", "ray")
 MODULES = [
     name
     for name in runpy.run_path(str(ROOT / "tools" / "oldest_python.py"))["device_modules"]()
@@ -28,7 +30,7 @@ for name in {MODULES!r}:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name.split(".")[0] not in {ENGINES!r}:
+        if error.name.split(".")[0] not in {ELSEWHERE!r}:
             raise
 print(sys.version_info[:2])
 """
@@ -50,17 +52,15 @@ def find_python(version: str) -> Path | None:
 
 @pytest.fixture(scope="module", params=[*PYTHONS, pytest.param(OWN_PYTHON, marks=pytest.mark.slow)])
 def programs(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the programs of an environment with `mgcc-edge[cpu]` alone, on each Python that is here."""
+    """Folder of the programs of an environment with `mgcc-edge[cpu,serve]` alone, on each Python that is here."""
     python: str = request.param
-    if python == OWN_PYTHON:
-        found: Path = request.getfixturevalue("device")
-        return found
-    interpreter = find_python(python)
+    interpreter = Path(sys.executable) if python == OWN_PYTHON else find_python(python)
     if interpreter is None:
         pytest.skip(f"no Python {python} on PATH or in pyenv; `pyenv install {python}` makes this run")
-    return install(interpreter, python, wheel, tmp_path_factory.mktemp(f"python{python}"))
+    return install(interpreter, python, wheel, tmp_path_factory.mktemp(f"python{python}"), "cpu,serve")
 
 
+@pytest.mark.slow
 def test_every_module_imports(programs: Path, tmp_path: Path) -> None:
     run(programs / "python", "-c", IMPORT_ALL, cwd=tmp_path)
 

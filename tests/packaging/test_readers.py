@@ -10,20 +10,25 @@ _CALLS = {"json.load", "json.loads", "np.load"}
 #: Files that read by themselves, with the reason.
 OTHERS = {
     "runtime/mgcc_runtime/reading.py": "the reader",
-    "runtime/mgcc_runtime/cold_start.py": "what its own child process says",
-    "export/mgcc_export/engine_process.py": "what its own child process says",
-    "export/mgcc_export/tensorrt_build.py": "the job that its parent process wrote for it",
-    "export/mgcc_export/llm_chain.py": "a stage of the cache, whose hashes were checked",
-    "benchmarks/mgcc_benchmarks/peers_ours.py": "work that its parent process wrote for it",
-    "benchmarks/mgcc_benchmarks/peers_torch.py": "work that its parent process wrote for it",
-    "benchmarks/mgcc_benchmarks/peers_client.py": "what its own child process says",
-    "benchmarks/mgcc_benchmarks/peers_worker.py": "what its parent process says; peers lack our packages",
-    "benchmarks/mgcc_benchmarks/peers_checkpoint.py": "files that transformers wrote for it a moment ago",
-    "benchmarks/mgcc_benchmarks/peers_onnxruntime.py": "the bundle's graphs, exported for it a moment ago",
-    "benchmarks/mgcc_benchmarks/peers_openvino.py": "the bundle's graphs, exported for it a moment ago",
+    "runtime/mgcc_runtime/__init__.py": "the stub beside it, which is of this package",
+    "runtime/mgcc_runtime/measure/cold_start.py": "what its own child process says",
+    "export/mgcc_export/tensorrt/process.py": "what its own child process says",
+    "export/mgcc_export/tensorrt/builder.py": "the job that its parent process wrote for it",
+    "export/mgcc_export/large/chain.py": "a stage of the cache, whose hashes were checked",
+    "benchmarks/mgcc_benchmarks/peers/sides/ours.py": "work that its parent process wrote for it",
+    "benchmarks/mgcc_benchmarks/peers/sides/torch.py": "work that its parent process wrote for it",
+    "runtime/mgcc_runtime/kit/kiosk_files.py": "templates of this package",
+    "runtime/mgcc_kiosk/page_watch.py": "what the server of this package says",
+    "benchmarks/mgcc_benchmarks/serving/client.py": "what the server in its own child process says",
+    "benchmarks/mgcc_benchmarks/serving/installed.py": "pyproject.toml of this checkout",
+    "benchmarks/mgcc_benchmarks/peers/client.py": "what its own child process says",
+    "benchmarks/mgcc_benchmarks/peers/worker.py": "what its parent process says; peers lack our packages",
+    "benchmarks/mgcc_benchmarks/peers/checkpoint.py": "files that transformers wrote for it a moment ago",
+    "benchmarks/mgcc_benchmarks/peers/sides/onnxruntime.py": "the bundle's graphs, exported for it a moment ago",
+    "benchmarks/mgcc_benchmarks/peers/sides/openvino.py": "the bundle's graphs, exported for it a moment ago",
 }
 #: Files of the system, which hold ASCII; what they hold else is caught where they are read.
-_SYSTEM = ("jetson.py", "power.py", "load.py", "report.py")
+_SYSTEM = ("jetson.py", "power.py", "machine_load.py", "table.py")
 
 
 def readers(path):

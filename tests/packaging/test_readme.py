@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from mgcc_runtime.contract import stages
 
 from .conftest import ROOT
 
@@ -22,8 +25,7 @@ BUNDLE = "build/story-cpu-fp32"
 
 #: Commands that the test does not run as they stand.
 NOT_RUN = {
-    "make demo": "exports 135 M parameters; CI's own time would double. The script it ends with runs below, on `tiny`",
-    "make test": "runs this test",
+    "make demo": "exports 135 M parameters; tests/examples runs the script that it ends with",
     f"python export/build_engines.py --profile story --target cpu --precision fp32 --out {BUNDLE}": (
         "the fixture tiny_bundle runs it with --profile tiny"
     ),
@@ -38,7 +40,7 @@ NOT_RUN = {
         "the same; tests/export/test_targets_build.py builds `tiny` for this target"
     ),
     "python export/build_engines.py --profile story --target jetson --precision int8 --scan build/calibration "
-    "--out build/jetson-a8": "needs that data, too; tests/calibration/test_transfer.py lowers a stage with its own",
+    "--out build/jetson-a8": "needs that data, too; tests/calibration/candidates/test_fp16_twin.py has its own",
     f"python benchmarks/quality.py --bundle {BUNDLE}": "500 pictures; the next command runs, and draws a few",
     f"python -m mgcc_calibration build --bundle {BUNDLE} --data build/calibration --out build/story-cpu-auto": (
         "needs the data of the command before it; tests/calibration/test_build.py runs both on a smaller bundle"
@@ -48,6 +50,9 @@ NOT_RUN = {
     ),
     f"mgcc kit --bundle {BUNDLE} --python 3.10 --platform aarch64 --out build/kit": (
         "needs an index; tests/packaging/test_kit.py makes one from the wheels of set-up, and follows its README"
+    ),
+    f"mgcc kit --for kiosk --bundle {BUNDLE} --python 3.10 --platform aarch64 --out build/kit": (
+        "the same; tests/packaging/test_kiosk_kit.py makes one, and runs its installer"
     ),
     "python benchmarks/quality.py --ceiling": "500 pictures in nine forms; tests/benchmarks runs it on a few",
 }
@@ -103,6 +108,11 @@ def test_python_example(code: str, workplace: Path):
     assert (workplace / "turn.png").stat().st_size > 0
 
 
+def test_the_readme_is_a_first_reading():
+    """About 7 kB: what is more belongs on a page of docs/."""
+    assert (ROOT / "README.md").stat().st_size <= 7_500
+
+
 def links(page: Path) -> list[tuple[str, str]]:
     """(file, anchor) of each link that is not to another site; one of both may be empty."""
     return re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", PAGES[page])
@@ -125,3 +135,12 @@ def test_links_lead_somewhere(page: Path):
 def test_table_of_stages_is_up_to_date():
     done = run_in(ROOT, sys.executable, "tools/stage_table.py", "--check")
     assert done.returncode == 0, "run `python tools/stage_table.py`"
+
+
+def test_the_diagram_of_stages_holds_to_the_contract(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    diagram = importlib.import_module("stage_diagram")
+    specs = {spec.name: spec for spec in stages(diagram.symbolic_dimensions()[0])}
+    assert diagram.unknown_flows(specs) == []
+    wrong = (diagram.Flow("llm", "unet", "boxes_of_chocolate"), diagram.Flow("solver", "vae_decoder", "latents"))
+    assert diagram.unknown_flows(specs, wrong) == [wrong[0]]

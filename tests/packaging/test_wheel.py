@@ -23,6 +23,8 @@ def test_wheel_contents(wheel: Path):
     assert not [name for name in names if "weights/" in name or "__pycache__" in name or name.endswith(".safetensors")]
     assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE", "METADATA", "contract.py"}
     assert "mgcc = mgcc_runtime.cli:main" in entry_points
+    typed = {name.split("/")[0] for name in names if name.endswith("/py.typed")}
+    assert typed == {name for name in FOLDERS if name != "mgcc_benchmarks"}, "what users import has types for them"
     packaged = {name for name in names if name.startswith("mgcc_runtime/")}
     assert packaged == {
         str(path.relative_to(ROOT / "runtime"))

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from mgcc_ref.config import LlmConfig, get_profile
-from mgcc_ref.llm import CausalLm, ImageTokens
-from mgcc_ref.llm_layers import INDEX, LlmLayers, RandomLayers, ShardedLayers, StreamedLm, load_block, whole_llm
-from mgcc_ref.weights import WeightsError, load_llm
+from mgcc_ref.config import get_profile
+from mgcc_ref.llm_config import LlmConfig
+from mgcc_ref.llm_layers import LlmLayers, RandomLayers, ShardedLayers, StreamedLm, load_block, load_llm, whole_llm
+from mgcc_ref.networks.llm import CausalLm, ImageTokens
+from mgcc_ref.published.tensors import INDEX
+from mgcc_ref.weights import WeightsError
 
 OPT = replace(
     get_profile("tiny").llm,
@@ -43,6 +45,7 @@ def folder(config: LlmConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = {
         "vocab_size": PADDED, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
         "max_position_embeddings": config.max_positions, "tie_word_embeddings": True,
+        "rms_norm_eps": config.norm_eps,
     }  # fmt: skip
     if config.family == "opt":
         model = OPTForCausalLM(OPTConfig(**shared, ffn_dim=config.intermediate, word_embed_proj_dim=64))
@@ -117,14 +120,16 @@ def test_a_weight_that_no_shard_holds_is_named(folder: Path, config: LlmConfig, 
     state = load_file(lacking / file)
     del state[next(k for k in state if "layers.2." in k)]
     save_file(state, lacking / file, metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"does not fit the \w+ of 3 blocks of width 64: blocks\.2\."):
+    with pytest.raises(
+        WeightsError, match=r"does not fit the \w+ of 3 blocks of width 64: it lacks blocks\.2\.\S+; give"
+    ):
         ShardedLayers(lacking, config)
 
 
 def test_another_size_and_a_broken_file_are_refused(folder: Path, config: LlmConfig, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"does not fit the \w+ of 3 blocks of width 64: "):
+    with pytest.raises(WeightsError, match=r"is not the profile's: intermediate 128 where the profile has 64; give"):
         ShardedLayers(folder, replace(config, intermediate=64))
-    with pytest.raises(WeightsError, match=r"embed_tokens.weight"):
+    with pytest.raises(WeightsError, match=r"too small for the profile: vocabulary 96 where the profile has 97; give"):
         ShardedLayers(folder, replace(config, vocabulary=PADDED + 1))
     broken = shutil.copytree(folder, tmp_path / "broken")
     sorted(broken.glob("*.safetensors"))[0].write_bytes(b"no tensors")
@@ -132,21 +137,24 @@ def test_another_size_and_a_broken_file_are_refused(folder: Path, config: LlmCon
         ShardedLayers(broken, config)
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"holds no \*.safetensors; pickled weights are not read, convert them with"):
+    shutil.copy(folder / "config.json", tmp_path / "pickled")
+    with pytest.raises(
+        WeightsError, match=r"holds no \*.safetensors but pytorch_model.bin; pickled weights are not read"
+    ):
         ShardedLayers(tmp_path / "pickled", config)
 
 
 def test_pickled_weights_are_converted(folder: Path, config: LlmConfig, tmp_path: Path) -> None:
     """As OPT is published: two .bin files and an index of theirs."""
-    from tools.convert_llm import convert, main
+    from tools.convert_checkpoint import convert, main
 
     state = {k: v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
     names, pickled = sorted(state), tmp_path / "pickled"
     pickled.mkdir()
     for i, part in enumerate((names[::2], names[1::2]), 1):
         torch.save({k: state[k] for k in part}, pickled / f"pytorch_model-0000{i}-of-00002.bin")
-    (pickled / "config.json").write_text("{}")
-    convert(pickled, tmp_path / "llm")
+    shutil.copy(folder / "config.json", pickled)
+    convert(str(pickled), tmp_path / "llm")
     assert (tmp_path / "llm" / "config.json").is_file()
     ours, theirs = ShardedLayers(tmp_path / "llm", config), ShardedLayers(folder, config)
     assert [ours.fingerprint(i) for i in (None, 0, 1, 2)] == [theirs.fingerprint(i) for i in (None, 0, 1, 2)]

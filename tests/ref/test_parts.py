@@ -54,7 +54,7 @@ def folder(opt_profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     OPTForCausalLM(shape).save_pretrained(tmp_path / "llm")
     model.tokenizer.save(str(tmp_path / "llm" / "tokenizer.json"))
     # CLIP's own tokenizer is no part of this test
-    monkeypatch.setattr("mgcc_ref.weights.load_clip_tokenizer", lambda *_: model.text_tokenizer)
+    monkeypatch.setattr("mgcc_ref.published.tokenizer_files.load_clip_tokenizer", lambda *_: model.text_tokenizer)
     return tmp_path
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mgcc_ref.config import SamplerConfig, get_profile, student_sampler
+from mgcc_ref.networks.solver import Solver
 from mgcc_ref.schedule import ScheduleTable, build_scheduler, compile_schedule, step_coefficients
-from mgcc_ref.solver import Solver
 from mgcc_runtime.contract import SOLVER_LATENTS
 
 #: The stepping scheduler works in float32, the table in float64; fifty steps add up to less than this.

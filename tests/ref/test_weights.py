@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgcc_ref.config import Profile
 from mgcc_ref.model import Alignment, MgccModel, load_model
-from mgcc_ref.weights import WeightsError, find_llm, load_module, load_published, save_module
+from mgcc_ref.published.hub import find_folder, find_llm
+from mgcc_ref.weights import WeightsError, load_module, save_module
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def published(gated: MgccModel, gated_profile: Profile, tmp_path_factory: pytest
             num_attention_heads=llm.heads,
             num_key_value_heads=llm.kv_heads,
             tie_word_embeddings=True,
+            rms_norm_eps=llm.norm_eps,
         )
     ).save_pretrained(folder / "llm")
     gated.tokenizer.save(str(folder / "llm" / "tokenizer.json"))
@@ -54,7 +57,7 @@ def test_published_parts_are_found_in_the_hubs_layout(
     published: Profile, gated: MgccModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # CLIP's own tokenizer is no part of this test: the small text tower keeps its word-level one
-    monkeypatch.setattr("mgcc_ref.weights.load_clip_tokenizer", lambda *_: gated.text_tokenizer)
+    monkeypatch.setattr("mgcc_ref.published.tokenizer_files.load_clip_tokenizer", lambda *_: gated.text_tokenizer)
     model = load_model(published, ours(published), seed=99)
     for part in ("clip", "unet", "autoencoder"):
         wanted = getattr(gated, part).state_dict()
@@ -63,9 +66,9 @@ def test_published_parts_are_found_in_the_hubs_layout(
     assert not torch.equal(model.llm.embed_tokens.weight, gated.llm.embed_tokens.weight)
 
 
-def test_a_missing_source_is_one_clear_sentence(gated: MgccModel, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"UNet2DConditionModel cannot be read from .*give a local folder"):
-        load_published(gated.unet.unet, str(tmp_path), "unet")
+def test_a_missing_source_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"the UNet cannot be read from .*has no folder unet; give a local folder"):
+        find_folder(str(tmp_path), "UNet", "unet")
 
 
 def test_weights_of_another_size_name_the_tensor(gated: MgccModel, tmp_path: Path) -> None:
@@ -75,6 +78,7 @@ def test_weights_of_another_size_name_the_tensor(gated: MgccModel, tmp_path: Pat
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path, published: Profile) -> None:
+    shutil.copy(Path(published.llm.source) / "config.json", tmp_path)
     with pytest.raises(WeightsError, match=r"holds no \*.safetensors; pickled weights are not read"):
         load_model(replace(published, llm=replace(published.llm, source=str(tmp_path))), ours(published))
 
@@ -86,7 +90,7 @@ def test_smollm2_from_its_package_writes_what_transformers_writes() -> None:
 
     from mgcc_ref.config import get_profile
     from mgcc_ref.model import build_llm
-    from mgcc_ref.weights import load_llm_tokenizer
+    from mgcc_ref.published.tokenizer_files import load_llm_tokenizer
 
     config = get_profile("story")
     path = find_llm(config.llm.source)

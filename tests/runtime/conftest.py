@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from mgcc_runtime import Pipeline
-from mgcc_runtime.bundle import read_manifest
+from mgcc_runtime.bundle.folder import read_manifest
 from tests.runtime.golden_data import add_golden
 from tests.runtime.host_tensorrt import host_gpu_with
 from tests.runtime.releases import RELEASES

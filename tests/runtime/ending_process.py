@@ -1,11 +1,13 @@
-"""A process that ends while threads draw; started by `test_lifetimes.py`: ending_process.py BUNDLE FOLDER.
+"""A process that ends while threads draw; started by `test_lifetimes.py`: ending_process.py BUNDLE FOLDER [RELEASE].
 
 It has imported ONNX Runtime first, by itself. Daemon threads keep every engine busy, a forked child ends in the
-ordinary way, and requests are left half done. The process ends with 3.
+ordinary way, and requests are left half done. The process ends with 3. With a release of TensorRT or TensorRT-RTX its
+engines, built of BUNDLE, play on a GPU of the host's memory, beside a stage on OpenVINO.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -14,13 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime  # noqa: F401 - as a host program may
+import pytest
 
-from mgcc_runtime import Pipeline
+from mgcc_runtime import Pipeline, lifetime
 from mgcc_runtime.engines import EngineOptions, open_session
-from tests.runtime.engine_makers import spec_of, write_onnx
+from tests.runtime.engine_makers import engines_of, spec_of, write_onnx
 from tests.runtime.golden_data import example_inputs
+from tests.runtime.host_gpu import HostDriver
+from tests.runtime.host_tensorrt import host_gpu_with
+from tests.runtime.releases import RELEASES
 
-OF_THE_CHILD, OF_THE_PROCESS = 5, 3
+OF_THE_CHILD, OF_THE_PROCESS, OF_A_GPU_AT_FAULT = 5, 3, 7
 
 
 def work_for(folder: Path, pipeline: Pipeline) -> list[Callable[[], object]]:
@@ -50,9 +56,28 @@ def forked_child_ends() -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def engines_on_a_gpu(planned: Path, folder: Path, name: str) -> Path:
+    """A bundle of engines of the release of this name, on a GPU that is there to the end of the process."""
+    release = next(release for release in RELEASES if str(release) == name)
+    gpu = host_gpu_with(release, pytest.MonkeyPatch(), folder)
+    driver = gpu.__enter__()
+    atexit.unregister(lifetime._at_exit)  # which has to come before our own: the last that was registered is the first
+    atexit.register(_check, gpu, driver)
+    atexit.register(lifetime._at_exit)
+    return engines_of(planned, folder / "engines", release)
+
+
+def _check(gpu: object, driver: HostDriver) -> None:
+    """At the very end of the process; `gpu` is kept until then."""
+    if driver.faults or not driver.launches:
+        os._exit(OF_A_GPU_AT_FAULT)
+
+
 def main() -> None:
-    pipeline = Pipeline.load(sys.argv[1], threads=1)
-    works = work_for(Path(sys.argv[2]), pipeline)
+    bundle, folder, *release = sys.argv[1:]
+    place = Path(folder)
+    pipeline = Pipeline.load(engines_on_a_gpu(Path(bundle), place, *release) if release else bundle, threads=1)
+    works = work_for(place, pipeline)
     started = threading.Barrier(len(works) + 1)
     for work in works:
         threading.Thread(target=keep_busy, args=(work, started), daemon=True).start()

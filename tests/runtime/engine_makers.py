@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 
-from mgcc_export.engine_process import run_engine_job
-from mgcc_export.fp16 import write_half
-from mgcc_export.tensorrt_build import EngineJob, profiles_of
-from mgcc_runtime.bundle import sha256_of
+from mgcc_export import device_build
+from mgcc_export.precision.fp16 import write_half
+from mgcc_export.tensorrt.builder import EngineJob, build_engine, profiles_of
+from mgcc_export.tensorrt.process import run_engine_job
+from mgcc_runtime.bundle.folder import sha256_of
 from mgcc_runtime.contract import StageSpec, past_names, present_names, stage
 from mgcc_runtime.engines import EngineOptions, Session, open_session
-from mgcc_runtime.engines.engine_record import EngineRecord, ProfileRecord, TensorRecord, record_path
+from mgcc_runtime.engines.tensorrt.record import EngineRecord, ProfileRecord, TensorRecord, record_path
 from tests.runtime.host_tensorrt import plan_of
 from tests.runtime.releases import Release
 from tests.runtime.tiny_bundle import DIMENSIONS, make_stage
@@ -70,6 +72,13 @@ def build_plan(folder: Path, name: str, library: str, model: onnx.ModelProto | N
     profiles = profiles_of(spec_of(model.graph.name if model else name), DIMENSIONS.axes)
     run_engine_job(EngineJob(library, name, str(graph), str(plan), str(record_path(plan)), profiles, ""))
     return plan
+
+
+def engines_of(planned: Path, out: Path, release: Release) -> Path:
+    """A bundle of engines of this release, by its builder in this process, which `host_gpu_with` has made a device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_build, "run_engine_job", build_engine)
+        return device_build.build_on_device(planned, out, lambda stage, step: None, release.library)
 
 
 def open_it(path: Path, release: Release, name: str = "vae_decoder") -> Session:

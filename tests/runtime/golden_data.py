@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
 from mgcc_runtime import Pipeline
-from mgcc_runtime.bundle import read_manifest
+from mgcc_runtime.bundle.folder import read_manifest
 from mgcc_runtime.contract import Dimensions, DType, stages
 from tests.runtime.tiny_bundle import reseal
 

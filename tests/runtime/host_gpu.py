@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mgcc_runtime.engines.cuda import Driver
+from mgcc_runtime.device.cuda_driver import Driver
 
 FOLDER = Path(__file__).parent / "cuda_api"
 RELEASES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))

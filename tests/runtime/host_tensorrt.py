@@ -20,7 +20,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from mgcc_runtime.engines import cuda, tensorrt, tensorrt_loading
+from mgcc_runtime.device import cuda_driver
+from mgcc_runtime.engines.tensorrt import loading, session as tensorrt
 from tests.runtime.host_builder import BUILDERS
 from tests.runtime.host_gpu import HostDriver
 from tests.runtime.releases import Release
@@ -247,14 +248,14 @@ def host_gpu_with(release: Release, monkeypatch: pytest.MonkeyPatch, folder: Pat
     """This machine with a GPU on its own memory, with the library of this release and no other."""
     driver = HostDriver()
     api = driver.driver()
-    monkeypatch.setattr(cuda, "driver", lambda: api)
+    monkeypatch.setattr(cuda_driver, "driver", lambda: api)
     monkeypatch.setenv("MGCC_CACHE", str(folder / "cache"))
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setitem(sys.modules, release.library, host_tensorrt(release))
     monkeypatch.setattr(HostRuntime, "driver", driver, raising=False)
     tensorrt.gpu_memory.cache_clear()
-    tensorrt_loading._logger.cache_clear()
+    loading._logger.cache_clear()
     yield driver
     tensorrt.gpu_memory.cache_clear()
     assert not driver.faults, driver.faults

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from mgcc_runtime import bundle as b
+from mgcc_runtime.bundle import folder as b
 from mgcc_runtime.contract import PAST_LENGTH, Dimensions, stage
 from tests.runtime.tiny_bundle import DIMENSIONS, Graph, make_bundle, seal
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mgcc_runtime import Pipeline, caches
-from mgcc_runtime.bundle import read_manifest, write_manifest
+from mgcc_runtime.bundle.folder import read_manifest, write_manifest
 from mgcc_runtime.caches import cache_place, writable_cache
 from mgcc_runtime.cli import main
 
@@ -108,7 +108,7 @@ def run_bare(arguments: list[str], environment: dict[str, str], place: Path, *be
 
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None,
-    reason="needs root and setpriv (util-linux), to become a user that the system does not know",
+    reason="only root with setpriv (util-linux) becomes a user that the system does not know; as root this runs",
 )
 def test_a_user_whom_the_system_does_not_know(openvino_bundle: Path, expected: np.ndarray) -> None:
     """No entry in passwd, no HOME, no temporary folder, an empty environment, and a bundle that is not theirs to write.

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mgcc_runtime.bundle.manifest import LayoutRules
 from mgcc_runtime.errors import EXIT_BAD_INPUT, LayoutError
 from mgcc_runtime.layout import Box, Labels, layout_from_boxes, layout_from_grounder, parse_boxes
-from mgcc_runtime.manifest import LayoutRules
 from mgcc_runtime.request import box_mode
 from tests.runtime.tiny_bundle import DIMENSIONS
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mgcc_runtime import machine
-from mgcc_runtime.engines import cuda
+from mgcc_runtime.device import cuda_driver
 from mgcc_runtime.errors import EngineError
 from mgcc_runtime.machine import describe_machine, parse_cuda, parse_gpus, parse_l4t
 from tests.runtime.host_gpu import HostDriver
@@ -68,7 +68,7 @@ def no_driver(monkeypatch):
     def absent():
         raise EngineError("this machine has no CUDA driver")
 
-    monkeypatch.setattr(cuda, "driver", absent)
+    monkeypatch.setattr(cuda_driver, "driver", absent)
 
 
 def test_cards():
@@ -108,7 +108,7 @@ def test_cards_are_described(smi, no_driver):
 
 def test_the_driver_fills_in_what_nvidia_smi_does_not_say(smi, monkeypatch):
     api = HostDriver(capability=(8, 7)).driver()
-    monkeypatch.setattr(cuda, "driver", lambda: api)
+    monkeypatch.setattr(cuda_driver, "driver", lambda: api)
     smi(ORIN, "")
     found = describe_machine()
     assert found["gpus"] == [
@@ -121,7 +121,7 @@ def test_the_driver_alone_without_a_context(smi, monkeypatch):
     """A context would take a few hundred MB of the GPU's memory, for a description."""
     host = HostDriver(capability=(8, 7))
     api = host.driver()
-    monkeypatch.setattr(cuda, "driver", lambda: api)
+    monkeypatch.setattr(cuda_driver, "driver", lambda: api)
     smi('Field "compute_cap" is not a valid field to query.\n', "", code=2)
     found = describe_machine()
     assert found["gpus"][0]["compute_capability"] == "8.7" and found["cuda"] == "13.0"

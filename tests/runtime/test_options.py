@@ -9,16 +9,20 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mgcc_runtime import Draw, MgccError, OptionError, Pipeline, TextOptions
-from mgcc_runtime.bench import Plan, bench
+from mgcc_runtime import Draw, Grounder, MgccError, OptionError, Pipeline, TextOptions
 from mgcc_runtime.cli import _parser, main
-from mgcc_runtime.cpu_features import available_cores
+from mgcc_runtime.conversation.shelf import Shelf
+from mgcc_runtime.device.cpu_features import available_cores
 from mgcc_runtime.engines import EngineOptions
+from mgcc_runtime.measure.bench import Asked, Plan, bench
+from mgcc_runtime.options import PICTURES
+from mgcc_runtime.request import Preview
 
 WHOLE = "a whole number"
 NUMBER = "a number"
@@ -53,6 +57,8 @@ CASES = {
     "temperature": Case(NUMBER, 0, 100, DRAWING, "text"),
     "top_p": Case(NUMBER, 0, 1, DRAWING, "text", least_is_taken="no"),
     "repetition_penalty": Case(NUMBER, 0.01, 100, (), "text"),
+    "n": Case(WHOLE, 1, 64, (), "pictures"),
+    "chat_bytes": Case(WHOLE, 0, 10**15, (), "shelf"),
     "threads": Case(WHOLE, 0, max(8, 4 * available_cores()), ALL, "engine"),
     "runs": Case(WHOLE, 1, 1_000_000, ("bench",), "plan"),
     "warm_up": Case(WHOLE, 0, 1_000_000, ("bench",), "plan"),
@@ -75,17 +81,22 @@ def call(pipe: Pipeline, name: str, value: Any) -> Any:
     """What the API makes of the option; OptionError if it refuses."""
     makers: dict[str, Callable[..., Any]] = {
         "request": pipe.request, "text": TextOptions, "engine": EngineOptions, "plan": Plan,
+        "shelf": Shelf, "pictures": _several,
     }  # fmt: skip
     # a bundle takes fewer numbers of steps than the table
     make = _request_of_any_steps if name == "steps" else makers[CASES[name].through_api]
     return getattr(make(**{name: value}), name)
 
 
+def _several(n: object) -> SimpleNamespace:
+    """As `generate_several` checks it before anything else."""
+    return SimpleNamespace(n=PICTURES.check(n))
+
+
 def _request_of_any_steps(steps: object) -> Any:
-    from mgcc_runtime.layout import BoxMode
     from mgcc_runtime.request import Request
 
-    return Request(0, steps, 2.0, 0, BoxMode.AUTO, TextOptions(), 0)  # type: ignore[arg-type]
+    return Request(steps=steps, guidance=2.0, grounder=Grounder.LAYOUT_HEAD)  # type: ignore[arg-type]
 
 
 def typed(command: str, name: str, text: str) -> Any:
@@ -127,6 +138,7 @@ WORDS = {
     "overflow": (["refuse", "drop-oldest"], lambda pipe, value: pipe.chat(value)),
     "check": (["hashes", "sizes"], lambda pipe, value: Pipeline.load(pipe.bundle.root, threads=1, check=value).close()),
     "decode_graphs": (["measured"], lambda _, value: EngineOptions(decode_graphs=value)),
+    "preview": ([*Preview, "exact", "linear"], lambda pipe, value: pipe.request(preview=value)),
     "boxes": (["auto", "none"], lambda pipe, value: pipe.request(boxes=value)),
 }
 
@@ -166,9 +178,14 @@ def test_numpys_numbers_are_those_of_python(pipe: Pipeline) -> None:
 
 
 def test_a_refused_benchmark_starts_no_process(bundle_path: Path) -> None:
-    for options in ({"steps": 9999}, {"words": -1}, {"threads": 10**6}, {"runs": 0}, {"steps": True}):
-        with pytest.raises(OptionError, match=f"{next(iter(options))} is "):
-            bench(bundle_path, **options)
+    for name, start in {
+        "steps": lambda: bench(bundle_path, asked=Asked(steps=9999)),
+        "words": lambda: bench(bundle_path, asked=Asked(words=-1)),
+        "threads": lambda: bench(bundle_path, threads=10**6), "runs": lambda: bench(bundle_path, Plan(runs=0)),
+        "steps ": lambda: bench(bundle_path, asked=Asked(steps=True)),
+    }.items():  # fmt: skip
+        with pytest.raises(OptionError, match=f"{name.strip()} is "):
+            start()
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-3, 100])

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import MISSING, fields
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,12 @@ import onnx
 import pytest
 
 from mgcc_runtime import Box, BoxesReady, ImageReady, Pipeline, StepPreview, TextDelta, TextOptions
+from mgcc_runtime.engines import AtOnce
 from mgcc_runtime.errors import ClosedError, InputError, LayoutError, MgccError, OptionError, StageValueError
+from mgcc_runtime.images.conversion import fit_square, pixel_values
+from mgcc_runtime.request import Request, RequestOptions
+from mgcc_runtime.stopwatch import Stopwatch
+from mgcc_runtime.text.pieces import see_in_pieces
 from tests.runtime.golden_data import gradient
 from tests.runtime.tiny_bundle import reseal
 
@@ -51,12 +57,14 @@ def test_every_input_matters(paper_pipe):
     assert base == pixels(draw(PARTS, words=5))
 
 
-def test_more_images_than_one_batch(pipe, dimensions):
+def test_more_images_than_one_batch(pipe, dimensions, monkeypatch):
     count, side = dimensions.images + 1, dimensions.vision_px
     pictures = [gradient(8, 8).rotate(40 * i) for i in range(count)]
     assert pipe.generate(pictures).image.size == (32, 32)
-    apart = [pipe.stages.see(np.full((1, 3, side, side), i, np.float32)) for i in range(count)]
-    together = pipe.stages.see(np.stack([np.full((3, side, side), i, np.float32) for i in range(count)]))
+    vision, small = pipe.bundle.manifest.vision, [fit_square(picture, side) for picture in pictures]
+    apart = [pipe.stages.see(pixel_values([picture], side, vision)) for picture in small]
+    monkeypatch.setattr(pipe.stages.sessions["vision_encoder"], "at_once", AtOnce(positions=64, images=10**6))
+    together = see_in_pieces(pipe.stages, small, vision, Stopwatch())
     np.testing.assert_allclose(together, np.concatenate(apart), atol=1e-5)
 
 
@@ -74,9 +82,28 @@ def test_stream_is_generate(pipe):
 
 
 def test_generate_and_stream_take_the_same():
-    ours = {**inspect.signature(Pipeline.stream).parameters}
-    ours.pop("preview_every")
-    assert dict(inspect.signature(Pipeline.generate).parameters) == ours
+    ours = {name: str(kind.__forward_arg__) for name, kind in RequestOptions.__annotations__.items()}
+    del ours["preview_every"], ours["preview"]  # whoever waits for the end alone sees none
+    theirs = {**inspect.signature(Pipeline.generate).parameters}
+    of_stream = {**inspect.signature(Pipeline.stream).parameters}
+    assert all(theirs.pop(name) == of_stream[name] for name in ("self", "parts", "cancel"))
+    assert {name: parameter.annotation for name, parameter in theirs.items()} == ours
+    defaults = {field.name: field.default for field in fields(Request) if field.default is not MISSING}
+    filled_in = dict.fromkeys(("steps", "guidance", "grounder", "text"))
+    assert {name: parameter.default for name, parameter in theirs.items()} == {
+        name: (defaults | filled_in)[name] for name in ours
+    }
+
+
+def test_an_unknown_option_is_refused(pipe):
+    """As Python refuses a keyword; what a text is written by is none of a redrawing."""
+    scene = pipe.generate(PARTS).scene
+    for call in (
+        lambda: pipe.stream(PARTS, sed=1), lambda: pipe.chat().stream("A cat.", sed=1),
+        lambda: pipe.redraw(scene, words=3), lambda: pipe.redraw(scene, text=None),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"^unexpected option (sed|words|text), expected some of seed, steps, "):
+            call()
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])

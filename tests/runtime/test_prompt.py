@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mgcc_runtime import prompt as prompt_module
-from mgcc_runtime.bundle import Bundle, Tokens
+from mgcc_runtime.bundle.folder import Bundle, Tokens
 from mgcc_runtime.errors import EXIT_BAD_INPUT, BundleError, ContextLimitError, ImageError, PromptError
 from mgcc_runtime.prompt import PromptBuilder
 from tests.runtime.golden_data import gradient

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from mgcc_runtime.bundle import Bundle, read_manifest
+from mgcc_runtime.bundle.folder import Bundle, read_manifest
 from mgcc_runtime.cli import main
 from mgcc_runtime.denoise import Schedule
-from mgcc_runtime.engines.engine_record import EngineRecord, LayerRecord, TensorRecord, read_record
+from mgcc_runtime.engines.tensorrt.record import EngineRecord, LayerRecord, TensorRecord, read_record
 from mgcc_runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, BundleError, InputError
-from mgcc_runtime.golden import request_golden, stage_golden
+from mgcc_runtime.measure.golden import request_golden, stage_golden
 from mgcc_runtime.reading import MAX_DIGITS, Numbers, map_npy, parse_json, read_json, read_line, read_npz, read_text
 from mgcc_runtime.story import read_story
 from tests.oddities import BY_NAME, ODDITIES, check_reader, check_sentence, spoiled_arrays
@@ -143,7 +143,7 @@ def test_paths_that_are_no_file(tmp_path, spot):
 
         path = Path("/dev/zero")
         if not path.exists():
-            pytest.skip("needs a system with /dev/zero")
+            pytest.skip("this system has no /dev/zero; on Linux or macOS this runs")
     for read in (read_text, read_json):
         with pytest.raises(InputError, match=r"cannot be read|does not exist|is more than") as caught:
             read(path, "story")
@@ -214,7 +214,7 @@ def test_a_line_without_an_end(monkeypatch):
 def test_no_reader_goes_its_own_way():
     """A sound story of the shell's: through a pipe that has no size."""
     if not sys.platform.startswith("linux"):
-        pytest.skip("needs /dev/stdin")
+        pytest.skip("this system may have no /dev/stdin; on Linux this runs")
     code = "import sys; from pathlib import Path; from mgcc_runtime.story import read_story; "
     code += "print(read_story(Path('/dev/stdin')))"
     done = subprocess.run(

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from mgcc_runtime import bundle as b
+from mgcc_runtime.bundle import folder as b
 from mgcc_runtime.contract import (
     Dimensions,
     DType,

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgcc_export.build import BuildOptions, build
-from mgcc_export.targets import Precision, Target, choose_recipe
-from mgcc_ref.story.scene import IMAGE_PX, Background, backdrop
-from mgcc_ref.story.sprites import LABELS, sprite
+from mgcc_export.build import build
+from mgcc_export.options import BuildOptions
+from mgcc_export.targets import Target, choose_recipe
+from mgcc_ref.precision import Precision
+from mgcc_ref.story.world.scene import IMAGE_PX, Background, backdrop
+from mgcc_ref.story.world.sprites import LABELS, sprite
 from mgcc_runtime import NoteCode, Pipeline
 from mgcc_runtime.cli import main
-from mgcc_runtime.closeness import psnr_db
+from mgcc_runtime.measure.similarity import psnr_db
+from tests.runtime.cancel_latency import LATENCY_MS, latencies_ms
 
 pytestmark = pytest.mark.slow
 
@@ -116,3 +119,10 @@ def test_same_seed_same_picture(pipeline: Pipeline) -> None:
     first, again = (pipeline.generate(["A bus in the desert."], seed=4, steps=4, words=5) for _ in range(2))
     assert first.image.tobytes() == again.image.tobytes()
     assert first.text == again.text
+
+
+def test_cancel_bites_within_150_ms_while_900_words_are_read(pipeline: Pipeline) -> None:
+    """At random moments, most of them within the reading."""
+    words = "The fox sits under the big tree near a red balloon. " * 90
+    parts = [" ".join(words.split()[:900])]
+    assert max(latencies_ms(pipeline, parts, words=0, rounds=10)) <= LATENCY_MS

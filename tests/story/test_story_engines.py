@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_export.build import BuildOptions, build
-from mgcc_export.report import BuildReport, StageReport
-from mgcc_export.report_text import report_markdown
-from mgcc_export.targets import Precision, Target, choose_recipe, tolerance_of
-from mgcc_runtime.bundle import Bundle
+from mgcc_export.build import build
+from mgcc_export.options import BuildOptions
+from mgcc_export.report.markdown import report_markdown
+from mgcc_export.report.table import BuildReport, StageReport
+from mgcc_export.targets import Target, choose_recipe, tolerance_of
+from mgcc_ref.precision import Precision
+from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.contract import WITHOUT_WEIGHTS, stages
-from mgcc_runtime.engines.engine_record import read_record
+from mgcc_runtime.engines.tensorrt.record import read_record
+from tests.packages import needs
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +29,7 @@ Reports = dict[Precision, BuildReport]
 
 @pytest.fixture(scope="module")
 def reports() -> Reports:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux and Windows on x86-64 alone")
+    needs("tensorrt_rtx")
     found = {}
     for precision in (Precision.FP16, Precision.INT8):
         out = ROOT / "build" / f"story-rtx-{precision}"

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mgcc_ref.config import Profile
+from mgcc_ref.config import Profile, Refinement
 from mgcc_ref.model import Alignment, MgccModel, load_untrained
 from mgcc_ref.story.captions import canonical_caption
-from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import Background
+from mgcc_ref.story.wording.phrases import Split
+from mgcc_ref.story.world.scene import Background
 from mgcc_ref.train.context_store import GROUP_SIZE, ContextStore
 from mgcc_ref.train.features import left_padding_mask, read_requests
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
@@ -39,8 +39,22 @@ BACKGROUND_WEIGHT = 12.0  # in the loss, of that token
 SEED, HELD_BACK_SEED = 5_000_003, 6_000_003
 
 
+def gill_loss(given: Tensor, wanted: Tensor) -> Tensor:
+    """GILL's (arXiv 2305.17216, as its code has it): the Euclidean norm of each token's error, not squared; the mean.
+
+    Conditionings (B, N_c, D_c).
+    """
+    return (given - wanted).norm(dim=-1).mean()
+
+
+@torch.no_grad()
+def rescale_rows(rows: Tensor, table: Tensor) -> None:
+    """Give each of `rows` (r, D) the mean norm of the rows of `table` (V, D), as GILL does after each step."""
+    rows.mul_(table.norm(dim=-1).mean() / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+
+
 class AlignObjective(nn.Module):
-    """L2 between the refiner's conditioning and the text tower's, over every token of it.
+    """L2 between the refiner's conditioning and the text tower's, over every token of it; for GILL its own loss.
 
     The text tower is causal, so the token of the background holds the background alone.
     """
@@ -70,13 +84,16 @@ class AlignObjective(nn.Module):
         tokens = self.alignment.image_tokens.embeddings.expand(len(batch["target"]), -1, -1)
         mask = F.pad(batch["mask"], (0, tokens.shape[1]), value=True)
         image_features, _ = self._llm[0].context_features(tokens, cache, left_padding_mask(mask, tokens.shape[1]))
-        given: Tensor = self.alignment.refiner(image_features, batch["features"].float(), batch["mask"])
+        given: Tensor = self.alignment.refiner(image_features, batch["features"].float(), batch["mask"], tokens)
         return given
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        gill = self.alignment.refiner.refinement is Refinement.GILL
+        if gill and self.training:  # before a step is after the one before
+            rescale_rows(self.alignment.image_tokens.embeddings, self._llm[0].embed_tokens.weight)
         given = self.conditioning(batch)
         error = (given - batch["target"]).square()
-        loss = (error * self.token_weights).mean()
+        loss = gill_loss(given, batch["target"]) if gill else (error * self.token_weights).mean()
         explained = 1 - error.detach().mean() / batch["target"].var(dim=0, unbiased=False).mean().clamp_min(1e-6)
         nearest = torch.cdist(given[:, BACKGROUND_TOKEN].detach(), self.backgrounds).argmin(dim=1)
         return loss, {"explained": explained, "background": (nearest == batch["background"]).float().mean()}
@@ -94,7 +111,7 @@ class AlignStep:
         self.objective = AlignObjective(self.model)
         contexts = run_folder.parent / "contexts"  # beside the run: other seeds and arms read the same ones
         self._groups = self._stored(contexts / "train", SEED, GROUPS, Split.TRAIN)
-        self._held_back = self._stored(contexts / "held-back", HELD_BACK_SEED, HELD_BACK_GROUPS, Split.HELD_OUT)
+        self._held_back = self._stored(contexts / "held-back", HELD_BACK_SEED, HELD_BACK_GROUPS, Split.VALIDATION)
 
     def _stored(self, folder: Path, seed: int, groups: int, split: Split) -> ContextStore:
         store = ContextStore(folder, groups)

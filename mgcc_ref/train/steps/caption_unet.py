@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from mgcc_ref.caption_unet import CaptionUNet
 from mgcc_ref.config import Profile
-from mgcc_ref.story.scene import Scene
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.networks.caption_unet import CaptionUNet
+from mgcc_ref.story.world.scene import Scene
+from mgcc_ref.story.world.sprites import LABELS
 from mgcc_ref.train.caption_map import NOT_READ, Blur, caption_set, fit_caption_map, reading_loss
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.painter import ScenePainter

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mgcc_ref.clip import build_clip
 from mgcc_ref.config import Profile
+from mgcc_ref.networks.clip import build_clip
 from mgcc_ref.story.captions import CAPTION_WORDS, canonical_caption, paraphrase_caption
-from mgcc_ref.story.scene import Background, Scene, random_scene
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.story.world.scene import Background, Scene, random_scene
+from mgcc_ref.story.world.sprites import LABELS
 from mgcc_ref.tokens import caption_tokenizer, encode_captions
 from mgcc_ref.train.loop import Batch, on_device_of
-from mgcc_ref.train.steps.vae import scene_pixels
+from mgcc_ref.train.pixels import scene_pixels
 from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 64

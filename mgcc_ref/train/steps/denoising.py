@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 from mgcc_ref.config import Profile
 from mgcc_ref.schedule import build_scheduler
 from mgcc_ref.story.captions import canonical_caption
-from mgcc_ref.story.scene import Scene, random_scene
+from mgcc_ref.story.world.scene import Scene, random_scene
+from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import Batch
 from mgcc_ref.train.painter import ScenePainter
-from mgcc_ref.train.steps.vae import scene_pixels, to_image_range
+from mgcc_ref.train.pixels import scene_pixels, to_image_range
 
 log = logging.getLogger("mgcc.train")
 
@@ -110,7 +111,7 @@ class SceneLatents:
             path.with_suffix(".tmp.npy").replace(path)
         found: np.ndarray = np.load(path)
         if len(found) != self.count:
-            raise ValueError(f"{path} has {len(found)} scenes, expected {self.count}; choose another --run folder")
+            raise TrainingError(f"{path} has {len(found)} scenes, expected {self.count}; choose another --run folder")
         return found
 
     @torch.no_grad()

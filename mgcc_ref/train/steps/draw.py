@@ -20,7 +20,7 @@ from mgcc_ref.config import Profile
 from mgcc_ref.model import Alignment, MgccModel, load_untrained
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
-from mgcc_ref.story.phrases import Split
+from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.weights import load_module, save_module
 
@@ -78,7 +78,7 @@ class DrawStep:
         self.alignment = Alignment(self.model)
         load_module(self.alignment, weights / "alignment.safetensors")
         self._turns = self._read(run_folder / "train.npz", SEED, TURNS, Split.TRAIN)
-        self._held_back = self._read(run_folder / "held-back.npz", HELD_BACK_SEED, HELD_BACK_TURNS, Split.HELD_OUT)
+        self._held_back = self._read(run_folder / "held-back.npz", HELD_BACK_SEED, HELD_BACK_TURNS, Split.VALIDATION)
         self.objective = DrawObjective(self._turns["states"], self._turns["words"])
 
     def _read(self, path: Path, seed: int, count: int, split: Split) -> Batch:
@@ -126,7 +126,7 @@ class DrawStep:
         image = Image.new("RGB", (900, 20 * 12 + 10), "white")
         canvas = ImageDraw.Draw(image)
         for row, index in enumerate(wrongness.argsort(descending=True)[:12].tolist()):
-            line = draw_turn(HELD_BACK_SEED, index, Split.HELD_OUT).parts[-1]
+            line = draw_turn(HELD_BACK_SEED, index, Split.VALIDATION).parts[-1]
             wanted = "draw" if draws[index] > 0.5 else "talk"
             canvas.text((8, 5 + 20 * row), f"{float(margins[index]):+7.2f}  {wanted}: {line[:110]}", fill="black")
         image.save(path)

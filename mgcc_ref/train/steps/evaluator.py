@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from mgcc_ref.story.bench_evaluator import TEXT_POSITIONS, Evaluator
 from mgcc_ref.story.captions import CAPTION_WORDS, canonical_caption, paraphrase_caption
-from mgcc_ref.story.scene import IMAGE_PX, PlacedObject, Scene, place, random_scene, render
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.story.world.scene import IMAGE_PX, PlacedObject, Scene, place, random_scene, render
+from mgcc_ref.story.world.sprites import LABELS
 from mgcc_ref.tokens import caption_tokenizer, encode_captions
 from mgcc_ref.train.loop import Batch, on_device_of
+from mgcc_ref.train.pixels import to_model_range
 from mgcc_ref.train.steps.clip import PHRASES, patch_phrases
-from mgcc_ref.train.steps.vae import to_model_range
 from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 48

@@ -7,7 +7,6 @@ Reading once and keeping what was read (`grounder.py`) suits a CPU, where the la
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,12 @@ from torch import Tensor
 from mgcc_ref.config import Profile
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.prompting import preprocess, prompt_ids
-from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.rewording import reworded
+from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.train.features import left_padding_mask
+from mgcc_ref.train.fresh_conversations import fresh_conversation
 from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
 from mgcc_ref.train.loop import Batch, on_device_of
-from mgcc_ref.train.requests import Conversation, DrawPoint, Request, training_conversation
+from mgcc_ref.train.requests import Request, training_conversation
 from mgcc_ref.train.steps.grounder import (
     HELD_BACK_CONVERSATIONS,
     HELD_BACK_SEED,
@@ -40,30 +39,6 @@ log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 256
 FRESH_SEED = 20_000_003
-REWORDED_CHANCE, JOINED_CHANCE = 0.6, 0.35
-
-
-def fresh_conversation(rng: np.random.Generator) -> Conversation:
-    """A training conversation in words of its own; one of texts alone may have several of them in one part."""
-    found = training_conversation(FRESH_SEED, int(rng.integers(2**62)), Split.TRAIN)
-    if rng.random() < REWORDED_CHANCE:
-        parts = tuple(reworded(part, rng) if isinstance(part, str) else part for part in found.parts)
-        found = replace(found, parts=parts)
-    if all(isinstance(part, str) for part in found.parts) and rng.random() < JOINED_CHANCE:
-        found = _joined(found, rng)
-    return found
-
-
-def _joined(conversation: Conversation, rng: np.random.Generator) -> Conversation:
-    """Neighbouring parts as one, at random; points stay where a part still ends."""
-    count = len(conversation.parts)
-    ends = [n for n in range(1, count) if rng.random() < 0.4] + [count]
-    starts = [0, *ends[:-1]]
-    parts = tuple(" ".join(map(str, conversation.parts[a:b])) for a, b in zip(starts, ends, strict=True))
-    points = tuple(
-        DrawPoint(ends.index(p.parts) + 1, p.target, p.facts) for p in conversation.points if p.parts in ends
-    )
-    return Conversation(parts, (None,) * len(parts), points)
 
 
 class ReadingObjective(GrounderObjective):
@@ -102,13 +77,13 @@ class FreshGrounderStep:
         self.objective = ReadingObjective(self.model)
         self.head = self.objective.head
         self._batch_size = batch_size or BATCH_SIZE
-        held_back = (training_conversation(HELD_BACK_SEED, i, Split.HELD_OUT) for i in range(HELD_BACK_CONVERSATIONS))
+        held_back = (training_conversation(HELD_BACK_SEED, i, Split.VALIDATION) for i in range(HELD_BACK_CONVERSATIONS))
         self.held_back = [c.request(len(c.points) - 1) for c in held_back]
 
     def batch(self, rng: np.random.Generator) -> Batch:
         drawn: list[Request] = []
         while len(drawn) < self._batch_size:
-            conversation = fresh_conversation(rng)
+            conversation = fresh_conversation(FRESH_SEED, int(rng.integers(2**62)))
             last = len(conversation.points) - 1
             drawn.append(
                 conversation.request(last if rng.random() < LAST_POINT_CHANCE else int(rng.integers(last + 1)))

@@ -2,7 +2,8 @@
 
 Reading with the language model is what costs (0.13 s a conversation on a core). Where its features begin with the
 embeddings, half of each batch are conversations of which only these are known, the other layers zero: they cost a
-fifth, so there can be many, and the head cannot learn them by heart.
+fifth, so there can be many, and the head cannot learn them by heart. All are in words of their own
+(`fresh_conversation`), but for the held-back ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,13 @@ from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from mgcc_ref.box_placement import settle
 from mgcc_ref.config import Profile, QuerySource
-from mgcc_ref.grounder import CENTRE_BINS, LayoutHead, QueryAnswers
 from mgcc_ref.model import MgccModel
+from mgcc_ref.networks.grounder import CENTRE_BINS, LayoutHead, QueryAnswers
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
-from mgcc_ref.settling import settle
-from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import Box, Scene, render
+from mgcc_ref.story.wording.phrases import Split
+from mgcc_ref.story.world.scene import Box, Scene, render
 from mgcc_ref.train.features import (
     FeatureStore,
     Reading,
@@ -35,6 +37,7 @@ from mgcc_ref.train.features import (
     point_ends,
     read_conversation,
 )
+from mgcc_ref.train.fresh_conversations import fresh_conversation
 from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
 from mgcc_ref.train.loop import Batch, TrainingPrecision, on_device_of
 from mgcc_ref.train.mentions import mention_positions
@@ -125,7 +128,7 @@ def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> t
 
 
 class GrounderObjective(nn.Module):
-    """Presence and centre (cross-entropies), size (L1), pointer, and phrase (cosine, LEARNED only) losses.
+    """Presence and centre (cross-entropies), size (L1), pointer, and phrase (LEARNED only) losses.
 
     The matching is the last round's; the rounds before it answer too, at a smaller weight.
     """
@@ -152,11 +155,19 @@ class GrounderObjective(nn.Module):
         pointed = _pointer_loss(pointers[rows, asked], batch["mentions"][rows, meant])
         loss = losses[-1] + EARLY_LOSS * sum(losses[:-1]) + 0.1 * pointed
         if self.head.query_source is QuerySource.LEARNED:
-            similar = F.cosine_similarity(phrases[rows, asked], batch["phrases"][rows, meant])
-            loss = loss + (1 - similar).mean()
+            loss = loss + phrase_loss(phrases[rows, asked], batch["phrases"][rows, meant])
         error = (last.boxes[rows, asked] - wanted).abs().detach()
         third = (place_cell(last.boxes[rows, asked]) == place_cell(wanted)).all(dim=1).float().mean()
         return loss, {"centre_l1": error[:, :2].mean(), "cell": third, "last": losses[-1].detach()}
+
+
+def phrase_loss(given: Tensor, wanted: Tensor) -> Tensor:
+    """Phrase embeddings (M, D_p): one less the cosine, and the squared error as part of what is wanted.
+
+    The UNet is given the embedding as it is, so its length counts too, which a cosine says nothing of.
+    """
+    apart = (given - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1).clamp_min(1e-6)
+    return (1 - F.cosine_similarity(given, wanted)).mean() + apart.mean()
 
 
 def _pointer_loss(pointers: Tensor, mentions: Tensor) -> Tensor:
@@ -251,28 +262,40 @@ class GrounderStep:
         # beside the run: runs of other seeds read the same ones
         features = run_folder.parent / (f"features-{conversations}" if conversations else "features")
         seed, embedded = SEED + SET_STRIDE * conversations, EMBEDDED_SEED + SET_STRIDE * conversations
-        self.examples = self._read(features / "train", seed, TRAINING_CONVERSATIONS, Split.TRAIN, read_conversation)
+        self.examples = self._read(
+            features / "train", TRAINING_CONVERSATIONS, partial(fresh_conversation, seed), read_conversation
+        )
         self.embedded: list[list[Example]] = []
         if profile.llm.feature_layers[0] == 0:
             self.embedded = self._read(
-                features / "embedded", embedded, EMBEDDED_CONVERSATIONS, Split.TRAIN, embed_conversation
+                features / "embedded",
+                EMBEDDED_CONVERSATIONS,
+                partial(fresh_conversation, embedded),
+                embed_conversation,
             )
         held_back = self._read(
-            features / "held-back", HELD_BACK_SEED, HELD_BACK_CONVERSATIONS, Split.HELD_OUT, read_conversation
+            features / "held-back",
+            HELD_BACK_CONVERSATIONS,
+            partial(training_conversation, HELD_BACK_SEED, split=Split.VALIDATION),
+            read_conversation,
         )
         self.held_back = [points[-1] for points in held_back]
 
     def _read(
-        self, folder: Path, seed: int, count: int, split: Split, read: Callable[[MgccModel, Conversation], np.ndarray]
+        self,
+        folder: Path,
+        count: int,
+        conversation_of: Callable[[int], Conversation],
+        read: Callable[[MgccModel, Conversation], np.ndarray],
     ) -> list[list[Example]]:
         """The examples of each conversation, in the order of its points."""
         store = FeatureStore(folder, count)
-        store.build(lambda i: read(self.model, training_conversation(seed, i, split)), self._precision)
+        store.build(lambda i: read(self.model, conversation_of(i)), self._precision)
         log.info("preparing the targets of %d conversations", count)
         closing, phrases = len(closing_ids(self.model)), self.model.label_embeddings
         found = []
         for i, rows in enumerate(store.load()):
-            conversation = training_conversation(seed, i, split)
+            conversation = conversation_of(i)
             reading = Reading(rows, point_ends(self.model, conversation), closing)
             found.append([self._example(reading, p, conversation, phrases) for p in range(len(reading.ends))])
         return found

@@ -18,15 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mgcc_ref.config import Profile, student_folder, student_sampler
+from mgcc_ref.networks.unet import GroundedUNet
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
 from mgcc_ref.story.captions import canonical_caption
-from mgcc_ref.story.scene import Scene, random_scene
+from mgcc_ref.story.world.scene import Scene, random_scene
+from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.painter import ScenePainter
+from mgcc_ref.train.pixels import psnr_db, scene_pixels, to_image_range
 from mgcc_ref.train.steps.denoising import USUAL, SetSize, weighted_error
 from mgcc_ref.train.steps.unet import BACKGROUND_ONLY_CAPTIONS
-from mgcc_ref.train.steps.vae import psnr_db, scene_pixels, to_image_range
-from mgcc_ref.unet import GroundedUNet
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
@@ -93,7 +94,7 @@ class StudentStep:
         self._precision = precision  # of the frozen model that is read
         self.painter = ScenePainter(profile, weights)
         if profile.sampler.distilled:
-            raise ValueError(
+            raise TrainingError(
                 f"profile {profile.name} has a student's UNet already; teach with --profile {profile.teacher}"
             )
         load_module(self.painter.unet, weights / "unet.safetensors")

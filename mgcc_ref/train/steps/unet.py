@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mgcc_ref.config import Profile
-from mgcc_ref.layout_map import PAINTED_CHANNELS
+from mgcc_ref.networks.layout_map import PAINTED_CHANNELS
+from mgcc_ref.networks.unet import POSITION_CHANNELS, GroundedUNet
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.train import layout_painter
 from mgcc_ref.train.layout_painter import PaintedLatents, fit_painter
@@ -31,7 +32,6 @@ from mgcc_ref.train.steps.denoising import (
     save_drawn,
     weighted_error,
 )
-from mgcc_ref.unet import POSITION_CHANNELS, GroundedUNet
 from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 32

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from mgcc_ref.config import Profile
-from mgcc_ref.story.scene import IMAGE_PX, Scene, random_scene, render
+from mgcc_ref.networks.vae import PixelAutoencoder
+from mgcc_ref.story.world.scene import random_scene
 from mgcc_ref.train.loop import Batch, on_device_of
-from mgcc_ref.vae import PixelAutoencoder
+from mgcc_ref.train.pixels import psnr_db, scene_pixels, to_image_range
 from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 16
@@ -26,31 +26,6 @@ LIVE_STATISTICS_STEPS = 500  # live BatchNorm statistics lose absolute colour; f
 LATENT_NOISE = 0.15  # what the decoder must forgive the UNet
 DECODER_LATENT_NOISE = 0.10
 HELD_BACK_SEED = 1_000_003
-
-
-def to_model_range(images: np.ndarray) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)  # channels_last
-
-
-def scene_pixels(scenes: Sequence[Scene], image_px: int) -> Tensor:
-    """Pictures of the scenes at the profile's size: (B, 3, image_px, image_px) float32 in [-1, 1]."""
-    pixels = to_model_range(np.stack([render(scene) for scene in scenes]))
-    if image_px != IMAGE_PX:  # the tiny profile only
-        pixels = F.interpolate(pixels, size=(image_px, image_px), mode="area")
-    return pixels
-
-
-def to_image_range(pixels: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in about [-1, 1] -> (B, H, W, 3) uint8."""
-    scaled = pixels.clamp(-1, 1).add(1).mul(127.5).round()
-    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
-
-
-def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean over images of the peak signal-to-noise ratio in dB; inputs (B, H, W, 3) uint8."""
-    error = ((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean(axis=(1, 2, 3))
-    return float((10 * np.log10(255.0**2 / np.maximum(error, 1e-9))).mean())
 
 
 def reconstruction_loss(restored: Tensor, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,1 +1,1 @@
-"""The commands of `mgcc`; each module adds its own to the parser. They speak through `mgcc_runtime.console` alone."""
+"""The commands of `mgcc`, each module with its own, and how every command of the project runs: `console`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgcc_runtime.console import Progress, give, give_json, is_terminal, note, say, say_error
+from mgcc_runtime.commands.console import Progress, give, give_json, is_terminal, note, say, say_error
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, InputError, MgccError, PromptError
 from mgcc_runtime.options import GUIDANCE, SEED, STEPS, TEMPERATURE, THREADS, TOP_P, WORDS
 
@@ -72,6 +72,10 @@ def _add_request_options(parser: argparse.ArgumentParser, *, words: int) -> None
     WORDS.add_to(parser, words, f"the most words of text (default: {words})")
     TEMPERATURE.add_to(parser, 0.0, "of the text; 0: greedy (default)")
     TOP_P.add_to(parser, 1.0, "of the text (default: 1)")
+    parser.add_argument(
+        "--grounder", metavar="layout-head|in-context",
+        help="what proposes boxes, where the bundle has both (default: the bundle's)",
+    )  # fmt: skip
     add_threads(parser)
 
 
@@ -86,7 +90,7 @@ def _request_options(options: argparse.Namespace) -> RequestOptions:
     text = TextOptions(temperature=options.temperature, top_p=options.top_p)
     return {
         "seed": options.seed, "steps": options.steps, "guidance": options.guidance, "words": options.words,
-        "text": text,
+        "grounder": options.grounder, "text": text,
     }  # fmt: skip
 
 
@@ -148,7 +152,7 @@ def chat(options: argparse.Namespace) -> int:
 
     The exit code is that of the worst turn: 1 where one failed, else 2 where one could not be used.
     """
-    from mgcc_runtime.chat import Overflow
+    from mgcc_runtime.conversation.chat import Overflow
     from mgcc_runtime.files import check_output
     from mgcc_runtime.options import check_word
     from mgcc_runtime.pipeline import Pipeline
@@ -223,7 +227,7 @@ def _tell_turn(result: Result | Reply, path: Path, *, as_json: bool) -> None:
 
 
 def _save_and_tell(result: Result, path: Path, *, as_json: bool) -> None:
-    from mgcc_runtime.images import save_png
+    from mgcc_runtime.images.conversion import save_png
 
     save_png(result.image, path)
     if as_json:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mgcc_runtime.commands.console import Progress, give, give_json, note
 from mgcc_runtime.commands.draw import add_threads
-from mgcc_runtime.console import Progress, give, give_json, note
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED
 from mgcc_runtime.options import RUNS, STEPS, WARM_UP, WORDS
+
+if TYPE_CHECKING:
+    from mgcc_runtime.measure.bench import Asked, Plan
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +33,19 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
 
 
+def what_to_measure(options: argparse.Namespace) -> tuple[Plan, Asked]:
+    """What the options of `add_bench` ask for."""
+    from mgcc_runtime.measure.bench import Asked, Plan, parse_measures
+    from mgcc_runtime.story import read_story
+
+    parts = read_story(options.story) if options.story else None
+    plan = Plan(options.runs, options.warm_up, parse_measures(options.parts))
+    return plan, Asked(options.steps, options.words, parts)
+
+
 def info(options: argparse.Namespace) -> int:
-    from mgcc_runtime.bundle import Bundle, Check
-    from mgcc_runtime.info import info_json, info_lines
+    from mgcc_runtime.bundle.folder import Bundle, Check
+    from mgcc_runtime.commands.info import info_json, info_lines
 
     bundle = Bundle.open(options.bundle, Check.SIZES)
     give_json(info_json(bundle)) if options.json else give("\n".join(info_lines(bundle)))
@@ -40,8 +54,7 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     from mgcc_runtime.files import check_output, write_atomically
-    from mgcc_runtime.verify import Finding, Report
-    from mgcc_runtime.verify import verify as findings_of
+    from mgcc_runtime.measure.verify import Finding, Report, verify as findings_of
 
     if options.out:
         check_output(options.out, ".json")
@@ -64,17 +77,11 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    from mgcc_runtime.bench import bench as measured
-    from mgcc_runtime.bench import parse_measures
-    from mgcc_runtime.bench_table import bench_table
-    from mgcc_runtime.story import read_story
+    from mgcc_runtime.measure.bench import bench as measured
+    from mgcc_runtime.measure.bench_table import bench_table
 
     progress = Progress()
-    found = measured(
-        options.bundle, runs=options.runs, warmup=options.warm_up, threads=options.threads, steps=options.steps,
-        words=options.words, parts=read_story(options.story) if options.story else None,
-        measures=parse_measures(options.parts), progress=progress.show,
-    )  # fmt: skip
+    found = measured(options.bundle, *what_to_measure(options), threads=options.threads, progress=progress.show)
     progress.clear()
     give_json(found) if options.json else give("\n".join(bench_table(found)))
     return EXIT_DONE

@@ -6,9 +6,9 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from mgcc_runtime.console import give_json, note, say
+from mgcc_runtime.commands.console import give_json, note, say
 from mgcc_runtime.errors import EXIT_DONE
-from mgcc_runtime.kit.target import PYTHONS, Processor, Target
+from mgcc_runtime.kit.target import PYTHONS, Processor, Target, Use
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="the kit's folder; an older kit is replaced"
     )
     parser.add_argument(
+        "--for", dest="use", choices=[u.value for u in Use], default=Use.RUNTIME.value,
+        help="kiosk: with `mgcc serve` and what starts it and a browser with the device (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--wheel", type=Path, metavar="FILE.whl", help="of mgcc-edge; built where this runs from a checkout"
     )
 
@@ -31,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from mgcc_runtime.kit.make import make_kit
 
     target = Target(options.python, Processor(options.platform))
-    made = make_kit(options.bundle, target, options.out, wheel=options.wheel, said=_say)
+    made = make_kit(options.bundle, target, options.out, Use(options.use), wheel=options.wheel, said=_say)
     if options.json:
         give_json({**asdict(made), "folder": str(made.folder)})
     else:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgcc_runtime.bundle import Bundle, sha256_of
+from mgcc_runtime.bundle.folder import Bundle, sha256_of
 from mgcc_runtime.engines import extra_of
 from mgcc_runtime.errors import BundleError, OutputError
 from mgcc_runtime.files import copy_file, recover, replace_folder
+from mgcc_runtime.kit.kiosk_files import FOLDER, write_kiosk
 from mgcc_runtime.kit.own_wheel import own_wheel
 from mgcc_runtime.kit.readme import BUNDLE, SUMS, WHEELS, KitText
-from mgcc_runtime.kit.target import Target
+from mgcc_runtime.kit.target import Target, Use
 from mgcc_runtime.kit.wheels import fetch
-from mgcc_runtime.names import MANIFEST, PLAN, EngineName
+from mgcc_runtime.names import MANIFEST, PLAN, EngineName, TargetName
 
 README = "README.md"
 
@@ -32,8 +33,9 @@ class Kit:
 
 
 def make_kit(
-    bundle: Path, target: Target, out: Path, *, wheel: Path | None = None, said: Callable[[str], None] = lambda _: None
-) -> Kit:
+    bundle: Path, target: Target, out: Path, use: Use = Use.RUNTIME,
+    *, wheel: Path | None = None, said: Callable[[str], None] = lambda _: None,
+) -> Kit:  # fmt: skip
     """Make a kit of the checked bundle in the folder `out`, which may be an older kit; `said` gets what is being done.
 
     Raises BundleError, OutputError (`out` is something else or cannot be written), InputError, KitError.
@@ -47,30 +49,35 @@ def make_kit(
         recover(place)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".mgcc-kit-") as work:
             finished = Path(work) / "kit"
-            made = _fill(finished, opened, target, wheel, said)
+            made = _fill(finished, opened, target, use, wheel, said)
             replace_folder(finished, place)
     except OSError as error:
         raise OutputError(f"kit {out} cannot be written ({error.strerror}); give another folder with --out") from None
     return Kit(out, target, made.extras, sum(1 for _ in (out / WHEELS).iterdir()), _bytes(out))
 
 
-def _fill(folder: Path, bundle: Bundle, target: Target, wheel: Path | None, said: Callable[[str], None]) -> KitText:
+def _fill(
+    folder: Path, bundle: Bundle, target: Target, use: Use, wheel: Path | None, said: Callable[[str], None]
+) -> KitText:
     wheels = folder / WHEELS
     wheels.mkdir(parents=True)
     said("building the wheel of mgcc-edge")
     own = own_wheel(wheel, wheels)
     said(f"fetching wheels for {target}")
-    extras = _extras(bundle)
+    extras = _extras(bundle, use)
     wanted = (f"mgcc-edge[{','.join(extras)}] @ {own.resolve().as_uri()}", "pip")
     fetched = fetch(wanted, target, wheels, _least_versions(bundle))
     said("copying the bundle")
     for name in (MANIFEST, *bundle.manifest.files):
         copy_file(bundle.root / name, folder / BUNDLE / name)
     text = KitText(
-        target, bundle.manifest.profile, bundle.manifest.target, extras,
+        target, use, bundle.manifest.profile, bundle.manifest.target, extras,
         next(path.name for path in fetched if path.name.startswith("pip-")),
         tensorrt=extra_of(EngineName.TENSORRT) in extras, builds_engines=bundle.has(PLAN),
+        gpu=bundle.manifest.target != TargetName.CPU,
     )  # fmt: skip
+    if use is Use.KIOSK:
+        write_kiosk(folder / FOLDER, text)
     (folder / README).write_text(str(text), encoding="utf-8")
     said("hashing")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -79,13 +86,14 @@ def _fill(folder: Path, bundle: Bundle, target: Target, wheel: Path | None, said
     return text
 
 
-def _extras(bundle: Bundle) -> tuple[str, ...]:
+def _extras(bundle: Bundle, use: Use) -> tuple[str, ...]:
     """Extras of the distribution that install the engines of the bundle, or of what the device makes of it."""
+    served = {"serve"} if use is Use.KIOSK else set()
     if bundle.has(PLAN):
-        return (extra_of(EngineName.TENSORRT),)
+        return tuple(sorted({extra_of(EngineName.TENSORRT), *served}))
     engines = {graph.engine for graph in bundle.manifest.graphs().values()}
     try:
-        return tuple(sorted({extra_of(engine) for engine in engines}))
+        return tuple(sorted({extra_of(engine) for engine in engines} | served))
     except KeyError as error:
         raise BundleError(f"bundle {bundle.root} needs the engine {error}, unknown here; upgrade mgcc-edge") from None
 

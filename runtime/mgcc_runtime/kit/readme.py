@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mgcc_runtime.kit.target import GLIBC, Target
+from mgcc_runtime.kit.target import GLIBC, Target, Use
 
 BUNDLE, WHEELS, SUMS, ENVIRONMENT, ENGINES = "bundle", "wheels", "SHA256SUMS", "venv", "engines"
 
@@ -14,11 +14,13 @@ class KitText:
     """What the README of one kit depends on."""
 
     target: Target
+    use: Use
     profile: str
     bundle_target: str  # of the manifest
     extras: tuple[str, ...]
     pip_wheel: str  # file name
     tensorrt: bool  # comes with JetPack or CUDA, not in the kit
+    gpu: bool  # its engines run on one
     builds_engines: bool  # the bundle has graphs that become engines on the device
 
     @property
@@ -69,6 +71,10 @@ class KitText:
             said.append("The fourth builds engines for this device's GPU, which takes minutes and is done once.")
         said.append("`mgcc verify` compares the device with the reference.")
         said.append(f"A dialogue: `{ENVIRONMENT}/bin/mgcc chat --bundle {played} --out out`.")
+        if self.use is Use.KIOSK:
+            said.append(
+                "A kiosk that starts with the device: `sudo sh kiosk/install.sh`, which needs `chromium` and `cage`."
+            )
         if self.tensorrt:
             said += [
                 "TensorRT is not in this kit: JetPack has it (`python3-libnvinfer`), NVIDIA's packages for other GPUs.",

@@ -11,6 +11,13 @@ GLIBC = 31  # of 2.31
 _OLDEST_GLIBC = {"aarch64": 17, "x86_64": 5}  # of which any wheel was ever tagged
 
 
+class Use(str, enum.Enum):
+    """What a kit is for."""
+
+    RUNTIME = "runtime"
+    KIOSK = "kiosk"  # the server and its page too, started with the device
+
+
 class Processor(str, enum.Enum):
     """As `uname -m` says it."""
 

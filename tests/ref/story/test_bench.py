@@ -18,10 +18,9 @@ from mgcc_ref.story.bench import (
     setting_of,
 )
 from mgcc_ref.story.dialogues import DialogueSetting, dialogue_templates
-from mgcc_ref.story.layout_words import Place, PlaceFact
-from mgcc_ref.story.phrases import Kind, Split, templates
-from mgcc_ref.story.phrases_dialogue_held_out import HELD_OUT
 from mgcc_ref.story.stories import Setting
+from mgcc_ref.story.wording.phrases import Bank, Kind, Split, patterns, templates
+from mgcc_ref.story.world.layout_words import Place, PlaceFact
 
 ITEMS = 200
 MADE = (Suite.STORIES, Suite.DIALOGUES)  # from templates
@@ -78,6 +77,17 @@ def test_seeds_and_numbers_are_independent() -> None:
     assert first.parts != bench_item(Suite.STORIES, Setting.CAPTIONS_5, 4, seed=0).parts
 
 
+HELD_BACK = (Split.VALIDATION, Split.TEST)
+
+
+def test_splits_have_items_of_their_own() -> None:
+    for suite in (Suite.STORIES, Suite.DIALOGUES):
+        setting = SETTINGS[suite][-1]
+        items = [[bench_item(suite, setting, n, split=split) for n in range(30)] for split in HELD_BACK]
+        assert not {i.target for i in items[0]} & {i.target for i in items[1]}
+        assert not {t for i in items[0] for t in i.texts} & {t for i in items[1] for t in i.texts}
+
+
 def test_longest_noun_counts() -> None:
     assert labels_named_in("A Palm Tree, two oaks; the red fox's present.") == ["palm tree", "tree", "fox", "gift"]
     assert labels_named_in("the football starts") == ["ball"]
@@ -92,10 +102,11 @@ def test_places_are_not_seen_in_relations_and_settings() -> None:
     }
 
 
-def test_held_back_templates_name_no_object_by_themselves() -> None:
+@pytest.mark.parametrize("split", [Split.VALIDATION, Split.TEST])
+def test_held_back_templates_name_no_object_by_themselves(split: Split) -> None:
     """What a text names must come from its slots, or objects would be expected that nobody told."""
-    lines = [line for kind in Kind for line in templates(kind, Split.HELD_OUT)]
-    lines += [line for kind in HELD_OUT for line in dialogue_templates(kind, Split.HELD_OUT)]
+    lines = [line for kind in Kind for line in templates(kind, split)]
+    lines += [line for kind in patterns(split, Bank.DIALOGUES) for line in dialogue_templates(kind, split)]
     bare = [re.sub(r"\{\w+\}", "", line) for line in lines]
     assert [line for line in bare if labels_named_in(line) or places_named_in(line)] == []
 

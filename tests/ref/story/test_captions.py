@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mgcc_ref.story.captions import CAPTION_WORDS, canonical_caption, paraphrase_caption
-from mgcc_ref.story.layout_words import place_of
-from mgcc_ref.story.scene import Background, Scene, place, random_scene
+from mgcc_ref.story.world.layout_words import place_of
+from mgcc_ref.story.world.scene import Background, Scene, place, random_scene
 
 MAX_WORDS = 30  # the text tower has 32 positions, two of them for begin and end
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mgcc_ref.story.dialogues import ROUNDS, Dialogue, DialogueSetting, make_dialogue
-from mgcc_ref.story.layout_words import is_at
-from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import MAX_OBJECTS, MAX_OVERLAP, overlap
+from mgcc_ref.story.wording.phrases import Split
+from mgcc_ref.story.world.layout_words import is_at
+from mgcc_ref.story.world.scene import MAX_OBJECTS, MAX_OVERLAP, overlap
 
 DIALOGUES = 500
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from mgcc_benchmarks.reader import Reading, ReadObject
-from mgcc_benchmarks.scores import SCENE_SCORES, score_free
+from mgcc_benchmarks.storybench.reader import Reading, ReadObject
+from mgcc_benchmarks.storybench.scores import SCENE_SCORES, score_free
 from mgcc_ref.story.free_english import BORDER, FreeItem, FreeSetting, WantedPlace, free_items
-from mgcc_ref.story.scene import Background, Box
-from mgcc_ref.story.sprites import LABELS
+from mgcc_ref.story.world.scene import Background, Box
+from mgcc_ref.story.world.sprites import LABELS
 
 KINDS = {FreeSetting.CAPTION: 20, FreeSetting.STORY: 25, FreeSetting.STORY_IMAGE: 20, FreeSetting.DIALOGUE: 15}
 ITEM = FreeItem(

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from mgcc_ref.story.layout_words import RelationFact, is_at
-from mgcc_ref.story.phrases import Split
-from mgcc_ref.story.scene import MAX_OBJECTS, MAX_OVERLAP, Scene, overlap
 from mgcc_ref.story.stories import CAPTIONS, MAX_CAPTION_WORDS, Setting, Story, make_story, stories
+from mgcc_ref.story.wording.phrases import Split
+from mgcc_ref.story.world.layout_words import RelationFact, is_at
+from mgcc_ref.story.world.scene import MAX_OBJECTS, MAX_OVERLAP, Scene, overlap
 
 STORIES = 500
 
@@ -87,7 +87,7 @@ def test_cut_story() -> None:
 
 
 #: Stored features and scores are of these very stories: a change of the generator is a new data set.
-DIGESTS = {Split.TRAIN: "92793141a2491a1d", Split.HELD_OUT: "5f5c5349e641f094"}
+DIGESTS = {Split.TRAIN: "92793141a2491a1d", Split.VALIDATION: "5f5c5349e641f094", Split.TEST: "db4ee36e532e3ffb"}
 
 
 @pytest.mark.parametrize("split", list(Split))
@@ -108,4 +108,4 @@ def test_endless_stories_are_indexed() -> None:
 
 
 def test_splits_differ() -> None:
-    assert make_story(1, Split.TRAIN).captions != make_story(1, Split.HELD_OUT).captions
+    assert make_story(1, Split.TRAIN).captions != make_story(1, Split.VALIDATION).captions

@@ -1,0 +1,242 @@
+"""The arms of the ablation: GILL, with CMRM, with COGM, with both; and what each could reach at best.
+
+All arms share the frozen language model, the vision tower and the noise of an item; arms with boxes share the UNet,
+arms without boxes one that is trained to do without them (`mgcc_ref/networks/caption_unet.py`). What differs is trained
+with equal data and steps, once a seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the grounder. Beside
+them stands GILL with three times the steps, of the first seed, since it learns more slowly than the others: alone, and
+with that seed's grounder, which tells what CMRM adds from what time does.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mgcc_benchmarks.storybench.painters import Drawn, true_boxes
+from mgcc_ref.model import Alignment, load_model
+from mgcc_ref.networks.caption_unet import CaptionUNet
+from mgcc_ref.networks.grounder import LayoutHead
+from mgcc_ref.networks.llm import ImageTokens
+from mgcc_ref.networks.refiner import Refiner
+from mgcc_ref.networks.unet import GroundedUNet
+from mgcc_ref.pipeline import Context, GroundedObject, Layout, ReferencePipeline, to_image
+from mgcc_ref.sampling import Told, sample_guided
+from mgcc_ref.schedule import compile_schedule
+from mgcc_ref.story.bench import BenchItem
+from mgcc_ref.story.captions import canonical_caption
+from mgcc_ref.weights import load_module, require_file
+
+
+class Arm(enum.Enum):
+    """What draws. The last two are told the truth: no arm of their kind can be better with this UNet."""
+
+    GILL = "GILL"
+    GILL_LONGER = "GILL, 3 times the steps"
+    CMRM = "GILL + CMRM"
+    COGM = "GILL + COGM"
+    COGM_LONGER = "GILL, 3 times the steps + COGM"
+    BOTH = "GILL + CMRM + COGM"
+    TRUE_CAPTION = "true caption, no boxes"
+    TRUE_LAYOUT = "true caption, true boxes"
+
+    @property
+    def refined(self) -> bool:
+        return self in (Arm.CMRM, Arm.BOTH)
+
+    @property
+    def boxed(self) -> bool:
+        """Whether its UNet is given boxes."""
+        return self.grounded or self is Arm.TRUE_LAYOUT
+
+    @property
+    def grounded(self) -> bool:
+        return self in (Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)
+
+    @property
+    def longer(self) -> bool:
+        return self in LONGER_ARMS
+
+
+TRAINED_ARMS = (Arm.GILL, Arm.CMRM, Arm.COGM, Arm.BOTH)
+LONGER_ARMS = (Arm.GILL_LONGER, Arm.COGM_LONGER)
+CEILINGS = (Arm.TRUE_CAPTION, Arm.TRUE_LAYOUT)
+
+ALIGNMENT_FILE, GROUNDER_FILE = "alignment.safetensors", "grounder.safetensors"
+CAPTION_UNET_FILE = "caption_unet.safetensors"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One arm with one seed's modules; ceilings have no seed."""
+
+    arm: Arm
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        return self.arm.name.lower() if self.seed is None else f"{self.arm.name.lower()}-{self.seed}"
+
+
+def variants(seeds: Sequence[int]) -> tuple[Variant, ...]:
+    trained = [Variant(arm, seed) for seed in seeds for arm in TRAINED_ARMS]
+    longer = [Variant(arm, seeds[0]) for arm in LONGER_ARMS]  # for fairness; compute is not equal, so one seed does
+    return (*trained, *longer, *(Variant(arm, None) for arm in CEILINGS))
+
+
+def alignment_folder(folder: Path, arm: Arm, seed: int) -> Path:
+    """Weights folder of the alignment run of an arm; arms that differ in the grounder alone share it."""
+    kind = "cmrm" if arm.refined else "gill-longer" if arm.longer else "gill"
+    return folder / f"weights-{kind}-{seed}"
+
+
+def grounder_folder(folder: Path, seed: int) -> Path:
+    """Weights folder of one grounder run."""
+    return folder / f"weights-grounder-{seed}"
+
+
+def caption_unet_folder(folder: Path) -> Path:
+    """Weights folder of the UNet that draws without boxes; all arms without a grounder share it."""
+    return folder / "weights-caption-unet"
+
+
+@dataclass(frozen=True)
+class _Imagination:
+    """What turns a context into conditioning: `[IMG]` tokens, CMRM (or none) and mapper."""
+
+    tokens: ImageTokens
+    refiner: Refiner
+
+
+class ArmsPainter:
+    """Draws an item with every variant in one batch: the language model reads it once.
+
+    `folder` holds the weights folders of all arms; WeightsError names a file that is missing. `steps`: of denoising.
+    """
+
+    def __init__(self, folder: Path, seeds: Sequence[int], *, profile: str = "story", steps: int = 20) -> None:
+        self.folder, self.steps = folder, steps
+        self.model = load_model(profile)
+        self.variants = variants(seeds)
+        self.pipeline = ReferencePipeline(self.model)
+        aligned = [(v, alignment_folder(folder, v.arm, v.seed)) for v in self.variants if v.seed is not None]
+        self._aligned = dict(aligned)
+        # several variants share a folder, and its modules
+        refined = {path: variant.arm.refined for variant, path in aligned}
+        self._imaginations = {path: self._imagination(path, refined=r) for path, r in refined.items()}
+        self._grounders = {seed: self._grounder(folder, seed) for seed in seeds}
+        self._unets = {True: self.model.unet, False: self._caption_unet(folder)}  # by whether there are boxes
+        sampler = self.model.profile.sampler
+        assert sampler.default_guidance is not None, "arms are compared with the teacher"
+        self.guidance = sampler.default_guidance
+        self._table = compile_schedule(sampler, self.model.profile.unet.prediction, steps)
+
+    @property
+    def trained_files(self) -> list[Path]:
+        """Every file of weights that an arm brings of its own."""
+        aligned = [path / ALIGNMENT_FILE for path in self._imaginations]
+        grounders = [grounder_folder(self.folder, seed) / GROUNDER_FILE for seed in self._grounders]
+        return [*aligned, *grounders, caption_unet_folder(self.folder) / CAPTION_UNET_FILE]
+
+    def _imagination(self, folder: Path, *, refined: bool) -> _Imagination:
+        model, profile = self.model, self.model.profile
+        config = profile.refiner if refined else replace(profile.refiner, cmrm_blocks=0)
+        tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
+        features, width = profile.llm.feature_dim, profile.clip.text_hidden
+        refiner = Refiner(config, features, profile.llm.hidden, profile.clip.text_positions, width)
+        path = folder / ALIGNMENT_FILE
+        require_file(path)
+        kept = model.llm.image_tokens, model.refiner
+        model.llm.image_tokens, model.refiner = tokens, refiner
+        load_module(Alignment(model), path)  # the visual projection is the same in all: it is solved, not trained
+        model.llm.image_tokens, model.refiner = kept
+        return _Imagination(tokens.eval(), refiner.eval())
+
+    def _grounder(self, folder: Path, seed: int) -> LayoutHead:
+        profile = self.model.profile
+        head = LayoutHead(
+            profile.grounder,
+            profile.llm.feature_dim,
+            profile.llm.hidden,
+            profile.max_objects,
+            self.model.label_embeddings,
+        )
+        path = grounder_folder(folder, seed) / GROUNDER_FILE
+        require_file(path)
+        load_module(head, path)
+        return head.eval()
+
+    def _caption_unet(self, folder: Path) -> CaptionUNet:
+        profile, clip = self.model.profile, self.model.profile.clip
+        width, labels = clip.text_hidden, len(self.model.labels)
+        unet = CaptionUNet(profile.unet, width, clip.text_positions, width, labels)
+        path = caption_unet_folder(folder) / CAPTION_UNET_FILE
+        require_file(path)
+        load_module(unet, path)
+        return unet.eval()
+
+    @torch.no_grad()
+    def draw(self, item: BenchItem, seed: int, chosen: Sequence[Variant] | None = None) -> dict[Variant, Drawn]:
+        """The item's picture by each of the `chosen` variants (default: all), all from the same noise."""
+        chosen = self.variants if chosen is None else chosen
+        context = self.pipeline.read(item.inputs())
+        paths = dict.fromkeys(self._aligned[v] for v in chosen if v in self._aligned)
+        imagined = {path: self._imagine(context, self._imaginations[path]) for path in paths}
+        seeds = dict.fromkeys(v.seed for v in chosen if v.arm.grounded and v.seed is not None)
+        grounded = {seed: self._ground(context, self._grounders[seed]) for seed in seeds}
+        truth = self.model.encode_captions([canonical_caption(item.target)])
+        nothing = self.pipeline.layout_of(())
+        right = self.pipeline.layout_of([GroundedObject(label, box, 1.0) for label, box in true_boxes(item.target)])
+        told: dict[Variant, tuple[Tensor, Layout]] = {}
+        for variant in chosen:
+            if variant.seed is None:
+                told[variant] = truth, right if variant.arm is Arm.TRUE_LAYOUT else nothing
+            else:
+                layout = grounded[variant.seed] if variant.arm.grounded else nothing
+                told[variant] = imagined[self._aligned[variant]], layout
+        images = self._images(self.pipeline.initial_noise(seed), told)
+        return {
+            variant: Drawn(images[variant], tuple((thing.label, thing.box) for thing in layout.objects), None)
+            for variant, (_, layout) in told.items()
+        }
+
+    def _images(self, noise: Tensor, told: Mapping[Variant, tuple[Tensor, Layout]]) -> dict[Variant, Image.Image]:
+        """The picture of each variant, by the UNet of its kind."""
+        found: dict[Variant, Image.Image] = {}
+        for boxed, unet in self._unets.items():
+            ours = [variant for variant in told if variant.arm.boxed is boxed]
+            if ours:
+                images = self._denoise(unet, noise, [told[variant] for variant in ours])
+                found |= dict(zip(ours, images, strict=True))
+        return found
+
+    def _imagine(self, context: Context, imagination: _Imagination) -> Tensor:
+        kept = self.model.llm.image_tokens, self.model.refiner
+        self.model.llm.image_tokens, self.model.refiner = imagination.tokens, imagination.refiner
+        try:
+            return self.pipeline.refine(context)
+        finally:
+            self.model.llm.image_tokens, self.model.refiner = kept
+
+    def _ground(self, context: Context, head: LayoutHead) -> Layout:
+        kept, self.model.grounder = self.model.grounder, head
+        try:
+            return self.pipeline.ground(context)
+        finally:
+            self.model.grounder = kept
+
+    def _denoise(self, unet: GroundedUNet, noise: Tensor, told: Sequence[tuple[Tensor, Layout]]) -> list[Image.Image]:
+        """Guided denoising of several variants at once, by the compiled schedule."""
+        layouts = [layout for _, layout in told]
+        x_T = (noise * self._table.init_scale).expand(len(told), -1, -1, -1)
+        every = Told(
+            torch.cat([conditioning for conditioning, _ in told]),
+            *(torch.cat(of_one) for of_one in zip(*(layout.told() for layout in layouts), strict=True)),
+        )
+        *_, latents = sample_guided(unet, self._table, x_T, every, guidance=self.guidance)
+        return [to_image(self.model.vae_decoder(x.unsqueeze(0))) for x in latents]

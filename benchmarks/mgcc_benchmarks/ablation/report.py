@@ -1,0 +1,123 @@
+"""The ablation's tables and figure: scores of each arm, and what each module adds, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mgcc_benchmarks.ablation.arms import Arm, Variant
+from mgcc_benchmarks.bootstrap import Tally, bootstrap, bootstrap_runs, difference_runs
+
+SHOWN = (
+    "object_recall",
+    "object_precision",
+    "position_accuracy",
+    "background_accuracy",
+    "whole_scene",
+    "clip_similarity",
+)
+#: What the paper (arXiv 2405.18304) reports on VIST and VisDial; not comparable with StoryBench, only in direction.
+PUBLISHED = {"stories": {"GILL": 0.641, "MGCC": 0.652}, "dialogues": {"GILL": 0.645, "MGCC": 0.660}}
+
+ItemTallies = Mapping[Variant, Mapping[str, Tally]]
+
+#: Which arms are compared with which, and why.
+AGAINST: Mapping[str, tuple[Arm, tuple[Arm, ...]]] = {
+    "against_gill": (Arm.GILL, (Arm.GILL_LONGER, Arm.CMRM, Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)),
+    "against_cogm": (Arm.COGM, (Arm.COGM_LONGER, Arm.BOTH)),  # what CMRM adds when boxes are there, and what time does
+    "against_longer_cogm": (Arm.COGM_LONGER, (Arm.BOTH,)),  # what CMRM adds to a GILL that has had its time
+}
+INTERVALS = (
+    "Intervals are 95 %, percentile bootstrap. Items are resampled, and so are the seeds of an arm that has several: "
+    "such an interval covers other items and another training, the latter roughly, for few seeds tell little of how "
+    "far trainings differ. Intervals of an arm of one seed, of each seed alone and of the true captions cover other "
+    "items only. A difference is over the items, noise and seeds that both arms share: an arm of one seed is compared "
+    "with that seed of the other."
+)
+
+
+def runs_of(items: Sequence[ItemTallies], arm: Arm, score: str) -> dict[int | None, list[Tally]]:
+    """One tally an item for each seed of the arm (None: it has no seed); empty if no item was drawn with it."""
+    variants = [variant for variant in (items[0] if items else ()) if variant.arm is arm]
+    return {variant.seed: [item[variant][score] for item in items] for variant in variants}
+
+
+def gain(items: Sequence[ItemTallies], arm: Arm, base: Arm, score: str, *, seed: int) -> dict[str, Any]:
+    """The arm's score minus the base's, over the seeds that both have: pairs of the same items, noise and seed."""
+    ours, theirs = runs_of(items, arm, score), runs_of(items, base, score)
+    shared = [s for s in ours if s in theirs]
+    return difference_runs([ours[s] for s in shared], [theirs[s] for s in shared], seed=seed).to_json()
+
+
+def summarise_arms(items: Sequence[ItemTallies], *, seed: int = 0) -> dict[str, Any]:
+    """Scores of every arm over all its seeds and by seed, and what the arms have over one another (see AGAINST)."""
+    scores, by_seed = {}, {}
+    for arm in Arm:
+        runs = {score: runs_of(items, arm, score) for score in SHOWN}
+        scores[arm.value] = {s: bootstrap_runs([*runs[s].values()], seed=seed).to_json() for s in SHOWN}
+        seeds = [s for s in runs[SHOWN[0]] if s is not None]
+        if seeds:
+            by_seed[arm.value] = {str(n): {s: bootstrap(runs[s][n], seed=seed).to_json() for s in SHOWN} for n in seeds}
+    gains = {
+        name: {arm.value: {s: gain(items, arm, base, s, seed=seed) for s in SHOWN} for arm in arms}
+        for name, (base, arms) in AGAINST.items()
+    }
+    return {"scores": scores, "by_seed": by_seed, **gains, "intervals": INTERVALS}
+
+
+def markdown_report(summary: Mapping[str, Any]) -> str:
+    """Scores of the arms, what they have over one another, the scores of each seed, and what the intervals cover."""
+    gains = {
+        f"{arm} minus {base.value}": scores
+        for name, (base, _) in AGAINST.items()
+        for arm, scores in summary[name].items()
+    }
+    seeds = {f"{arm}, seed {n}": s for arm, found in summary["by_seed"].items() for n, s in found.items()}
+    tables = [
+        _table("arm", summary["scores"], ".3f"),
+        _table("difference", gains, "+.3f"),
+        _table("one seed", seeds, ".3f"),
+    ]
+    return "\n".join([*tables, summary["intervals"]]) + "\n"
+
+
+def _table(heading: str, rows: Mapping[str, Mapping[str, Any]], form: str) -> str:
+    """Rows against scores, each value with its interval, in the format `form`."""
+    titles = " | ".join(score.replace("_", " ") for score in SHOWN)
+    lines = [f"| {heading} | {titles} |", "| --- |" + " --- |" * len(SHOWN)]
+    for name, scores in rows.items():
+        cells = []
+        for score in SHOWN:
+            value, (low, high) = scores[score]["value"], scores[score]["ci95"]
+            cells.append("not measured" if value is None else f"{value:{form}} [{low:{form}}, {high:{form}}]")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_COLOURS = ("#969696", "#b0a0be", "#5696d2", "#eca050", "#c4786e", "#46965a", "#e1e1e1", "#cdcdcd")
+
+
+def chart(summary: Mapping[str, Any], title: str) -> Figure:
+    """A group of bars a score, a bar an arm, whiskers for the 95 % interval."""
+    arms = list(summary["scores"])
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    ax = figure.subplots()
+    for a, arm in enumerate(arms):
+        found = {g: summary["scores"][arm][score] for g, score in enumerate(SHOWN)}
+        known = {g: (s["value"], *s["ci95"]) for g, s in found.items() if s["value"] is not None}
+        places = [g + (a - (len(arms) - 1) / 2) / (len(arms) + 1) for g in known]
+        values = [value for value, _, _ in known.values()]
+        below = [max(0.0, value - low) for value, low, _ in known.values()]
+        above = [max(0.0, high - value) for value, _, high in known.values()]
+        style = {"color": _COLOURS[a % len(_COLOURS)], "edgecolor": "black", "linewidth": 0.5, "label": arm}
+        ax.bar(places, values, width=1 / (len(arms) + 1), yerr=(below, above), error_kw={"lw": 1}, **style)
+    ax.set_xticks(range(len(SHOWN)), [score.replace("_", " ") for score in SHOWN])
+    ax.set_ylim(0, 1.02)
+    ax.grid(axis="y", alpha=0.4)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(title, loc="left")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
+    return figure

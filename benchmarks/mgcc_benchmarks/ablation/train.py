@@ -1,0 +1,188 @@
+"""Trains the small modules of every arm: the trainer's own command, once for each seed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mgcc_benchmarks.ablation.arms import (
+    ALIGNMENT_FILE,
+    CAPTION_UNET_FILE,
+    GROUNDER_FILE,
+    Arm,
+    alignment_folder,
+    caption_unet_folder,
+    grounder_folder,
+)
+from mgcc_benchmarks.ablation.settings import (
+    CLIP_FILE,
+    SETTINGS_FILE,
+    Settings,
+    differences,
+    hashes,
+    read_settings,
+    write_settings,
+)
+from mgcc_runtime.errors import InputError, MgccError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class TrainingFailed(MgccError):
+    """One of the ablation's training runs ended with an error."""
+
+
+@dataclass(frozen=True)
+class ArmTraining:
+    """One run of the trainer."""
+
+    name: str
+    weights: Path  # folder; holds `starts_from` beside what is trained
+    wanted: str  # the file that it writes
+    options: tuple[str, ...]
+    after: str | None = None  # the run whose last checkpoint it goes on from
+    starts_from: tuple[str, ...] = (CLIP_FILE,)  # of the profile's weights
+
+    @property
+    def run(self) -> Path:
+        """The run's folder, beside those of all other arms."""
+        return self.weights.parent / self.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run / "checkpoint.pt"
+
+    @property
+    def done(self) -> bool:
+        return (self.weights / self.wanted).is_file()
+
+    def settings(self, extra: Sequence[str], frozen: Mapping[str, str]) -> dict[str, Any]:
+        """What its weights depend on: the trainer's options by name, and the SHA-256 of `frozen` files by name."""
+        options = [*self.options, *extra]
+        named = {name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)}
+        return {"options": {**named, "after": self.after}, "frozen": dict(frozen)}
+
+
+@dataclass(frozen=True)
+class TrainingSteps:
+    """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM.
+
+    `caption_unet` are those of the one UNet that all arms without boxes share.
+    """
+
+    align: int = 2000  # GILL's tokens say nothing of the background in the first 1,000
+    grounder: int = 1600  # after 600 it finds the objects, and places hardly one
+    caption_unet: int = 1400
+
+
+_DRAWING = (CLIP_FILE, "vae.safetensors", "unet.safetensors")
+_LONGER = 3  # times the steps of GILL, for the arm that shows what more of them would bring
+
+
+def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:
+    """All runs, in order. Both kinds of alignment see the same data, steps and seeds."""
+    found = []
+    for seed in seeds:
+        found += [_alignment(folder, arm, seed, steps.align) for arm in (Arm.GILL, Arm.CMRM)]
+        options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
+        found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), GROUNDER_FILE, options))
+    longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], _LONGER * steps.align)
+    options = ("--step", "caption_unet", "--steps", str(steps.caption_unet), "--seed", "0")
+    drawn = ArmTraining("caption-unet", caption_unet_folder(folder), CAPTION_UNET_FILE, options, starts_from=_DRAWING)
+    return [*found, replace(longer, after=f"align-gill-{seeds[0]}"), drawn]
+
+
+def _alignment(folder: Path, arm: Arm, seed: int, steps: int) -> ArmTraining:
+    weights = alignment_folder(folder, arm, seed)
+    blocks = () if arm.refined else ("--cmrm-blocks", "0")
+    options = ("--step", "align", "--steps", str(steps), "--seed", str(seed), *blocks)
+    return ArmTraining(weights.name.replace("weights", "align"), weights, ALIGNMENT_FILE, options)
+
+
+@dataclass(frozen=True)
+class CommonStart:
+    """What all arms start from and are trained with."""
+
+    weights: Path  # the folder with the profile's frozen files
+    extra: Sequence[str]  # more options of the trainer, in pairs
+    frozen: Mapping[str, str]  # SHA-256 by name of the files that all arms start from
+
+
+def train_arms(
+    folder: Path, seeds: Sequence[int], steps: TrainingSteps, start: CommonStart, say: Callable[[str], None]
+) -> None:
+    """Run what is not there yet; a run that was stopped goes on.
+
+    InputError if an arm was trained with another start; TrainingFailed names the run and its log.
+    """
+    weights, extra, frozen = start.weights, start.extra, start.frozen
+    runs = trainings(folder, seeds, steps)
+    known = {training.name: {**hashes(weights / name for name in training.starts_from), **frozen} for training in runs}
+    _check_trained(runs, extra, known, say)
+    for training in runs:
+        if training.done:
+            say(f"{training.name}: done before")
+            continue
+        training.weights.mkdir(parents=True, exist_ok=True)
+        for name in training.starts_from:
+            shutil.copyfile(weights / name, training.weights / name)
+        if not training.checkpoint.is_file():  # what an older checkpoint was trained with, its own settings tell
+            write_settings(training.weights, training.settings(extra, known[training.name]))
+        _go_on_from(folder, training)
+        log = folder / f"{training.name}.log"
+        say(f"{training.name}: training, see {log}")
+        # the runs lie side by side, so that all share the contexts and features that the first of them reads
+        places = ["--run", str(training.run), "--weights", str(training.weights)]
+        command = [sys.executable, "-m", "mgcc_ref.train", *training.options, *places, *extra]
+        with log.open("a", encoding="utf-8") as file:
+            done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise TrainingFailed(f"run {training.name} ended with code {done.returncode}; see {log} and start again")
+
+
+def _check_trained(
+    runs: Sequence[ArmTraining],
+    extra: Sequence[str],
+    frozen: Mapping[str, Mapping[str, str]],
+    say: Callable[[str], None],
+) -> None:
+    """Refuse arms, finished or begun, that were trained otherwise: before hours of training, not after them.
+
+    `frozen`: by the run's name, SHA-256 by file name of what it starts from.
+    """
+    unknown = []
+    for training in runs:
+        if not training.done and not training.checkpoint.is_file():
+            continue
+        told = read_settings(training.weights)
+        if told is None:
+            unknown.append(training.name)
+            told = _what_its_clip_tells(training)
+        if wrong := differences(told, training.settings(extra, frozen[training.name])):
+            raise InputError(
+                f"arm {training.name} in {training.weights} was trained with {' and '.join(wrong)}; give the options "
+                "and weights of then, or another --folder"
+            )
+    if unknown:
+        say(
+            f"{', '.join(unknown)}: no {SETTINGS_FILE} tells with which steps, precision and weights these were "
+            "trained; they are taken as they are"
+        )
+
+
+def _what_its_clip_tells(training: ArmTraining) -> Settings:
+    """Of an arm without settings, its copy of the frozen CLIP is known all the same."""
+    return {"frozen": hashes([training.weights / CLIP_FILE])}
+
+
+def _go_on_from(folder: Path, training: ArmTraining) -> None:
+    """Give the run the checkpoint of the one that it goes on from, where it has none of its own yet."""
+    if training.after is None or training.checkpoint.is_file():
+        return
+    training.run.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / training.after / "checkpoint.pt", training.checkpoint)

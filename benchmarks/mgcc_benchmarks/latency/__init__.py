@@ -1,0 +1,1 @@
+"""How long a request takes through the runtime: measured by the runtime itself, kept with its machine, drawn."""

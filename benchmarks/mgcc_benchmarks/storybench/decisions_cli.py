@@ -1,0 +1,101 @@
+"""`python benchmarks/decisions.py`: of held-back turns, which the model answers with a picture and which in words.
+
+Through the runtime, as `mgcc chat --draw auto` decides it: the turns of a dialogue so far are read, and `[IMG1]` is
+likelier than all words together or not. Half of the turns ask for a picture; many of the others speak of pictures, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mgcc_benchmarks.bootstrap import NOTHING, Score, Tally, bootstrap
+from mgcc_benchmarks.commandline import RESULTS, ItemProgress
+from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
+from mgcc_ref.story.wording.phrases import Split
+from mgcc_runtime import Pipeline
+from mgcc_runtime.commands.console import Parser, command, give_json
+from mgcc_runtime.decoding import wants_picture
+from mgcc_runtime.errors import EXIT_DONE
+from mgcc_runtime.files import check_output, write_atomically
+from mgcc_runtime.machine import describe_machine
+from mgcc_runtime.stopwatch import Stopwatch
+
+RESULT = RESULTS / "decisions.json"
+#: Neither of training's turns nor of those that its steps were chosen by.
+SEEDS = {Split.VALIDATION: 14_000_029, Split.TEST: 52_800_041}
+SCORES = ("right", "drawn_when_asked", "silent_when_not")
+
+
+def held_back_turns(count: int, split: Split = Split.VALIDATION) -> Iterator[DrawTurn]:
+    """Turns in phrasings that training never sees; the same ones every time."""
+    for index in range(count):
+        yield make_draw_turn(np.random.default_rng([SEEDS[split], index]), split)
+
+
+def decides_to_draw(pipeline: Pipeline, turn: DrawTurn) -> bool:
+    """Whether the model would answer the last of these texts with a picture."""
+    context = pipeline.read(pipeline.prompts.build(turn.parts), Stopwatch())
+    return wants_picture(context.end.logits, pipeline.bundle.manifest.tokens.image)
+
+
+def score_decisions(turns: Sequence[DrawTurn], drawn: Sequence[bool]) -> dict[str, Score]:
+    """SCORES with their intervals."""
+    hits = [Tally(float(d == t.draws), 1.0) for t, d in zip(turns, drawn, strict=True)]
+    asked = [hit if t.draws else NOTHING for hit, t in zip(hits, turns, strict=True)]
+    unasked = [NOTHING if t.draws else hit for hit, t in zip(hits, turns, strict=True)]
+    return dict(zip(SCORES, map(bootstrap, (hits, asked, unasked)), strict=True))
+
+
+@command("decisions.py")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; returns the exit code (see `mgcc_runtime.commands.console`)."""
+    options = _parse(arguments)
+    check_output(options.out, ".json")
+    turns, drawn = list(held_back_turns(options.items, options.split)), []
+    with Pipeline.load(options.bundle, threads=options.threads) as pipeline:
+        show = ItemProgress("turns").show
+        for number, turn in enumerate(turns, 1):
+            drawn.append(decides_to_draw(pipeline, turn))
+            show(number, len(turns))
+        profile = pipeline.bundle.manifest.profile
+    scores = score_decisions(turns, drawn)
+    result = {
+        "bundle": str(options.bundle),
+        "profile": profile,
+        "items": options.items,
+        "split": options.split.value,
+        "scores": {name: score.to_json() for name, score in scores.items()},
+        "machine": describe_machine(),
+    }
+    write_atomically(options.out, (json.dumps(result, indent=2) + "\n").encode())
+    if options.json:
+        give_json(result)
+        return EXIT_DONE
+    for name, score in scores.items():
+        if score.ci95 is None:
+            print(f"{name:18} no such turn among these")
+        else:
+            print(f"{name:18} {score.value:.3f}  [{score.ci95[0]:.3f}, {score.ci95[1]:.3f}]")
+    return EXIT_DONE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="decisions.py", description="Does the model see which turns ask for a picture?")
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="a bundle, best in fp32")
+    parser.add_argument(
+        "--split", type=Split, choices=list(SEEDS), default=Split.VALIDATION, metavar="validation|test",
+        help="test: phrasings that no choice of weights has seen",
+    )  # fmt: skip
+    parser.add_argument("--items", type=int, default=500, metavar="N", help="turns (default: 500)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of a stage (default: one each core)")
+    parser.add_argument("--out", type=Path, default=RESULT, metavar="FILE.json", help="(default: results/)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    if options.items < 1:
+        parser.error("--items must be at least 1")
+    return options

@@ -1,0 +1,13 @@
+#!/usr/bin/env python3
+"""Do notes name what a picture cannot have? Works from any directory of a bare clone; see --help."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "runtime", ".")]
+
+if __name__ == "__main__":
+    from mgcc_runtime.commands.launch import launch
+
+    launch("mgcc_benchmarks.storybench.notes_cli")

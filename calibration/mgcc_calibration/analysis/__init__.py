@@ -1,0 +1,1 @@
+"""What quantisation costs: by layer, in pictures, in perplexity, and in the integer products of an engine."""

@@ -1,0 +1,1 @@
+"""What a build and a device will need, said before anything is built."""

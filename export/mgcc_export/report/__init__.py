@@ -1,0 +1,1 @@
+"""What a build did, as JSON and for a reader."""

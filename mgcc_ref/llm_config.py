@@ -1,0 +1,89 @@
+"""Sizes and choices of the frozen language model: everything in which one OPT, Llama or Qwen differs from another."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+#: A language model above this is read, exported and run block by block. SmolLM2-135M is 0.5 GB, OPT-1.3B 5.3 GB.
+LARGEST_WHOLE_LLM_BYTES = 4 * 2**30
+
+
+class RopeScaling(enum.StrEnum):
+    """How rotary frequencies are stretched for a longer context than the model was first trained with."""
+
+    LINEAR = "linear"  # all of them divided by the factor
+    LLAMA3 = "llama3"  # the low ones divided, the high ones kept, those between interpolated (Llama 3.1, 3.2)
+
+
+@dataclass(frozen=True)
+class Rope:
+    """A stretched rotary embedding. The last three are of LLAMA3 alone."""
+
+    scaling: RopeScaling
+    factor: float
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_positions: int = 8192
+
+
+@dataclass(frozen=True)
+class LlmConfig:
+    """The frozen language model. `feature_layers` index hidden_states: 0 the embeddings, `layers` the normed last.
+
+    Qwen is of family "llama", with biases (Qwen 2) or norms of queries and keys (Qwen 3).
+    """
+
+    family: str  # "llama" or "opt": how a block is built
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int  # without the [IMG] tokens
+    max_positions: int
+    feature_layers: tuple[int, ...]
+    source: str = ""  # hub id, GGUF package or local folder; empty: seeded random weights
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0  # Llama family only
+    by_block: bool = False  # read, exported and run block by block at any size, as what is too large to be held is
+    head_width: int = 0  # 0: hidden / heads
+    rope: Rope | None = None  # None: not stretched
+    tied: bool = True  # the vocabulary projection is the embedding table
+    biased: tuple[str, ...] = ()  # linear layers of a Llama block that have a bias; all of OPT's have one
+    query_key_norm: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        return self.head_width or self.hidden // self.heads
+
+    @property
+    def feature_dim(self) -> int:
+        """D_f: the width of hidden_states as the contract gives them."""
+        return self.hidden * len(self.feature_layers)
+
+    @property
+    def feature_depth(self) -> int:
+        """Number of blocks that the features need."""
+        return max(self.feature_layers)
+
+    @property
+    def block_parameters(self) -> int:
+        """Elements of one decoder block's matrices."""
+        attention = 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
+        return attention + (2 if self.family == "opt" else 3) * self.hidden * self.intermediate
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it cannot be held whole in fp32."""
+        tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return 4 * (self.layers * self.block_parameters + tables) > LARGEST_WHOLE_LLM_BYTES
+
+    @property
+    def streamed(self) -> bool:
+        """Whether `llm_layers.py` and the exporter go block by block."""
+        return self.by_block or self.too_large
+
+    def has_bias(self, layer: str) -> bool:
+        """Whether a linear layer of a block, such as `attention.query`, has one."""
+        return self.family == "opt" or layer in self.biased

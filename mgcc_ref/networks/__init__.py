@@ -1,0 +1,1 @@
+"""The networks of the paper, a file each, and the parts that they share."""

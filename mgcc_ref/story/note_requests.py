@@ -1,0 +1,44 @@
+"""Seven hundred requests in free English, half of which ask for something that the story model's picture cannot have.
+
+The runtime's notes were written with sight of half `dev`, and are judged by half `test`.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgcc_ref.story.wording.data import data_file
+
+_FILE = Path(__file__).with_name("note_requests.json")
+
+
+class Half(enum.StrEnum):
+    DEV = "dev"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class NoteRequest:
+    """A text and what it asks for in vain: a note's code, and the thing where it is an unknown one."""
+
+    text: str
+    notes: frozenset[tuple[str, str]]
+
+
+@functools.cache
+def note_requests(half: Half) -> tuple[NoteRequest, ...]:
+    """The requests of one half, in the file's order."""
+    every = data_file(_FILE)["requests"]
+    return tuple(
+        NoteRequest(value["text"], frozenset(_note(note["code"], note["thing"]) for note in value["notes"]))
+        for value in every
+        if value["half"] == half.value
+    )
+
+
+def _note(code: str, thing: str) -> tuple[str, str]:
+    """Things are told apart where they are unknown; of the other kinds a request has one."""
+    return code, thing if code == "unknown-thing" else ""

@@ -1,0 +1,1 @@
+"""The endpoints of the page, and those of whoever runs the server."""

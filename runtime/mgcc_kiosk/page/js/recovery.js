@@ -1,0 +1,28 @@
+// A server that was started anew knows no story: its recipe, kept here, lets it go on.
+
+import { api } from "./api.js";
+import { get, update } from "./store.js";
+
+/** `ask(chat)` with the story's chat: begun where there is none, and made again from its recipe where it was lost. */
+export async function withChat(ask) {
+  if (!get().chat) return ask(await begin(null));
+  try {
+    return await ask(get().chat);
+  } catch (error) {
+    if (error.code !== "not_found") throw error;
+    return ask(await begin(get().recipe));
+  }
+}
+
+async function begin(recipe) {
+  const { id } = await api.newChat(recipe);
+  update({ chat: id });
+  return id;
+}
+
+/** Keep the recipe of what the story is now; without one the page works, and a restarted server begins anew. */
+export async function keepRecipe() {
+  const { chat } = get();
+  const recipe = await api.recipe(chat).catch(() => null);
+  if (recipe && get().chat === chat) update({ recipe });
+}

@@ -1,0 +1,1 @@
+"""What belongs to a visitor: sessions and their chats, in memory alone."""

@@ -1,0 +1,1 @@
+"""The bundle: a folder with everything a device needs, and its manifest."""

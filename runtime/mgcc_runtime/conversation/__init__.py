@@ -1,0 +1,1 @@
+"""A conversation: its turns, what of them is kept, and its file."""

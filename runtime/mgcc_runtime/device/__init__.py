@@ -1,0 +1,1 @@
+"""What this machine is: its CPU's features, its NVIDIA driver, its allocator."""

@@ -1,0 +1,1 @@
+"""What a request asks for that its picture cannot have, told from the request's words alone."""

@@ -1,0 +1,1 @@
+"""A picture from what was read: conditioning, phrase embeddings, denoising."""

@@ -1,0 +1,1 @@
+"""Reading a prompt piece by piece, and writing the answer's text."""
