@@ -109,7 +109,8 @@ class Visitor:
         return found
 
     def leave(self) -> None:
-        """So that the shared server forgets them."""
+        """So that the shared server forgets them, once the page asks nothing more of what is forgotten."""
+        self.page.goto("about:blank")
         self.page.context.request.delete(f"{self.url}/api/session")
 
     def until(self, expression: str) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from tests.kiosk.page.browsing import Visitor, visiting
 from tests.kiosk.page.test_telling import CAT_AND_TREE
@@ -61,6 +61,35 @@ def test_starting_over_in_mid_job_leaves_no_words(visitor: Visitor):
     visitor.page.wait_for_selector(".wait", state="detached")
     visitor.says(".sentence-words", "Tap pictures to make a sentence")
     visitor.becomes(lambda: visitor.api("/api/session"), {"chats": [], "jobs": []})
+
+
+def test_words_on_their_way_do_not_reach_the_next_visitor(visitor: Visitor):
+    """The first one leaves while the story's beginning is still on its way to the server."""
+    visitor.come()
+    on_their_way: list[Route] = []
+
+    def hold(route: Route) -> None:
+        on_their_way.append(route)
+
+    visitor.page.route("**/api/chats", hold, times=1)
+    told: list[str] = []
+    visitor.page.on("request", lambda request: request.method != "GET" and told.append(_asked(request)))
+    visitor.tap(*CAT_AND_TREE, "draw")
+    visitor.becomes(lambda: len(on_their_way), 1)
+    visitor.tap("restart")
+    visitor.page.locator("dialog .warn").tap()
+    visitor.page.wait_for_selector(".invitation")
+    visitor.tap("tile-fox", "draw")  # the next one does not wait
+    on_their_way[0].continue_()
+    visitor.drawn()
+    assert [turn["parts"][0]["text"] for turn in visitor.chat()["turns"]] == ["There is a fox."]
+    assert [asked for asked in told if "heartbeat" not in asked] == [
+        "POST chats", "DELETE session", "POST chats", "POST turns"
+    ]  # fmt: skip
+
+
+def _asked(request: Request) -> str:
+    return f"{request.method} {request.url.rpartition('/')[2]}"
 
 
 def test_a_reload_in_mid_job_goes_on(visitor: Visitor, server: Served):

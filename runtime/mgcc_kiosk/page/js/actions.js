@@ -10,8 +10,7 @@ import { asToldBy, forgetTurn, shownTry, tryOf, withTry } from "./story.js";
 import { get, update, wipe } from "./store.js";
 import { withChat, keepRecipe } from "./recovery.js";
 import { failed, say } from "./notices.js";
-
-let visits = 0; // whoever was here before is not answered any more
+import { during, endVisit, thisVisit } from "./visit.js";
 
 const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] >>> 1; // what the runtime takes: below 2 ** 31
 
@@ -20,14 +19,14 @@ export async function send() {
   const state = get();
   const text = draftText(state, wordsOf("en"));
   if (!text || state.job) return;
-  const visit = visits;
+  const goesOn = thisVisit();
   const { typed } = state.draft;
   const clauses = typed === null ? state.draft.clauses.filter(isWhole) : null;
   const job = { kind: "turn", turn: state.turns.length, text, clauses };
   update({ draft: emptyDraft(), tab: "things", edit: null, moving: false });
   const drawn = await run(job, (chat) => api.turn(chat, { text, seed: newSeed() }));
   // words that came to nothing are given back, unless there are new ones already
-  if (!drawn && visit === visits && !get().draft.clauses.length && !get().draft.typed) {
+  if (!drawn && goesOn() && !get().draft.clauses.length && !get().draft.typed) {
     update({ draft: { clauses: clauses ?? [], typed } });
   }
 }
@@ -52,11 +51,13 @@ export function choose(one) {
 
 export async function undo() {
   if (get().job || !get().canUndo) return;
+  const goesOn = thisVisit();
   try {
-    await take(await withChat((chat) => api.undo(chat)));
+    await during(async () => take(await withChat((chat) => api.undo(chat))));
+    if (!goesOn()) return;
     update({ selected: get().turns.length - 1, edit: null, moving: false, notice: null });
   } catch (error) {
-    failed(error);
+    if (goesOn()) failed(error);
   }
 }
 
@@ -69,12 +70,12 @@ export async function cancel() {
 /** Forget everything, here and at the server. */
 export async function startOver(view) {
   const { chat, job } = get();
-  visits += 1;
+  const ended = endVisit(chat || job, api.endSession);
   endJob();
   releaseAll();
   wipe();
   update({ view });
-  if (chat || job) await api.endSession().catch(() => {});
+  await ended;
 }
 
 /** Go on with what the server has of this visitor: after a reload, in mid-job too. Whether there was anything. */
@@ -96,7 +97,7 @@ export async function resume() {
 }
 
 async function run(job, ask) {
-  const visit = visits;
+  const goesOn = thisVisit();
   try {
     const id = await handIn(job, () => withChat(ask));
     if (!id) return false;
@@ -110,7 +111,7 @@ async function run(job, ask) {
     if (name === "error") failed(data);
     else if (name === "lost") say("errorLost", "error");
   } catch (error) {
-    if (visit !== visits) return false;
+    if (!goesOn()) return false;
     endJob();
     failed(error);
   }
@@ -128,8 +129,10 @@ async function finish(job, result) {
   update({ turns: now, selected: result.turn, edit: moved, moving: Boolean(moved), canUndo: true });
   endJob();
   if (job.kind === "turn") say("ready", "ready");
-  await keepRecipe();
-  await take(await api.chat(get().chat).catch(() => null));
+  await during(async () => {
+    await keepRecipe();
+    await take(await api.chat(get().chat).catch(() => null));
+  });
 }
 
 /** Take over what the server tells of the chat. */

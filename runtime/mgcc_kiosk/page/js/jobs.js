@@ -7,6 +7,7 @@ import { api, ApiError } from "./api.js";
 import { follow } from "./job_events.js";
 import { addressOf, release } from "./pictures.js";
 import { get, update } from "./store.js";
+import { during } from "./visit.js";
 
 const MOST_WAITS = 20; // how often a full server is asked again
 let stopFollowing = () => {};
@@ -14,14 +15,18 @@ let stopFollowing = () => {};
 const patch = (part) => get().job && update({ job: { ...get().job, ...part } });
 
 /** Hand a job in, again and again while the server is full; null where it was cancelled meanwhile. `ask()` posts it. */
-export async function handIn(job, ask) {
+export function handIn(job, ask) {
   const own = Symbol("job");
   update({ job: { ...job, own, phase: "sending" }, notice: null });
+  return during(() => untilTaken(own, ask));
+}
+
+async function untilTaken(own, ask) {
   for (let wait = 0; ; wait += 1) {
     try {
       const { id } = await ask();
       if (get().job?.own !== own) {
-        api.cancel(id).catch(() => {});
+        await api.cancel(id).catch(() => {});
         return null;
       }
       return id;
