@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,20 +36,28 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class CpuBuildReport:
-    """A finished bundle: the calibration's report as JSON values, and the report of the fp32 build under it."""
+    """The two halves of a build below fp32, each with its own report: the fp32 build, and the calibration after it."""
 
-    bundle: str
-    bytes: int
-    elapsed_s: float
-    lowered: Mapping[str, Any]
     exported: BuildReport
+    lowered: Report
+    elapsed_s: float  # of both
+
+    @property
+    def bundle(self) -> str:
+        """The bundle's folder."""
+        return self.lowered.bundle
+
+    @property
+    def bytes(self) -> int:
+        """Of the bundle's stages."""
+        return self.lowered.bytes_after
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.lowered, "elapsed_s": self.elapsed_s, "exported": self.exported.to_json()}
+        return {**self.lowered.to_json(), "elapsed_s": self.elapsed_s, "exported": self.exported.to_json()}
 
     def to_markdown(self) -> str:
         """Both reports for a reader; ends with a newline."""
-        return f"{markdown(self.lowered)}\n{report_markdown(self.exported)}"
+        return f"{markdown(self.lowered.to_json())}\n{report_markdown(self.exported)}"
 
 
 def build_for_cpu(options: BuildOptions, progress: Progress, low: PrecisionOptions | None = None) -> CpuBuildReport:
@@ -79,23 +86,21 @@ def build_for_cpu(options: BuildOptions, progress: Progress, low: PrecisionOptio
             shutil.rmtree(work, ignore_errors=True)
         progress("bundle", "done")
     elapsed_s = round(time.monotonic() - started, 1)
-    return CpuBuildReport(report.bundle, report.bytes_after, elapsed_s, report.to_json(), exported)
+    return CpuBuildReport(exported, report, elapsed_s)
 
 
 def cpu_table(report: CpuBuildReport) -> str:
     """The bundle, one line a stage, and what it costs in quality."""
     rows = [("stage", "engine", "precision", "size", "signal to noise", "layers", "kept in fp32")]
-    for name, stage in report.lowered["stages"].items():
-        chosen = stage["choice"]["chosen"]
-        size = f"{stage['bytes_before'] / _MIB:.1f} to {stage['bytes_after'] / _MIB:.1f} MiB"
-        noise = f"{chosen['signal_to_noise_db']:.1f} dB"
-        rows.append(
-            (name, chosen["engine"], chosen["precision"], size, noise, str(stage["quantised"]), str(len(stage["kept"])))
-        )
+    for name, stage in report.lowered.stages.items():
+        chosen = stage.choice.chosen
+        size = f"{stage.bytes_before / _MIB:.1f} to {stage.bytes_after / _MIB:.1f} MiB"
+        noise = f"{chosen.signal_to_noise_db:.1f} dB"
+        rows.append((name, chosen.engine, chosen.precision, size, noise, str(stage.quantised), str(len(stage.kept))))
     lines = [aligned(rows)]
-    if (psnr := report.lowered["image_psnr_db"]) is not None:
+    if (psnr := report.lowered.image_psnr_db) is not None:
         lines.append(f"images against fp32, same noise: {psnr:.1f} dB")
-    if text := report.lowered["perplexity"]:
+    if text := report.lowered.perplexity:
         lines.append(f"perplexity: {text['before']:.3f} in fp32, {text['after']:.3f} now")
     return "\n".join(lines)
 
