@@ -86,11 +86,11 @@ def test_a_killed_build_goes_on_after_the_stages_that_are_done(tiny_build: Built
     assert not [step for step in steps if step[0] == "calibration"]
     manifest = Bundle.open(options.out).manifest
     assert {n for n, p in manifest.precision.items() if p != "fp32"} <= {"refiner", "grounder"}
-    assert set(first.lowered["stages"]) == {"refiner", "grounder"}
+    assert set(first.lowered.stages) == {"refiner", "grounder"}
     steps.clear()
     again = build_for_cpu(options, lambda *step: steps.append(step), QUICK)
     assert steps.count(("grounder", KEPT)) == 2  # in fp32 and lowered
-    assert again.lowered["stages"] == first.lowered["stages"]
+    assert again.lowered.stages == first.lowered.stages
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_the_users_calibration_data_is_read_and_never_replaced(tiny_build: Built
     data = options.cache / "tiny-calibration"
     asked = dataclasses.replace(options, captured=data)
     report = build_for_cpu(asked, lambda *_: None, QUICK)
-    assert report.lowered["data"]["requests"] == CalibrationData.open(data).manifest.requests
+    assert report.lowered.data["requests"] == CalibrationData.open(data).manifest.requests
     own = shutil.copytree(data, tmp_path / "own")
     values = json.loads((own / "calibration.json").read_text())
     values["graphs"]["vae_decoder"] = "0" * 64
