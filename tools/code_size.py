@@ -19,7 +19,7 @@ FOLDERS = ("mgcc_ref", "runtime", "export", "calibration", "benchmarks", "exampl
 FILE_LINES = 400
 FUNCTION_LINES = 60  # from its `def` to its last line
 PARAMETERS = 6  # besides `self` and `cls`; what belongs together is one object
-#: Functions with more, and why.
+#: Functions with more parameters, and why.
 MORE_PARAMETERS = {
     "mgcc_ref/networks/unet.py:forward": "the stage's inputs, as the exported graph has them",
     "runtime/mgcc_runtime/pipeline.py:generate": "a request's options by their names, for help() and editors",
@@ -52,7 +52,7 @@ def _of_function(path: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> It
 
 @command("code_size.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Look; returns the exit code, 1 where something is too long."""
+    """Check; returns the exit code, 1 where something is too long."""
     argparse.ArgumentParser(prog="code_size.py", description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
     paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     found = list(findings(paths))

@@ -31,7 +31,7 @@ from mgcc_ref.weights import WeightsError, read_tensors
 from mgcc_runtime.commands.console import command, note
 from mgcc_runtime.errors import EXIT_DONE, InputError
 
-_STEMS = {"pytorch_model": TRANSFORMERS, DIFFUSERS: DIFFUSERS}  # pickled, and as safetensors
+_STEMS = {"pytorch_model": TRANSFORMERS, DIFFUSERS: DIFFUSERS}  # name of pickled files -> of safetensors
 
 
 def convert_folder(source: Path, out: Path) -> list[Path]:
@@ -88,7 +88,7 @@ def open_original(source: Path) -> Original:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    """InputError for a pickle in the original layout, which has another way through here."""
+    """The file's tensors. InputError for a pickle in the original layout, which `convert_file` reads."""
     values = read_pickle(file)
     if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
         raise InputError(

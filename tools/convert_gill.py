@@ -2,8 +2,8 @@
 
 `pretrained_ckpt.pth.tar` (arXiv 2305.17216) holds what GILL trained around its frozen OPT and CLIP: the visual
 projection, the [IMG] tokens and the mapper. They become `alignment.safetensors` of the profile `gill`. The file is a
-pickle; PyTorch reads it with `weights_only=True`, which unpickles tensors and nothing else. What serves retrieval is
-left out, and said.
+pickle; PyTorch reads it with `weights_only=True`, which unpickles tensors and nothing else. Tensors for
+retrieval are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mgcc_ref.weights import WeightsError
 from mgcc_runtime.commands.console import command, note
 from mgcc_runtime.errors import InputError
 
-#: GILL's name before ours. `module.` in front, which several GPUs left, is removed first.
+#: GILL's prefix -> ours. `module.` in front, which training on several GPUs adds, is removed first.
 _RENAMED = {
     "model.gen_text_hidden_fcs.0.": "refiner.mapper.",
     "model.visual_embeddings.": "visual_projection.",
@@ -82,7 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 @command("convert_gill.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Convert; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="convert_gill.py", description="GILL's published checkpoint to alignment.safetensors."
     )

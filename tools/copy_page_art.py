@@ -31,12 +31,12 @@ Changed: outlines are dark violet instead of black, and empty groups are left ou
 
 
 def file_name(label: str) -> str:
-    """What a label's pictogram is called."""
+    """The file name of a label's pictogram."""
     return label.replace(" ", "-") + ".svg"
 
 
 def pictogram(label: str) -> str:
-    """OpenMoji's SVG of `label` in StoryWorld's outline, without what draws nothing."""
+    """OpenMoji's SVG of `label` in StoryWorld's outline, without elements that draw nothing."""
     svg = (_openmoji() / "svg" / f"{CODE_POINTS[label]}.svg").read_text(encoding="utf-8")
     svg = re.sub(r'"#000(000)?"', f'"{OUTLINE}"', svg)
     svg = re.sub(r'<g id="[\w-]+"\s*/>', "", svg)
@@ -50,7 +50,7 @@ def place_picture(background: Background) -> Image.Image:
 
 
 def copy_art(page: Path) -> int:
-    """Write both folders; the bytes they hold. InputError if those are more than MOST_BYTES."""
+    """Write both folders; returns their size in bytes. InputError if it is above MOST_BYTES."""
     art, places = page / "art", page / "places"
     for folder in (art, places):
         folder.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ def fetch_all(out: Path, pythons: tuple[str, ...] = PYTHONS) -> None:
 
 
 def install_old_client(out: Path) -> None:
-    """Into a folder of its own below `out`, which goes onto a path before the present client's."""
+    """Into a folder of its own below `out`, which tests put on the path before the present client's."""
     folder = out / OLD_CLIENT[0].replace("==", "-")
     shutil.rmtree(folder, ignore_errors=True)
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")

@@ -32,7 +32,7 @@ def device_modules() -> dict[str, Path]:
 
 
 def findings(paths: Iterable[Path]) -> str:
-    """What in these files needs a newer Python, as vermin says it; empty when there is nothing."""
+    """What in these files needs a newer Python, in the words of vermin; empty if nothing does."""
     vermin = [sys.executable, "-c", "import vermin; vermin.main()"]  # it has no `python -m`
     options = [f"--target={OLDEST}-", "--violations", "--no-tips", "--quiet"]
     done = subprocess.run([*vermin, *options, *map(str, paths)], capture_output=True, text=True, check=False)
@@ -78,7 +78,7 @@ def _imports(body: Sequence[ast.stmt]) -> Iterator[str]:
 
 @command("oldest_python.py")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Look; returns the exit code, 1 where something newer is used."""
+    """Check; returns the exit code, 1 where something newer is used."""
     argparse.ArgumentParser(prog="oldest_python.py", description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
     modules = device_modules()
     found = findings(modules.values())

@@ -2,8 +2,8 @@
 
     python tools/read_cuda_api.py [--out DIR]
 
-Of the functions that `mgcc_runtime.device.cuda_driver` calls, and of the constants that it names, in each CUDA release
-that a JetPack has. Needs pip, no GPU and no CUDA: the header comes with the wheels of CUDA's runtime.
+It reads the functions that `mgcc_runtime.device.cuda_driver` calls and the constants that it names, of each CUDA
+release that a JetPack has. It needs pip, no GPU and no CUDA: the header comes with the wheels of CUDA's runtime.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_header(text: str) -> dict[str, dict[str, object]]:
         raise SystemExit(f"these names are those of older interfaces, to be replaced: {old}")
     exported = {name: name for name in SIGNATURES} | {a: b for a, b in renamed.items() if b in SIGNATURES}
     declared = re.findall(r"CUresult CUDAAPI (cu\w+)\(([^)]*)\);", text)
-    # of several declarations the first: what a name stood for in older releases comes behind
+    # the first of several declarations is kept: those of older releases come later in the header
     functions = {exported[name]: _arguments(told) for name, told in reversed(declared) if name in exported}
     if missing := {*SIGNATURES} - {*functions}:
         raise SystemExit(f"the header declares no {', '.join(sorted(missing))}")

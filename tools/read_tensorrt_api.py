@@ -3,8 +3,8 @@
     python tools/read_tensorrt_api.py [--release tensorrt-10.3.0] [--out DIR]
 
 Needs pip and a C compiler, no GPU and no TensorRT: the bindings are ordinary wheels, and the libraries they link to are
-replaced by ones of empty functions, which is enough to import them and read what they say of themselves. Nothing else
-is taken from them than names, signatures and the numbers of enumerations.
+replaced by ones of empty functions, which is enough to import them and read their own documentation. Only names,
+signatures and the numbers of enumerations are taken from them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CLASSES = (
     "SerializationFlag", "TacticSource", "TensorFormat", "TensorIOMode", "TensorLocation", "TilingOptimizationLevel",
 )  # fmt: skip
 
-#: Prefixes of type names in the bindings' own words: where the bindings, and C++, have them from.
+#: Prefixes of type names in the bindings' documentation: modules of Python and namespaces of C++.
 _PREFIX = re.compile(
     r"\b(?:tensorrt_rtx_bindings\.tensorrt_rtx|tensorrt_bindings\.tensorrt|tensorrt|typing_extensions|typing|"
     r"collections\.abc)\.|\b(?:\w+::)+"
@@ -60,7 +60,7 @@ _SPECIAL = ("__and__", "__bool__", "__enter__", "__getitem__", "__int__", "__le_
 
 
 def read_bindings(module: str) -> dict[str, Any]:
-    """What an importable module of bindings offers of `CLASSES`, by name."""
+    """The interfaces of those `CLASSES` that an importable module of bindings has, by name."""
     bindings = importlib.import_module(module)
     return {name: _read_class(getattr(bindings, name)) for name in CLASSES if hasattr(bindings, name)}
 
@@ -95,7 +95,7 @@ def _signatures(name: str, doc: str) -> list[str]:
 
 
 def read_release(release: str) -> dict[str, Any]:
-    """What the bindings of a release offer, by class: members with signatures, properties, values of enumerations."""
+    """The bindings of a release, by class: members with signatures, properties, values of enumerations."""
     distribution, version = RELEASES[release]
     module = "tensorrt_rtx_bindings" if release.startswith("tensorrt_rtx") else "tensorrt_bindings"
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "method.md"
 BEGIN = "<!-- stages: written by tools/stage_table.py from contract.py -->"
 END = "<!-- end of stages -->"
 
-#: The letter of each length. `layers` is left out: the caches of one layer stand for all.
+#: The letter of each length. `layers` is left out: the caches of one layer represent all.
 LETTERS = {
     "vision_px": "H_v",
     "visual_tokens": "k",
@@ -39,10 +39,10 @@ _FIRST_STAND_IN = 10_000  # far above the small fixed lengths (1, 3, 4), which s
 
 
 def symbolic_dimensions() -> tuple[Dimensions, dict[int, str]]:
-    """Dimensions whose every length is a number of its own, and the letter behind each number."""
+    """Dimensions in which every length is a different number, and the letter of each number."""
     letters = {_FIRST_STAND_IN + i: letter for i, letter in enumerate(LETTERS.values())}
     lengths = dict(zip(LETTERS, letters, strict=True))
-    # every stage and input there is: a student lacks the guidance input
+    # every stage and input: `distilled` is off, since a student lacks the guidance input
     flags = {f.name: f.name != "distilled" for f in fields(Dimensions) if f.type == "bool"}
     return Dimensions(images=1, layers=1, context=2, solver_order=_ORDER, **lengths, **flags), letters
 

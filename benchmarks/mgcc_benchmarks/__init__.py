@@ -1,1 +1,1 @@
-"""What MGCC Edge is measured with: StoryBench here, one file a question beside this package."""
+"""The benchmarks of MGCC Edge; their commands are the files beside this package."""

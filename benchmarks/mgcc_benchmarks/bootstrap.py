@@ -1,6 +1,6 @@
 """Scores over items with their 95 % intervals: percentile bootstrap, items (and runs) drawn with replacement.
 
-A run is one seed's tallies, an item each. Where there are several runs of the same items, a resample draws runs as well
+A run is one seed's tallies, one per item. Where there are several runs of the same items, a resample draws runs as well
 as items, so that its interval covers another seed as well as other items.
 """
 
@@ -19,7 +19,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Tally:
-    """What one item adds to a score: `right` of `counted`; a mean is the sum over how many."""
+    """What one item adds to a score: `right` of `counted`, or a sum and the number of its terms."""
 
     right: float
     counted: float
@@ -47,7 +47,7 @@ UNCOUNTED = Score(None, None)
 
 
 def bootstrap(tallies: Run, *, seed: int = 0, resamples: int = RESAMPLES) -> Score:
-    """The ratio of the sums and its 95 % interval. Items are resampled, not objects: one item's objects hang together.
+    """The ratio of the sums and its 95 % interval. Items are resampled, since objects of one are not independent.
 
     A resample in which nothing was counted is left out. The same tallies and seed give the same interval.
     """
@@ -65,9 +65,9 @@ def bootstrap_runs(runs: Sequence[Run], *, seed: int = 0, resamples: int = RESAM
 
 
 def difference(ours: Run, base: Run, *, seed: int = 0) -> Score:
-    """Ours minus base with its 95 % interval; both are resampled together, for they draw the same items.
+    """Ours minus base with its 95 % interval; both are resampled together, since they draw the same items.
 
-    ValueError if they have not as many items.
+    ValueError if they differ in the number of items.
     """
     return difference_runs([ours], [base], seed=seed)
 
@@ -89,7 +89,7 @@ def difference_runs(ours: Sequence[Run], base: Sequence[Run], *, seed: int = 0) 
 
 @dataclass(frozen=True)
 class _Draws:
-    """How often each item (R, N) and each run (R, S) is drawn, all R resamples at once: sums are then products."""
+    """How often each item (R, N) and each run (R, S) is drawn, for all R resamples: sums become matrix products."""
 
     items: Floats
     runs: Floats
@@ -101,13 +101,13 @@ class _Draws:
         return cls(*drawn)
 
     def sums(self, values: Floats) -> Floats:
-        """Of `values` (N, S), the sum over each resample: (R,)."""
+        """The sum of `values` (N, S) over each resample: (R,)."""
         found: Floats = ((self.items @ values) * self.runs).sum(axis=1)
         return found
 
 
 def _columns(runs: Sequence[Run]) -> tuple[Floats, Floats]:
-    """`right` and `counted`, (N, S) each; (0, 0) where there are no runs."""
+    """`right` and `counted`, (N, S) each; (0,) where there are no runs."""
     right = np.array([[t.right for t in run] for run in runs], dtype=np.float64)
     counted = np.array([[t.counted for t in run] for run in runs], dtype=np.float64)
     return right.T, counted.T

@@ -1,4 +1,4 @@
-"""What the launchers' command lines share; light, so that a benchmark of memory and start-up may import it."""
+"""Helpers of the launchers' command lines; light, so that a benchmark of memory and start-up may import them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ITEMS = WholeNumber("items", 1, 1_000_000)
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-_QUIET_S = 30.0  # between two words on what is being done, where standard error is no terminal
+_QUIET_S = 30.0  # between two lines of progress where standard error is no terminal
 
 
 def progress() -> Progress:
-    """What is being done, on standard error: rewritten on a terminal, every half minute elsewhere."""
+    """Progress on standard error: a line rewritten on a terminal, a new one every half minute elsewhere."""
     return Progress(_QUIET_S)
 
 

@@ -1,10 +1,10 @@
-"""The arms of the ablation: GILL, with CMRM, with COGM, with both; and what each could reach at best.
+"""The arms of the ablation: GILL alone, with CMRM, with COGM, with both; and two ceilings that are given the truth.
 
-All arms share the frozen language model, the vision tower and the noise of an item; arms with boxes share the UNet,
-arms without boxes one that is trained to do without them (`mgcc_ref/networks/caption_unet.py`). What differs is trained
-with equal data and steps, once a seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the grounder. Beside
-them stands GILL with three times the steps, of the first seed, since it learns more slowly than the others: alone, and
-with that seed's grounder, which tells what CMRM adds from what time does.
+All arms share the frozen language model, the vision tower and the noise of an item. Arms with boxes share the UNet;
+arms without boxes share one that is trained without them (`mgcc_ref/networks/caption_unet.py`). The other modules are
+trained with equal data and steps, once per seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the
+grounder. GILL learns more slowly than the others, so two more arms train it for three times the steps with the first
+seed: alone, and with that seed's grounder. They separate the gain of CMRM from that of training time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mgcc_ref.weights import load_module, require_file
 
 
 class Arm(enum.Enum):
-    """What draws. The last two are told the truth: no arm of their kind can be better with this UNet."""
+    """One way to draw an item. The last two are given the truth: no arm with their UNet can do better."""
 
     GILL = "GILL"
     GILL_LONGER = "GILL, 3 times the steps"
@@ -51,7 +51,7 @@ class Arm(enum.Enum):
 
     @property
     def boxed(self) -> bool:
-        """Whether its UNet is given boxes."""
+        """Whether its UNet takes boxes."""
         return self.grounded or self is Arm.TRUE_LAYOUT
 
     @property
@@ -85,7 +85,7 @@ class Variant:
 
 def variants(seeds: Sequence[int]) -> tuple[Variant, ...]:
     trained = [Variant(arm, seed) for seed in seeds for arm in TRAINED_ARMS]
-    longer = [Variant(arm, seeds[0]) for arm in LONGER_ARMS]  # for fairness; compute is not equal, so one seed does
+    longer = [Variant(arm, seeds[0]) for arm in LONGER_ARMS]  # one seed is enough to show the gain of more steps
     return (*trained, *longer, *(Variant(arm, None) for arm in CEILINGS))
 
 
@@ -107,7 +107,7 @@ def caption_unet_folder(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Imagination:
-    """What turns a context into conditioning: `[IMG]` tokens, CMRM (or none) and mapper."""
+    """The modules that turn a context into conditioning: `[IMG]` tokens, CMRM (or none) and mapper."""
 
     tokens: ImageTokens
     refiner: Refiner
@@ -116,7 +116,7 @@ class _Imagination:
 class ArmsPainter:
     """Draws an item with every variant in one batch: the language model reads it once.
 
-    `folder` holds the weights folders of all arms; WeightsError names a file that is missing. `steps`: of denoising.
+    `folder` holds the weights folders of all arms; WeightsError names a missing file. `steps` counts denoising steps.
     """
 
     def __init__(self, folder: Path, seeds: Sequence[int], *, profile: str = "story", steps: int = 20) -> None:
@@ -138,7 +138,7 @@ class ArmsPainter:
 
     @property
     def trained_files(self) -> list[Path]:
-        """Every file of weights that an arm brings of its own."""
+        """Every file of weights that was trained for an arm."""
         aligned = [path / ALIGNMENT_FILE for path in self._imaginations]
         grounders = [grounder_folder(self.folder, seed) / GROUNDER_FILE for seed in self._grounders]
         return [*aligned, *grounders, caption_unet_folder(self.folder) / CAPTION_UNET_FILE]

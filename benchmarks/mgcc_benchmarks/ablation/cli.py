@@ -26,7 +26,7 @@ from mgcc_runtime.errors import EXIT_DONE, InputError
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
 
-FOLDER = Path("runs/story")  # the trainer's own: contexts and features lie there once its steps have run
+FOLDER = Path("runs/story")  # the trainer's own, which holds contexts and features once its steps have run
 
 
 @command("ablation.py")

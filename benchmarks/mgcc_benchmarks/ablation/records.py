@@ -1,7 +1,7 @@
-"""Draws items with every arm and keeps what each picture scored, so that a stopped run goes on.
+"""Draws items with every arm and keeps what each picture scored, so that a stopped run can be resumed.
 
-A line of the file is `{"settings": ...}`, with which all lines after it were drawn, or one item's tallies by variant.
-An item may stand in several lines: a variant that was not asked for at first is drawn alone, later.
+A line of the file is `{"settings": ...}`, which hold for all lines after it, or one item's tallies by variant.
+An item may have several lines: a variant that was added later is drawn alone.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ItemRecords:
         lines: list[dict[str, Any]] = [] if self._told else [{"settings": self.settings}]
         shown = {v.name: {s: [t.right, t.counted] for s, t in scores.items()} for v, scores in tallies.items()}
         lines.append({"number": number, "variants": shown})
-        # a killed run may leave half a line: ours begin on their own
+        # a killed run may leave half a line: new lines start on their own
         start = "\n" if self._ends_in_half_a_line() else ""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(start + "".join(json.dumps(line) + "\n" for line in lines))

@@ -18,7 +18,7 @@ SHOWN = (
     "whole_scene",
     "clip_similarity",
 )
-#: What the paper (arXiv 2405.18304) reports on VIST and VisDial; not comparable with StoryBench, only in direction.
+#: The paper's CLIP similarities (arXiv 2405.18304) on VIST and VisDial. Only their order compares with StoryBench's.
 PUBLISHED = {"stories": {"GILL": 0.641, "MGCC": 0.652}, "dialogues": {"GILL": 0.645, "MGCC": 0.660}}
 
 ItemTallies = Mapping[Variant, Mapping[str, Tally]]
@@ -26,8 +26,8 @@ ItemTallies = Mapping[Variant, Mapping[str, Tally]]
 #: Which arms are compared with which, and why.
 AGAINST: Mapping[str, tuple[Arm, tuple[Arm, ...]]] = {
     "against_gill": (Arm.GILL, (Arm.GILL_LONGER, Arm.CMRM, Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)),
-    "against_cogm": (Arm.COGM, (Arm.COGM_LONGER, Arm.BOTH)),  # what CMRM adds when boxes are there, and what time does
-    "against_longer_cogm": (Arm.COGM_LONGER, (Arm.BOTH,)),  # what CMRM adds to a GILL that has had its time
+    "against_cogm": (Arm.COGM, (Arm.COGM_LONGER, Arm.BOTH)),  # the gain of CMRM with boxes, and that of time
+    "against_longer_cogm": (Arm.COGM_LONGER, (Arm.BOTH,)),  # the gain of CMRM over a longer-trained GILL
 }
 INTERVALS = (
     "Intervals are 95 %, percentile bootstrap. Items are resampled, and so are the seeds of an arm that has several: "
@@ -52,7 +52,7 @@ def gain(items: Sequence[ItemTallies], arm: Arm, base: Arm, score: str, *, seed:
 
 
 def summarise_arms(items: Sequence[ItemTallies], *, seed: int = 0) -> dict[str, Any]:
-    """Scores of every arm over all its seeds and by seed, and what the arms have over one another (see AGAINST)."""
+    """Scores of every arm over all its seeds and by seed, and the differences between arms (see AGAINST)."""
     scores, by_seed = {}, {}
     for arm in Arm:
         runs = {score: runs_of(items, arm, score) for score in SHOWN}
@@ -68,7 +68,7 @@ def summarise_arms(items: Sequence[ItemTallies], *, seed: int = 0) -> dict[str, 
 
 
 def markdown_report(summary: Mapping[str, Any]) -> str:
-    """Scores of the arms, what they have over one another, the scores of each seed, and what the intervals cover."""
+    """Scores of the arms, their differences, the scores of each seed, and what the intervals cover."""
     gains = {
         f"{arm} minus {base.value}": scores
         for name, (base, _) in AGAINST.items()

@@ -1,7 +1,7 @@
-"""What an arm was trained with and what records were drawn with, told beside both, so that no other is taken for them.
+"""The settings that an arm was trained with and records were drawn with, kept beside both to detect a mix-up.
 
-Only what both sides tell is compared. Runs made before there was such a header tell nothing: they stay usable, with a
-warning that what they were made with is unknown.
+Only settings that both sides state are compared. Older runs state none: they stay usable, with a warning that their
+settings are unknown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def hashes(files: Iterable[Path]) -> dict[str, str]:
 
 
 def reading_files(profile: Profile) -> list[Path]:
-    """The frozen files that an arm is trained with: CLIP and the language model. None of random weights.
+    """The frozen files that an arm is trained with: CLIP and the language model. Empty for random weights.
 
     WeightsError if the language model is not installed.
     """
@@ -55,7 +55,7 @@ def painting_files(profile: Profile) -> list[Path]:
 
 
 def drawing_settings(plan: Plan, painter: ArmsPainter, evaluator: Path = EVALUATOR_FILE) -> dict[str, Any]:
-    """What records of `plan` by `painter` depend on, the number of items left out, so that a longer run goes on."""
+    """The settings that records depend on, without the number of items, so that a longer run can reuse records."""
     arms = {str(path.relative_to(painter.folder)): sha256_of(path) for path in painter.trained_files}
     return {
         "suite": plan.suite.value,
@@ -70,7 +70,7 @@ def drawing_settings(plan: Plan, painter: ArmsPainter, evaluator: Path = EVALUAT
 
 
 def differences(told: Settings, wanted: Settings) -> list[str]:
-    """What is told otherwise than it is wanted, a phrase each; what one of the two does not tell is no difference."""
+    """A phrase for each setting that differs between the two; a setting that one of them lacks is no difference."""
     found = []
     for name, ours in wanted.items():
         if name not in told or told[name] == ours:
@@ -86,7 +86,7 @@ def differences(told: Settings, wanted: Settings) -> list[str]:
 
 
 def read_settings(folder: Path) -> Settings | None:
-    """What the folder's arm was trained with, or None of one that does not tell. InputError if the file is broken."""
+    """The settings of the folder's arm, or None if it has none. InputError if the file is broken."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return None

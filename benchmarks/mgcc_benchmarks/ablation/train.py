@@ -45,7 +45,7 @@ class ArmTraining:
     weights: Path  # folder; holds `starts_from` beside what is trained
     wanted: str  # the file that it writes
     options: tuple[str, ...]
-    after: str | None = None  # the run whose last checkpoint it goes on from
+    after: str | None = None  # the run whose last checkpoint it continues
     starts_from: tuple[str, ...] = (CLIP_FILE,)  # of the profile's weights
 
     @property
@@ -72,16 +72,16 @@ class ArmTraining:
 class TrainingSteps:
     """Optimiser steps of every arm: the same for all seeds, and for an alignment with and without CMRM.
 
-    `caption_unet` are those of the one UNet that all arms without boxes share.
+    `caption_unet`: of the UNet that all arms without boxes share.
     """
 
-    align: int = 2000  # GILL's tokens say nothing of the background in the first 1,000
+    align: int = 2000  # in the first 1,000 GILL's tokens do not encode the background
     grounder: int = 1600  # after 600 it finds the objects, and places hardly one
     caption_unet: int = 1400
 
 
 _DRAWING = (CLIP_FILE, "vae.safetensors", "unet.safetensors")
-_LONGER = 3  # times the steps of GILL, for the arm that shows what more of them would bring
+_LONGER = 3  # times the steps, for the arms that show the gain of longer training
 
 
 def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:
@@ -116,7 +116,7 @@ class CommonStart:
 def train_arms(
     folder: Path, seeds: Sequence[int], steps: TrainingSteps, start: CommonStart, say: Callable[[str], None]
 ) -> None:
-    """Run what is not there yet; a run that was stopped goes on.
+    """Run the trainings that are missing, and resume those that were stopped.
 
     InputError if an arm was trained with another start; TrainingFailed names the run and its log.
     """
@@ -131,12 +131,12 @@ def train_arms(
         training.weights.mkdir(parents=True, exist_ok=True)
         for name in training.starts_from:
             shutil.copyfile(weights / name, training.weights / name)
-        if not training.checkpoint.is_file():  # what an older checkpoint was trained with, its own settings tell
+        if not training.checkpoint.is_file():  # an existing checkpoint keeps its own settings
             write_settings(training.weights, training.settings(extra, known[training.name]))
         _go_on_from(folder, training)
         log = folder / f"{training.name}.log"
         say(f"{training.name}: training, see {log}")
-        # the runs lie side by side, so that all share the contexts and features that the first of them reads
+        # the run folders are siblings, so that all share the contexts and features that the first run computes
         places = ["--run", str(training.run), "--weights", str(training.weights)]
         command = [sys.executable, "-m", "mgcc_ref.train", *training.options, *places, *extra]
         with log.open("a", encoding="utf-8") as file:
@@ -151,9 +151,9 @@ def _check_trained(
     frozen: Mapping[str, Mapping[str, str]],
     say: Callable[[str], None],
 ) -> None:
-    """Refuse arms, finished or begun, that were trained otherwise: before hours of training, not after them.
+    """Refuse arms, finished or begun, that were trained with other settings, before hours of training are spent.
 
-    `frozen`: by the run's name, SHA-256 by file name of what it starts from.
+    `frozen`: for each run's name, the SHA-256 by file name of the files that it starts from.
     """
     unknown = []
     for training in runs:
@@ -176,12 +176,12 @@ def _check_trained(
 
 
 def _what_its_clip_tells(training: ArmTraining) -> Settings:
-    """Of an arm without settings, its copy of the frozen CLIP is known all the same."""
+    """The settings known of an arm without a settings file: the SHA-256 of its copy of the frozen CLIP."""
     return {"frozen": hashes([training.weights / CLIP_FILE])}
 
 
 def _go_on_from(folder: Path, training: ArmTraining) -> None:
-    """Give the run the checkpoint of the one that it goes on from, where it has none of its own yet."""
+    """Copy the checkpoint of the run that this one continues, unless it has one of its own."""
     if training.after is None or training.checkpoint.is_file():
         return
     training.run.mkdir(parents=True, exist_ok=True)

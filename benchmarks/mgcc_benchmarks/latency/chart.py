@@ -15,7 +15,7 @@ from mgcc_runtime.measure.machine_load import busy_sentence
 Summary = Mapping[str, Any]
 
 _WIDTH_IN, _ROW_IN, _HEAD_IN = 7.6, 0.2, 0.45
-#: What of "grows_as" stands beside each scale's heading.
+#: The entry of "grows_as" in each scale's heading.
 _SHOWN_GROWTH = {"positions": "text", "objects": "objects", "images": "images", "threads": "concurrency"}
 
 
@@ -52,7 +52,7 @@ def panels(found: Mapping[str, Any]) -> list[Panel]:
 
 
 def _growth(part: Mapping[str, Any], name: str) -> str:
-    """What a heading says of the growth; empty where too few points were measured."""
+    """The growth as a heading states it; empty where too few points were measured."""
     growth = part["grows_as"][name]
     return f": grows as {growth_text(growth)}" if growth else ""
 

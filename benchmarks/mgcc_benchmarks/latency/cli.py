@@ -1,6 +1,6 @@
 """`python benchmarks/latency.py`: the runtime's own measurement, kept with its machine, and drawn.
 
-Imports nothing of PyTorch's world: what this process weighs is what the report says a bundle needs.
+It does not import PyTorch: the report takes this process's memory for that of a bundle.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _measure(options: argparse.Namespace, doing: Progress) -> tuple[dict[str, An
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:
-    """The chart beside the figures; a device, which has the runtime's packages alone, gets a sentence in its place."""
+    """The chart beside the figures; a device without matplotlib gets a sentence in its place."""
     try:
         from mgcc_benchmarks.latency.chart import chart
     except ModuleNotFoundError as missing:

@@ -1,8 +1,8 @@
-"""Draws the items into a folder: one PNG a result, which says inside what it was drawn from.
+"""Draws the items into a folder: one PNG per result, which holds a digest of its inputs.
 
-A run that was killed goes on with the pictures that are missing, and several shards may draw into one folder, or into
-folders that are put together later. Each item's noise depends on the data and the protocol alone, so the pictures are
-the same whatever was killed and however the work was shared out.
+A killed run resumes with the missing pictures. Several shards may draw into one folder, or into folders that are merged
+later. Each item's noise depends on the data, the protocol and the seed alone, so the pictures are the same after a kill
+and for any number of shards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mgcc_runtime.reading import read_json
 log = logging.getLogger("mgcc.benchmarks")
 
 RUN_FILE, PICTURES = "run.json", "pictures"
-_KEY = "mgcc-benchmark"  # the PNG's text that says what it was drawn from
+_KEY = "mgcc-benchmark"  # the PNG's text chunk with that digest
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Shard:
         raise OptionError(f"shard is {text!r}, expected I/N with I from 1 to N; give such as 1/4")
 
     def results(self, items: Iterable[Item]) -> set[str]:
-        """The results that are this shard's, of all items' in their order."""
+        """This shard's results: every `of`th in the order of the items."""
         return set(list(dict.fromkeys(item.result for item in items))[self.number - 1 :: self.of])
 
     def __str__(self) -> str:
@@ -66,9 +66,9 @@ class Drawing:
 
 
 def drawings(items: Sequence[Item], noise: Noise, seed: int) -> dict[str, list[Drawing]]:
-    """What is drawn by the name of its result, several under one name in their order: the last one stays.
+    """The drawings by the name of their result; those that share a name are in order, and the last one stays.
 
-    With RUNNING noise an item's seed is what one generator gives at its turn, skipped items taking none.
+    With RUNNING noise one generator gives the seeds in the order of the items, without the skipped ones.
     """
     drawn = [item for item in items if not item.skipped]
     if noise is Noise.RUNNING:
@@ -86,7 +86,7 @@ def _own_seed(seed: int, name: str) -> int:
 
 
 def begin_run(out: Path, told: dict[str, Any]) -> None:
-    """Say in the folder what is drawn there. InputError if it holds pictures of another run."""
+    """Record in the folder what is drawn there. InputError if it holds pictures of another run."""
     path = out / RUN_FILE
     if path.exists():
         held = read_run(out)
@@ -100,7 +100,7 @@ def begin_run(out: Path, told: dict[str, Any]) -> None:
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """What `begin_run` said in the folder; empty if it holds pictures of others. InputError for a damaged file."""
+    """The record of `begin_run` in the folder; empty if there is none. InputError for a damaged file."""
     path = out / RUN_FILE
     if not path.exists():
         return {}
@@ -121,10 +121,10 @@ class Draughtsman:
     def draw_all(
         self, wanted: dict[str, list[Drawing]], progress: Callable[[int, int], None] = lambda *_: None
     ) -> dict[str, str]:
-        """Draw what the folder lacks; by the item, why it could not be drawn. `progress(done, total)` after each."""
+        """Draw the missing pictures; returns the reason for each failed item. `progress(done, total)` after each."""
         left_out: dict[str, str] = {}
         for done, (name, under_it) in enumerate(wanted.items(), 1):
-            for drawing in reversed(under_it):  # the last one would lie over the others
+            for drawing in reversed(under_it):  # the last one would overwrite the others
                 try:
                     self._draw(drawing, self.folder / f"{name}.png")
                 except InputError as error:
@@ -148,7 +148,7 @@ class Draughtsman:
 
 
 def _key(identity: str, seed: int, parts: Iterable[str | Image.Image]) -> str:
-    """What a picture was drawn from, in a word: the painter, the noise and the prompt as it was given."""
+    """A digest of what a picture was drawn from: the painter, the noise and the prompt as it was given."""
     digest = hashlib.sha256(f"{identity}\n{seed}\n".encode())
     for part in parts:
         data = part.encode() if isinstance(part, str) else f"{part.size}".encode() + part.tobytes()
@@ -157,7 +157,7 @@ def _key(identity: str, seed: int, parts: Iterable[str | Image.Image]) -> str:
 
 
 def _held_key(path: Path) -> str | None:
-    """What the picture says that it was drawn from; None if there is none, or half a one."""
+    """The digest that the picture holds; None if the picture is missing or damaged."""
     try:
         with Image.open(path) as image:
             image.load()

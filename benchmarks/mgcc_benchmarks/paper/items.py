@@ -1,4 +1,4 @@
-"""What both benchmarks have in common: an item is a prompt, the name of its result, and the true picture."""
+"""The items of both benchmarks: a prompt, the name of its result, and the true picture."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_dataset(path: Path, what: str) -> Any:
 
 
 class Place:
-    """A value of a file, with the words that lead to it: `annotations[3][0].text`."""
+    """A value of a JSON file, with its path: `annotations[3][0].text`."""
 
     def __init__(self, value: Any, file: str, at: str = "") -> None:
         self.value, self._file, self._at = value, file, at
@@ -108,14 +108,14 @@ class Place:
         return value
 
     def index_of(self, values: Sequence[str]) -> str:
-        """The one of `values` whose place this is."""
+        """The element of `values` at this index."""
         index = self.whole()
         if not 0 <= index < len(values):
             raise self.wrong(f"the place of one of {len(values)} texts")
         return values[index]
 
     def name(self) -> str:
-        """An id, a text or a number, that a file can be called by."""
+        """An id (a text or a number) that can be a file name."""
         found = str(self.value) if isinstance(self.value, int) and not isinstance(self.value, bool) else self.text()
         if not _NAME.fullmatch(found):
             raise self.wrong("an id of letters, digits, _ and -")

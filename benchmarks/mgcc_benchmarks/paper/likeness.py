@@ -29,7 +29,7 @@ _NAMED_HASH = re.compile(r".*-([0-9a-f]{8,64})\.pth")
 class Likeness(Protocol):
     @property
     def identity(self) -> str:
-        """What the value depends on beside the pictures."""
+        """All that the value depends on beside the pictures."""
 
     @property
     def told(self) -> dict[str, Any]:
@@ -90,8 +90,8 @@ class ClipSimilarity:
 class Lpips:
     """LPIPS 0.1 over AlexNet (Zhang et al. 2018, arXiv 1801.03924), at 256x256 with antialiasing.
 
-    The package `lpips` needs torchvision, and where torchvision is of another build than PyTorch no CLIP of
-    `transformers` can be imported; so its formula is written here, and its file is read.
+    The package `lpips` needs torchvision. Next to a torchvision of another build than PyTorch, no CLIP of
+    `transformers` can be imported. So the formula is written here, and only the package's file is read.
     """
 
     def __init__(self, alexnet: Path, heads: Path | None = None) -> None:
@@ -117,7 +117,7 @@ class Lpips:
         return {**self._sha256, "published_heads": self._sha256["heads"] == HEADS_SHA256}
 
     def __call__(self, drawn: Image.Image, truth: Image.Image) -> float:
-        """From 0, for the same picture, upwards."""
+        """0 for the same picture; larger values are less alike."""
         with torch.no_grad():
             one, other = (self._network(_lpips_pixels(image).to(self._device)) for image in (drawn, truth))
             parts = [
@@ -128,7 +128,7 @@ class Lpips:
 
 
 _WIDTHS = (64, 192, 384, 256, 256)  # of AlexNet's five convolutions
-_TAPS = (1, 4, 7, 9, 11)  # what is compared: after each ReLU
+_TAPS = (1, 4, 7, 9, 11)  # the ReLUs, whose outputs are compared
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's mean and deviation, for [-1, 1]
 
 
@@ -191,7 +191,7 @@ def _fill(module: nn.Module, state: dict[str, Tensor], path: Path, what: str) ->
 
 
 def checked_sha256(path: Path) -> str:
-    """The file's SHA-256. WeightsError if its name, by torchvision's custom, says another."""
+    """The file's SHA-256. WeightsError if its name, by torchvision's custom, states another."""
     found = file_sha256(path)
     named = _NAMED_HASH.fullmatch(path.name)
     if named and not found.startswith(named.group(1)):
@@ -202,7 +202,7 @@ def checked_sha256(path: Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """WeightsError if there is no such file."""
+    """The file's SHA-256. WeightsError if there is no such file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ from mgcc_runtime.options import GUIDANCE, SEED, STEPS, THREADS
 def parse(
     prog: str, what: str, settings: type[StrEnum], protocols: dict[Known, Any], arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """The options of `vist.py` or `visdial.py`; `what` they read. Exits with 2 for what cannot be used."""
+    """The options of `vist.py` or `visdial.py`; `what` names their items. Exits with 2 for bad options."""
     parser = Parser(prog=prog, description=f"Draws the next picture of {what}, and compares it with the true one.")
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE.json", help="the official file")
     parser.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="the folder of the data's pictures")
@@ -74,7 +74,7 @@ def _add_painter(parser: argparse.ArgumentParser) -> None:
 
 
 def finish(options: argparse.Namespace, task: Callable[[], Task]) -> int:
-    """Run it and print; returns the exit code."""
+    """Run the task and print; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         result = run(task(), options)

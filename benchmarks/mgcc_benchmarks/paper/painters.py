@@ -1,4 +1,4 @@
-"""Who draws: a bundle through the runtime, or the PyTorch reference; both from texts and pictures, in order."""
+"""The painters: a bundle through the runtime, or the PyTorch reference; both draw from texts and pictures in order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Parts = Sequence[str | Image.Image]
 
 @dataclass(frozen=True)
 class Asked:
-    """How each picture is drawn; None is the bundle's or the profile's own."""
+    """How each picture is drawn; None stands for the value of the bundle or profile."""
 
     steps: int | None = None
     guidance: float | None = None
     boxes: BoxMode = BoxMode.AUTO  # GILL knows no boxes
 
     def numbers(self, steps: int, guidance: float | None) -> dict[str, float | None]:
-        """Those that hold, given the model's own."""
+        """The numbers in force, given the model's own."""
         asked = self.guidance if self.guidance is not None else guidance
         return {"steps": self.steps or steps, "guidance": asked}
 
@@ -38,7 +38,7 @@ class Asked:
 class Painter(Protocol):
     @property
     def identity(self) -> str:
-        """What the pictures depend on, so that those of another painter are never mixed with them."""
+        """All that the pictures depend on, so that those of two painters are never mixed."""
 
     @property
     def numbers(self) -> dict[str, float | None]:
@@ -81,7 +81,7 @@ class ReferencePainter:
     """`mgcc_ref` in eager PyTorch."""
 
     def __init__(self, profile: str, weights: Path | Literal["random"] | None, asked: Asked) -> None:
-        """WeightsError if weights are missing or others."""
+        """WeightsError if weights are missing or not the profile's."""
         from mgcc_ref.model import load_model
         from mgcc_ref.pipeline import ReferencePipeline
 

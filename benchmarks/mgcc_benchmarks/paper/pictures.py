@@ -20,7 +20,7 @@ def open_picture(path: Path, protocol: Protocol) -> Image.Image:
     try:
         with Image.open(path) as stored:
             stored.load()
-            return _squashed(stored, protocol).convert("RGB")  # in GILL's order, which shows where colours are indexed
+            return _squashed(stored, protocol).convert("RGB")  # GILL's order, which matters for indexed colours
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImageError(f"picture {path} cannot be read ({reason}); copy it again") from None

@@ -18,21 +18,21 @@ class Text(enum.StrEnum):
 
 
 class Order(enum.StrEnum):
-    """In which order the sentences of a VIST story stand."""
+    """The order of the sentences of a VIST story."""
 
     FILE = "file"
     ARRANGED = "arranged"  # by worker_arranged_photo_order
 
 
 class Images(enum.StrEnum):
-    """Which pictures of VIST there are."""
+    """Which pictures of VIST count as present."""
 
     URL_O = "url_o"  # those whose entry has a link to the original; a file of any other is not looked for
     ANY = "any"
 
 
 class Fit(enum.StrEnum):
-    """What shape pictures have when they are given to the model, and compared with."""
+    """The shape in which pictures are given to the model and compared."""
 
     SQUASH = "squash"  # 224x224, whatever the aspect
     KEEP = "keep"  # as they are; the vision tower and the scores scale and cut them
@@ -46,16 +46,16 @@ class Turn(enum.StrEnum):
 
 
 class Missing(enum.StrEnum):
-    """What becomes of a story one of whose shown pictures is missing."""
+    """How a story that lacks a shown picture is handled."""
 
     SKIP = "skip"
-    LEAVE_OUT = "leave_out"  # drawn from what there is
+    LEAVE_OUT = "leave_out"  # drawn from the others
 
 
 class Results(enum.StrEnum):
-    """What a drawn picture is named by."""
+    """What a drawn picture is named after."""
 
-    LAST_PICTURE = "last_picture"  # the true picture's id: of stories that end with the same, the last one's stays
+    LAST_PICTURE = "last_picture"  # the true picture's id: of stories with the same one, the last drawing stays
     ITEM = "item"
 
 
@@ -67,11 +67,11 @@ class Noise(enum.StrEnum):
 
 
 class Prompt(enum.StrEnum):
-    """What stands before the rounds of a VisDial dialogue."""
+    """What precedes the rounds of a VisDial dialogue."""
 
     ROUNDS = "rounds"  # nothing
     CAPTION = "caption"
-    CAPTION_AND_PICTURE = "caption_and_picture"  # the true picture, which is then what is drawn
+    CAPTION_AND_PICTURE = "caption_and_picture"  # with the true picture, which is drawn again
 
 
 class LpipsPairs(enum.StrEnum):
@@ -82,7 +82,7 @@ class LpipsPairs(enum.StrEnum):
 
 
 class Unpaired(enum.StrEnum):
-    """What becomes of a score where a picture of a pair is missing."""
+    """How a score handles pairs that lack a picture."""
 
     LEFT_OUT = "left_out"  # the mean over the pairs that there are
     REFUSED = "refused"  # no score at all
@@ -156,7 +156,7 @@ def with_switches(protocol: _P, given: Sequence[str]) -> _P:
     return protocol
 
 
-#: What pictures do not depend on.
+#: Switches of the scores, on which pictures do not depend.
 OF_SCORES = ("lpips_pairs", "unpaired")
 
 

@@ -1,4 +1,4 @@
-"""What others report, and what stands between a run and a comparison with it."""
+"""Published figures, and the reasons why a run does not compare with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def obstacles(protocol: Protocol, gill: Protocol, likenesses: Mapping[str, Mappi
 
 
 def table(name: str, setting: str, scores: Mapping[str, Scored], against: Sequence[str]) -> str:
-    """Markdown: this run above the published figures, and what stands between them."""
+    """Markdown: this run above the published figures, and their differences."""
     shown = [score for score in SCORES if score in scores or any(score in f.values for f in PUBLISHED[name])]
     lines = [f"| | {' | '.join(shown)} | source |", f"| --- |{' --- |' * (len(shown) + 1)}"]
     ours = " | ".join(_cell(scores.get(score)) for score in shown)

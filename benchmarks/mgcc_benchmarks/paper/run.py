@@ -1,4 +1,4 @@
-"""One run from the command line's options to its result: draw what is missing, score what is there."""
+"""One run from the command line's options to its result: draw the missing pictures, score those that exist."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Task:
         return {"benchmark": self.name, "setting": self.setting, "protocol": to_json(self.protocol)}
 
     def pictures_to_json(self) -> dict[str, Any]:
-        """What a folder of pictures is of: neither how they are scored, nor how many, so that a longer run goes on."""
+        """What a folder of pictures is of, without scoring and number of items, so that a longer run can extend it."""
         switches = {name: value for name, value in to_json(self.protocol).items() if name not in OF_SCORES}
         return {**self.to_json(), "protocol": switches}
 
@@ -91,7 +91,7 @@ def _obstacles(task: Task, options: argparse.Namespace) -> Iterator[str]:
         yield "the published figures are taken to be of the whole context"
     if len(task.items) != task.of:
         yield f"{len(task.items)} of {task.of} items"
-    told = read_run(options.out)  # of pictures that others drew nothing is known
+    told = read_run(options.out)  # empty for pictures that others drew
     for name, usual in GILLS_NUMBERS.items():
         if (value := told.get(name, usual)) != usual:
             yield f"{name} {value}, where GILL has {usual:g}"

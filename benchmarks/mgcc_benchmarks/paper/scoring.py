@@ -1,4 +1,4 @@
-"""Scores the drawn pictures: which pairs there are, what each is worth, and the means with their intervals."""
+"""Scores the drawn pictures: the pairs, the value of each, and the means with their intervals."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Pair:
 
 
 def pairs_of(score: str, items: Sequence[Item], pictures: Path, protocol: Protocol) -> list[Pair | None]:
-    """What the score compares, one for each item; None where a picture is missing, or the pair was there before.
+    """The pair that the score compares for each item; None where a picture is missing, or the pair came before.
 
-    As GILL's scores do, items that were not drawn take part: another one's picture may have their name.
+    As in GILL's scores, items that were not drawn count: another item's picture may have their name.
     """
     by_name = score == LPIPS and protocol.lpips_pairs is LpipsPairs.FILE_NAME
     found: list[Pair | None] = []
@@ -57,7 +57,7 @@ def pairs_of(score: str, items: Sequence[Item], pictures: Path, protocol: Protoc
 
 
 class ScoreCache:
-    """Values that were computed before, in a folder, by what they were computed from; so nothing stale is found.
+    """Values in a folder, keyed by a digest of all that they depend on, so that no stale one is found.
 
     Each shard appends to a file of its own and reads all.
     """
@@ -98,7 +98,7 @@ class Scorer:
     def tallies(
         self, items: Sequence[Item], progress: Callable[[int, int], None] = lambda *_: None
     ) -> tuple[dict[str, list[Tally]], dict[str, str]]:
-        """Of each score one tally an item; and by the item, why it has none though both pictures are there."""
+        """For each score one tally per item; and by item, why it has none though both pictures exist."""
         pairs = {name: pairs_of(name, items, self.pictures, self.protocol) for name in self.likenesses}
         found: dict[str, list[Tally]] = {name: [] for name in self.likenesses}
         broken: dict[str, str] = {}
@@ -128,7 +128,7 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Scored:
-    """A score, over how many pairs of how many it is meant for."""
+    """A score, the number of pairs that it covers, and the number of items."""
 
     score: Score
     pairs: int

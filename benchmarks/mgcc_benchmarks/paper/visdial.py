@@ -29,7 +29,7 @@ class Dialogue:
 
 
 def read_visdial(path: Path) -> list[Dialogue]:
-    """The official file. InputError names the place of what is not as it should be."""
+    """The official file. InputError names the place of a wrong value."""
     data = Place(read_dataset(path, WHAT), f"{WHAT} {path}").key("data")
     questions = [place.text() for place in data.key("questions").list()]
     answers = [place.text() for place in data.key("answers").list()]
@@ -51,7 +51,7 @@ def read_visdial(path: Path) -> list[Dialogue]:
 def visdial_items(
     dialogues: list[Dialogue], pictures: PictureFolder, protocol: VisdialProtocol, setting: VisdialSetting
 ) -> list[Item]:
-    """Every dialogue in the file's order, those that are not drawn too."""
+    """Every dialogue in the file's order, including those that are skipped."""
     return [_item(one, pictures.files.get(str(one.image_id)), protocol, int(setting.value)) for one in dialogues]
 
 

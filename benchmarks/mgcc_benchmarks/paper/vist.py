@@ -17,7 +17,7 @@ WHAT = "VIST annotations"
 class VistSetting(enum.StrEnum):
     """How much of a story is shown. Only the last is in GILL's code; the other two are as its paper describes them."""
 
-    CAPTION_1 = "1"  # the last one's alone
+    CAPTION_1 = "1"  # the last caption alone
     CAPTIONS_5 = "5"
     CAPTIONS_5_IMAGES_4 = "5+4"  # c1, i1 ... c4, i4, c5
 
@@ -34,14 +34,14 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Vist:
-    """The stories by their ids, sentences as they stand in the file; and the pictures that have a link."""
+    """The stories by id, with sentences in the file's order; and the ids of pictures that have a link."""
 
     stories: dict[str, tuple[Sentence, ...]]
     linked: frozenset[str]
 
 
 def read_vist(path: Path) -> Vist:
-    """The official file. InputError names the place of what is not as it should be."""
+    """The official file. InputError names the place of a wrong value."""
     top = Place(read_dataset(path, WHAT), f"{WHAT} {path}")
     stories: dict[str, list[Sentence]] = {}
     for entry in top.key("annotations").list():
@@ -59,7 +59,7 @@ def read_vist(path: Path) -> Vist:
 
 
 def vist_items(vist: Vist, pictures: PictureFolder, protocol: VistProtocol, setting: VistSetting) -> list[Item]:
-    """Every story in the file's order, those that are not drawn too."""
+    """Every story in the file's order, including those that are skipped."""
     return [
         _item(name, _ordered(sentences, protocol.order), _there(vist, pictures, protocol), protocol, setting)
         for name, sentences in vist.stories.items()

@@ -1,1 +1,1 @@
-"""This runtime beside others on the same machine with the same weights, in turns."""
+"""This runtime compared with others, in turns on the same machine with the same weights."""

@@ -29,10 +29,10 @@ def write_checkpoint(gguf: Path, folder: Path) -> None:
 
 
 def older_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a checkpoint with the rotary embedding told the way of transformers 4, too.
+    """The config of a checkpoint, with the rotary embedding in the form of transformers 4, too.
 
-    Version 5 has it all in `rope_parameters`, which 4.57 passes over: its theta is then 10000, whatever the model's.
-    PeerError for a model with other embeddings in other layers, which version 4 cannot be told in general.
+    Version 5 keeps it in `rope_parameters`, which 4.57 ignores: theta would be 10000, whatever the model's is.
+    PeerError for a model whose layers differ in it, which version 4 cannot express in general.
     """
     rope = dict(config.get("rope_parameters") or {})
     if not rope:

@@ -1,4 +1,4 @@
-"""`python benchmarks/peers.py`: ours beside others, in one run, on one machine, in turns."""
+"""`python benchmarks/peers.py`: this runtime against others, in turns on one machine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Settings:
     rules: Rules
     amounts: Amounts
     names: tuple[str, ...]
-    others_cores: float | None  # before the start
+    others_cores: float | None  # used by other programs before the start
     out: Path
 
 
@@ -118,7 +118,7 @@ def _place(options: argparse.Namespace) -> Place:
             f"--precision auto --out {BUNDLE}`, or name another with --bundle"
         )
     place = Place(options.peers, Bundle.open(options.bundle), options.profile or "", str(options.weights or ""))
-    _ = place.profile  # said now, and not by one comparison after another
+    _ = place.profile  # raises here, and not in each comparison
     return place
 
 
@@ -141,9 +141,9 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def run(settings: Settings, results: Results, say: Callable[[str], None]) -> None:
-    """Everything that was asked for, into `results`, which are written after each part.
+    """Measure all parts that `settings` names into `results`, which are written after each part.
 
-    A part that fails, or whose sides do not agree, stands under "failed" and the others go on.
+    A part that fails, or whose sides do not agree, is listed under "failed", and the run continues.
     """
     place, rules, names = settings.place, settings.rules, settings.names
     with tempfile.TemporaryDirectory(prefix="mgcc-peers-") as folder:
@@ -172,7 +172,7 @@ def run(settings: Settings, results: Results, say: Callable[[str], None]) -> Non
 
 
 def _head(settings: Settings) -> dict[str, Any]:
-    """What the report says before anything is measured."""
+    """The part of the report that is known before anything is measured."""
     rules = settings.rules
     return {
         "machine": {**describe_machine(), "clocks": describe_clocks()}, "bundle": _describe(settings.place.bundle),

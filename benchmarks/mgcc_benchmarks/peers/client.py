@@ -20,7 +20,7 @@ _SEARCH = [str(ROOT / folder) for folder in ("benchmarks", "runtime", "")]
 
 
 class PeerError(MgccError):
-    """A side of a comparison failed, or gives something else than the other one."""
+    """A side of a comparison failed, or its outputs differ from the other's."""
 
 
 class Worker:
@@ -49,13 +49,13 @@ class Worker:
         return self._process.pid
 
     def outputs(self) -> Outputs:
-        """What the side gives for the work."""
+        """The side's outputs for the work."""
         with tempfile.TemporaryDirectory(prefix="mgcc-peer-") as folder:
             reply = self._ask({"do": "outputs", "path": str(Path(folder) / "outputs.npz")})
             return read_arrays(Path(reply["path"]))
 
     def run_ms(self, least_ms: float) -> float:
-        """Mean milliseconds of the work, done again until `least_ms` are filled; once at least."""
+        """Mean milliseconds of the work, repeated until `least_ms` have passed; once at least."""
         return float(self._ask({"do": "run", "least_ms": least_ms})["ms"])
 
     def peak_rss_mb(self) -> float | None:

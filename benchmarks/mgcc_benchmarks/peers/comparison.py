@@ -20,7 +20,7 @@ from mgcc_benchmarks.peers.worker import WorkerSpec
 from mgcc_benchmarks.peers.workspace import Place
 from mgcc_runtime.measure.machine_load import LoadMeter
 
-#: ONNX Runtime's idle threads spin for 40 ms behind its last run; OpenMP's of some libraries for up to 200.
+#: Idle threads spin after a run: ONNX Runtime's for 40 ms, OpenMP's of some libraries for up to 200 ms.
 _REST_S = 0.25
 
 Say = Callable[[str], None]
@@ -72,7 +72,7 @@ def worker_specs(comparison: Comparison, place: Place, fast: Path | None, work: 
 
 
 def compare(comparison: Comparison, place: Place, fast: Path | None, work: Path, rules: Rules, say: Say) -> Compared:
-    """Run one comparison; PeerError if a side fails or both do not give the same."""
+    """Run one comparison; PeerError if a side fails or the outputs differ."""
     our_spec, their_spec = worker_specs(comparison, place, fast, work, rules.threads)
     say(f"{comparison.name}: loading")
     with Worker(Path(sys.executable), our_spec) as ours, Worker(place.python(comparison.theirs), their_spec) as theirs:

@@ -1,4 +1,4 @@
-"""What is measured beside the ratios: a dialogue's growth, cold starts, memory, and what an installation weighs."""
+"""Figures beside the ratios: a dialogue's growth, cold starts, memory, and the size of an installation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STARTS = 10  # each is a process that loads everything
 
 @dataclass(frozen=True)
 class Group:
-    """Figures that are measured together, by the name of each; `timed`: what others take of the machine shows."""
+    """Figures that are measured together, by the name of each; `timed`: load by other programs changes them."""
 
     names: tuple[str, ...]
     measure: Callable[[], Scores]

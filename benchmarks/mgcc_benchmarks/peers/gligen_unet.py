@@ -1,4 +1,4 @@
-"""A UNet of the paper's form (GLIGEN's gates, PLMS, epsilon) at a size that a CPU bears, with seeded random weights.
+"""A UNet of the paper's form (GLIGEN's gates, PLMS, epsilon) small enough for a CPU, with seeded random weights.
 
 Both sides build it from here: ours through exported graphs and the runtime's denoising, theirs in diffusers' pipeline.
 """
@@ -56,7 +56,7 @@ def gligen_tokenizer(model: MgccModel) -> CLIPTokenizer:
 
 @torch.no_grad()
 def gligen_inputs(model: MgccModel) -> dict[str, Tensor]:
-    """What a request is: noise (1, C, h, w), conditioning (1, N_c, D_c), and the layout as the contract has it."""
+    """The inputs of a request: noise (1, C, h, w), conditioning (1, N_c, D_c), and the layout as in the contract."""
     limit, tokenizer = model.profile.max_objects, gligen_tokenizer(model)
     ids = tokenizer(list(PHRASES), padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
     boxes, mask, phrases = torch.zeros(1, limit, 4), torch.zeros(1, limit), torch.zeros(1, limit, _WIDTH)

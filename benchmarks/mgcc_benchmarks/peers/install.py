@@ -1,4 +1,4 @@
-"""What an installation of the runtime weighs: with the engines that a bundle needs, and with ONNX Runtime alone."""
+"""The size of an installation of the runtime: with the engines that a bundle needs, and with ONNX Runtime alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALONE = ("cpu",)  # ONNX Runtime and no other engine
 
 
 def extras_of(manifest: Manifest) -> tuple[str, ...]:
-    """The extras that the engines of a bundle's graphs need, in order; KeyError for an engine unknown to this one."""
+    """The extras that the engines of a bundle's graphs need, in order; KeyError for an unknown engine."""
     return tuple(sorted({extra_of(graph.engine) for graph in manifest.graphs().values()}))
 
 
 def requirements(manifest: Manifest) -> tuple[str, ...]:
-    """What is installed, each by itself: for the bundle, and with ONNX Runtime alone where that is something else."""
+    """The requirements, each installed by itself: for the bundle, and with ONNX Runtime alone where that differs."""
     return tuple(f"mgcc-edge[{','.join(extras)}]" for extras in dict.fromkeys((extras_of(manifest), ALONE)))
 
 
@@ -38,5 +38,5 @@ def install(folder: Path, manifest: Manifest) -> None:
 
 
 def installed_mb(folder: Path, extras: tuple[str, ...]) -> float:
-    """What an installation weighs, in MB of 10^6 bytes: every file, the bundle not among them."""
+    """The size of an installation in MB of 10^6 bytes: all its files, without the bundle."""
     return sum(path.stat().st_size for path in _site(folder, extras).rglob("*") if path.is_file()) / 1e6

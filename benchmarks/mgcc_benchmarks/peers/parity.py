@@ -1,4 +1,4 @@
-"""Before anything is timed both sides must give the same: how far they are apart, and how far they may be."""
+"""The check before anything is timed that both sides give the same: their differences, and the limits of these."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mgcc_runtime.bundle.folder import Manifest, Tolerance
 from mgcc_runtime.measure.golden_request import TURNED_BOX_PX
 from mgcc_runtime.measure.similarity import common_prefix, cosine, psnr_db, relative_l2
 
-#: A bundle whose stage is not in fp32 promises a tolerance: what it reached on its golden inputs, with slack. The UNet
-#: is compared on those; the language model's are 6 positions, and on a request of 100 its rounding may cost so many
-#: times as much (1.1 times was found). Another model, such as one with another rotary embedding, is further off.
+#: A bundle whose stage is not in fp32 states a tolerance: its error on the golden inputs, with slack. The UNet is
+#: compared on those. The language model's are 6 positions; on a request of 100 its error may be this many times larger
+#: (1.1 times was measured). Another model, such as one with another rotary embedding, is further off.
 OTHER_INPUTS = 1.25
 #: Between fp32 engines only the order of sums differs.
 FP32 = Tolerance(cosine=0.99999, relative_l2=1e-3)
-#: What a peer's own rounding may cost; the peers that are not here compute in fp32. llama.cpp rounds activations to
-#: 8 bits. OpenVINO chooses bf16 where the CPU has it: its step is eight times that of fp16, and so is the limit (0.036
-#: was found of the story's UNet).
+#: Limits for peers that round; all others compute in fp32. llama.cpp rounds activations to 8 bits. OpenVINO chooses
+#: bf16 where the CPU has it: its step is eight times that of fp16, and so is the limit (0.036 was measured for the
+#: story's UNet).
 EIGHT_BIT = Tolerance(cosine=0.99, relative_l2=0.2)
 BFLOAT16 = Tolerance(cosine=0.9968, relative_l2=0.08)
 ROUNDING = {Peer.LLAMACPP: EIGHT_BIT, Peer.OPENVINO_DEFAULT: BFLOAT16}
-#: Of the words chosen by both sides, where one of them rounds; in fp32 all are the same.
+#: The share of words that both sides choose alike where one of them rounds; in fp32 all are the same.
 LEAST_SAME_CHOICES = 0.8
 #: A side that writes more tokens does more work.
 MOST_MORE_TOKENS = 0.1
@@ -41,11 +41,11 @@ class Limits:
     same_choices: float
     psnr_db: float | None
     token_match: float
-    edge_px: float | None  # None: the bundle promises no boxes
+    edge_px: float | None  # None: the bundle does not promise equal boxes
 
 
 def limits_of(comparison: Comparison, manifest: Manifest) -> Limits:
-    """From what the bundle promises against the reference, and the peer's own rounding."""
+    """Limits from the bundle's tolerances against the reference and from the peer's own rounding."""
     name = {Work.UNET: "unet", Work.PREFILL: "llm", Work.DECODE: "llm"}.get(comparison.work)
     stage, lowered = FP32, False
     if name is not None and comparison.ours is Ours.BUNDLE:
@@ -66,15 +66,15 @@ def _looser(a: Tolerance, b: Tolerance) -> Tolerance:
 
 
 def _added(a: Tolerance, b: Tolerance) -> Tolerance:
-    """Of two sides that each round in their own way: unrelated errors add up as squares, and 1 - cosine is a square."""
+    """The tolerance of two sides that each round: unrelated errors add up as squares, and 1 - cosine is a square."""
     return Tolerance(a.cosine + b.cosine - 1, math.hypot(a.relative_l2, b.relative_l2))
 
 
 def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits: Limits) -> dict[str, float]:
-    """What was found, by name; PeerError if it is too much.
+    """The measured differences by name; PeerError if one is beyond its limit.
 
-    Pictures of a turn are drawn with boxes that both sides are given. Where boxes stand on whole pixels, a tenth of a
-    pixel turns an edge, and a thing is drawn beside itself: layouts are held against each other by themselves.
+    Both sides draw a turn's picture with the same given boxes, and the layouts are compared apart from it: where boxes
+    are rounded to whole pixels, a tenth of a pixel can move an edge, and the object is drawn at another place.
     """
     found = _measure(comparison.work, ours, theirs)
     wanted: dict[str, tuple[float, float | None]] = {  # least, most
@@ -100,7 +100,7 @@ def check_parity(comparison: Comparison, ours: Outputs, theirs: Outputs, limits:
 def _measure(work: Work, ours: Outputs, theirs: Outputs) -> dict[str, float]:
     if work is Work.TURN:
         texts = [tuple(side["tokens"].tolist()) for side in (ours, theirs)]
-        edges_px = float(len(ours["image"]))  # of layouts with other objects
+        edges_px = float(len(ours["image"]))  # for layouts with different objects
         if np.array_equal(ours["labels"], theirs["labels"]):
             edges_px = float(np.abs(ours["boxes"] - theirs["boxes"]).max(initial=0))
         return {
@@ -116,7 +116,7 @@ def _measure(work: Work, ours: Outputs, theirs: Outputs) -> dict[str, float]:
 
 
 def _measure_logits(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, float]:
-    """(N, V) each; a side without the [IMG] tokens has fewer columns. Over all rows at once, as a promise is."""
+    """(N, V) each; a side without the [IMG] tokens has fewer columns. Over all rows at once, as a tolerance is."""
     words = min(ours.shape[1], theirs.shape[1])
     o, t = ours[:, :words], theirs[:, :words]
     return {

@@ -1,6 +1,6 @@
-"""Plain fp32 graphs for the peers: what torch.onnx.export writes of the reference, and nothing done to them.
+"""Plain fp32 graphs for the peers: the reference as torch.onnx.export writes it, unchanged.
 
-Written here rather than taken from a bundle: what our exporter does to its graphs must not speed up the other side.
+They are not taken from a bundle, so that our exporter's changes to its graphs do not speed up the other side.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def export_plain(module: nn.Module, spec: StageSpec, example: Sequence[Tensor], 
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             _Positional(module).eval(),
-            tuple(tensor.clone() for tensor in example),  # inputs traced with one and the same would become one
+            tuple(tensor.clone() for tensor in example),  # inputs traced with the same tensor would be merged
             path,
             dynamo=True,
             input_names=[t.name for t in spec.inputs],
@@ -124,7 +124,7 @@ def _check_weights(bundle: Bundle, module: nn.Module, spec: StageSpec, golden: S
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when it is complete, so that half of one is never found."""
+    """A new folder that takes the place of `folder` when it is complete, so that no incomplete one is found."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:

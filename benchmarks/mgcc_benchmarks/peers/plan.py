@@ -1,4 +1,4 @@
-"""What is compared with what, and what the project aims at."""
+"""The comparisons, the figures, and the aim of the project for each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Peer(enum.StrEnum):
-    """Whom we are compared with, by the name that --set-up takes."""
+    """The software that we are compared with, by the name that --set-up takes."""
 
     REFERENCE = "mgcc_ref"
     COMPILE = "torch.compile"
@@ -17,7 +17,7 @@ class Peer(enum.StrEnum):
     LLAMACPP = "llama.cpp"
     OPTIMUM = "optimum-onnx"
     DIFFUSERS = "diffusers"
-    RUNTIME = "runtime"  # ourselves as a device has us: what an installation weighs
+    RUNTIME = "runtime"  # this runtime as a device has it: the size of an installation
 
 
 class Work(enum.StrEnum):
@@ -40,7 +40,7 @@ class Ours(enum.Enum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ratio of the report: theirs / ours, so above 1 ours is faster. `aim`: at least; None: nothing is aimed at."""
+    """A ratio of the report: theirs / ours, so above 1 ours is faster. `aim`: the least wanted, or None."""
 
     name: str
     work: Work
@@ -73,7 +73,7 @@ COMPARISONS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """Something of ours alone, or a ratio to the reference that is not one of speed. `aim`: at most."""
+    """A figure of one side alone, ours or the reference's. `aim`: the most wanted, or None."""
 
     name: str
     unit: str

@@ -1,4 +1,4 @@
-"""A comparison asks for a quiet machine before it starts."""
+"""The check for a quiet machine before a comparison starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sample_others(seconds: float = SAMPLE_S) -> float | None:
 
 
 def require_quiet(others_cores: float | None) -> None:
-    """BusyError if others use the machine, or nobody can say."""
+    """BusyError if others use the machine, or if their load is unknown."""
     if others_cores is None:
         raise BusyError(
             "this system does not tell its load (no /proc/stat), expected a quiet machine; make sure of it and give "

@@ -1,4 +1,4 @@
-"""How much faster, with its interval: the ratio of each round's two times."""
+"""The speed-up with its interval, from the ratio of each round's two times."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mgcc_ref.weights import WeightsError
 def open_reference(profile: str, weights: str) -> MgccModel:
     """`profile`: what `--profile` takes; `weights`: a folder, "random", or "" for the profile's own.
 
-    PeerError if the weights are missing or others.
+    PeerError if the weights are missing or not the profile's.
     """
     try:
         if weights == "random":

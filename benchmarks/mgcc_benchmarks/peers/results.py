@@ -1,4 +1,4 @@
-"""What a run has found so far: kept on disk after every part, so that no later failure takes it away."""
+"""The results of a run so far, written to disk after every part, so that no later failure loses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TIMED = ("s", "x")  # units of figures that a busy machine changes
 
 
 class Results:
-    """The report of a run that goes on. `head`: what is known before; `others_cores`: taken before the start."""
+    """The report of a running comparison. `head`: fields known before; `others_cores`: measured before the start."""
 
     def __init__(self, path: Path, head: dict[str, Any], others_cores: float | None) -> None:
         self.path, self._head, self._others_cores = path, head, others_cores
@@ -26,7 +26,7 @@ class Results:
         self.begun = self.complete = self._written = False
 
     def begin(self, request: dict[str, Any]) -> None:
-        """`request`: what both sides are given."""
+        """`request`: the inputs of both sides."""
         self._head["request"] = request
         self.begun = True
 
@@ -47,7 +47,7 @@ class Results:
         self._written = True
 
     def kept(self) -> str:
-        """What is on disk of a run that did not come to its end, as one sentence."""
+        """The results on disk of a run that did not finish, as one sentence."""
         names = [*self.ratios, *self.figures]
         if not self._written or not names:
             return "nothing was measured to the end, so nothing is kept"

@@ -19,7 +19,7 @@ from mgcc_runtime.files import write_atomically
 from mgcc_runtime.reading import read_json
 
 _STAMP = "ready.json"  # written last, with what was installed
-#: Another version of a peer is another peer, so it is named. optimum-onnx holds transformers back by itself.
+#: The versions are pinned: another version is another peer. optimum-onnx limits the version of transformers itself.
 _LLAMACPP = ("llama-cpp-python==0.3.36",)
 _OPTIMUM = ("optimum-onnx[onnxruntime]==0.1.0", "torch")
 _PACKAGES = {
@@ -93,7 +93,7 @@ def _set_up_llamacpp(place: Place, say: Callable[[str], None]) -> None:
         raise PeerError(reason)
     place.gguf()
     say("building llama.cpp for this machine, some minutes")
-    # from source: a ready-made package is built for any processor, and slower. numpy is what the worker speaks in.
+    # from source: a ready-made package is built for any processor, and slower. The worker needs numpy.
     _install(place, Peer.LLAMACPP, ("--no-binary", "llama-cpp-python", *_LLAMACPP, "numpy"))
 
 
@@ -121,7 +121,7 @@ def _install(place: Place, peer: Peer, packages: Sequence[str]) -> None:
 
 
 def _stamp(place: Place, peer: Peer) -> Mapping[str, object]:
-    """What a set-up is known by: another version of a peer, or another way to make its files, is another set-up."""
+    """The identity of a set-up: the versions of its packages, and the form of the files that are made for it."""
     if peer is Peer.RUNTIME:
         return {"packages": list(requirements(place.bundle.manifest))}
     if peer is Peer.OPTIMUM:

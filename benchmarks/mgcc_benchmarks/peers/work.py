@@ -20,13 +20,13 @@ from mgcc_runtime.prompt import PromptBuilder
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much work; the defaults are what the project's aims are stated for."""
+    """The amounts of work; the project's aims are stated for the defaults."""
 
     words: int = 24  # of text in a turn
     prompt_tokens: int = 100  # that the language model reads
     next_tokens: int = 32  # and then, one by one
     dialogues: int = 10
-    story: int = 0  # which of StoryBench's
+    story: int = 0  # the number of StoryBench's item
     seed: int = 0
 
 
@@ -56,7 +56,7 @@ def write_work(folder: Path, bundle: Bundle, amounts: Amounts) -> dict[str, Any]
 
 
 def _write_story(folder: Path, item: BenchItem) -> tuple[int, int]:
-    """story.json and its pictures; how many texts and images."""
+    """Write story.json and its pictures; returns the numbers of texts and images."""
     parts: list[dict[str, str]] = []
     for i, part in enumerate(item.inputs()):
         if isinstance(part, Image.Image):
@@ -72,8 +72,8 @@ def _write_story(folder: Path, item: BenchItem) -> tuple[int, int]:
 def _story_ids(bundle: Bundle, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The first `count` tokens of a request with held-back stories, its template's opening first.
 
-    A language model gives its first position values hundreds of times as large as the others'. Which token stands
-    there matters to 8-bit activations, and in a request it is always the template's.
+    A language model's values at its first position are hundreds of times as large as at others. The token there
+    matters to 8-bit activations, and in a request it is always the template's.
     """
     builder, setting = PromptBuilder(bundle), Setting.CAPTIONS_5
     texts: list[str] = []

@@ -1,8 +1,8 @@
 """One side of a comparison, in a process of its own: it loads, waits, and does the work when asked.
 
-So no two sides share a thread pool, an allocator or an environment, and the one that waits uses no processor once its
-idle threads have stopped spinning, which is waited for. Imports nothing but numpy and the standard library until the
-side is known: it runs in the peers' environments, too.
+So no two sides share a thread pool, an allocator or an environment. The side that waits uses no processor once its
+idle threads have stopped spinning, for which `comparison` waits. Only numpy and the standard library are imported until
+the side is known, since this module runs in the peers' environments, too.
 
 The parent writes one JSON object a line, the worker answers each with one.
 """
@@ -58,7 +58,7 @@ class WorkerSpec:
     side: str  # a key of SIDES
     work: str
     threads: int
-    files: dict[str, str] = field(default_factory=dict)  # bundle, graphs, gguf, model: what this peer's data is called
+    files: dict[str, str] = field(default_factory=dict)  # the peer's data, by the key bundle, graphs, gguf or model
     profile: str = ""
     weights: str = ""  # a folder, "random", or "" for the profile's own
 
@@ -75,12 +75,12 @@ class WorkerSpec:
 
 
 class Side(Protocol):
-    """What a class of SIDES has."""
+    """The interface of the classes in SIDES."""
 
-    versions: dict[str, str]  # of what does the work
+    versions: dict[str, str]  # of the packages that do the work
 
     def outputs(self) -> Outputs:
-        """What the work gives; compared with the other side before anything is timed."""
+        """The outputs of the work; compared with the other side before anything is timed."""
         ...
 
     def run_ms(self) -> float:
@@ -111,7 +111,7 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, Any]:
         from mgcc_runtime.machine import peak_rss_mb
 
         return {"peak_rss_mb": peak_rss_mb()}
-    told_ms, runs, started_s = 0.0, 0, time.perf_counter()  # a run may tell its time a token, or an evaluation
+    told_ms, runs, started_s = 0.0, 0, time.perf_counter()  # a run may give its time per token or per step
     while not runs or (time.perf_counter() - started_s) * 1e3 < request["least_ms"]:
         told_ms += side.run_ms()
         runs += 1
@@ -119,7 +119,7 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(requests: IO[str], replies: IO[str]) -> int:
-    """Answer until the parent closes the pipe; 1 after the first error, which is told as {"error"}."""
+    """Answer until the parent closes the pipe; 1 after the first error, which is sent as {"error"}."""
 
     def say(reply: dict[str, Any]) -> None:
         replies.write(json.dumps(reply) + "\n")

@@ -1,4 +1,4 @@
-"""Where the peers live, and what each is given."""
+"""The folders of the peers, and the files that each reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Place:
 
     @property
     def profile(self) -> str:
-        """What `--profile` takes for the bundle's. PeerError if it is in a file that was not given, or is another."""
+        """The bundle's profile as `--profile` takes it. PeerError if its file was not given or is another profile's."""
         manifest, root = self.bundle.manifest, self.bundle.root
         told = self.given_profile or manifest.profile
         try:
@@ -70,7 +70,7 @@ class Place:
 
     @property
     def graphs(self) -> Path:
-        """Plain graphs of the bundle's weights. The golden data, which PyTorch made of them, stands for the weights."""
+        """The folder of plain graphs of the bundle's weights, named by the golden data that PyTorch made of them."""
         files = self.bundle.manifest.files
         try:
             told = "".join(files[golden_file(name)].sha256 for name in ("unet", "llm"))
@@ -84,7 +84,7 @@ class Place:
         return self.root / "graphs" / "gligen"
 
     def files(self, peer: Peer) -> dict[str, str]:
-        """What the peer's worker is given."""
+        """The files that the peer's worker reads."""
         if peer in GRAPH_PEERS:
             return {"graphs": str(self.graphs)}
         if peer is Peer.LLAMACPP:
@@ -114,14 +114,14 @@ class Place:
 
 
 def command(peer: Peer, place: Place) -> str:
-    """What sets the peer up, for people to copy."""
+    """The command that sets the peer up, for people to copy."""
     told = (("--profile", place.given_profile), ("--weights", place.given_weights))
     given = "".join(f" {option} {shlex.quote(value)}" for option, value in told if value)
     return f"python benchmarks/peers.py --set-up {peer.value} --bundle {place.bundle.root}{given}"
 
 
 def run_command(arguments: Sequence[str | Path]) -> None:
-    """A command whose own words go to standard error; PeerError if it fails."""
+    """Run a command, its output on standard error; PeerError if it fails."""
     done = subprocess.run([str(a) for a in arguments], stdout=sys.stderr, check=False)
     if done.returncode:
         text = " ".join(map(str, arguments))

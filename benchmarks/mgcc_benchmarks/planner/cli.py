@@ -27,7 +27,7 @@ from mgcc_runtime.files import check_output, write_atomically
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict and print; returns the exit code (see `mgcc_runtime.commands.console`)."""
     options = _parse(arguments)
-    warnings.filterwarnings("ignore", message="enable_nested_tensor")  # of modules that only lend their shapes
+    warnings.filterwarnings("ignore", message="enable_nested_tensor")  # from modules of which only the shapes are used
     if options.out is not None:
         check_output(options.out, ".json")
     found = plan(options)

@@ -14,7 +14,7 @@ from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.errors import BundleError
 from mgcc_runtime.names import GRAPH_SUFFIX, SCHEDULE
 
-#: Between a weight and the product that reads it.
+#: Operators between a weight and the product that reads it.
 _CARRIERS = {"DequantizeLinear", "QuantizeLinear", "Transpose", "Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _MATRIX, _CONVOLUTION = {"MatMul", "Gemm"}, {"Conv", "ConvTranspose"}
 #: Products of other forms; a graph that has them is refused rather than counted too low.
@@ -51,7 +51,7 @@ def count_graph(path: Path, axes: Mapping[str, int]) -> tuple[Work, ...]:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in axes:
                 dim.dim_value = axes[dim.dim_param]
-    del model.graph.value_info[:]  # of the axes' names; they are worked out anew
+    del model.graph.value_info[:]  # shapes with the axes' names; they are inferred anew
     graph = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
     shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -72,7 +72,7 @@ def count_graph(path: Path, axes: Mapping[str, int]) -> tuple[Work, ...]:
 
 
 def _constants(graph: onnx.GraphProto) -> set[str]:
-    """Names of weights, also behind what only changes their form."""
+    """Names of weights, also after operators that only change their form."""
     found = {t.name for t in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" or (node.op_type in _CARRIERS and node.input[0] in found):
@@ -92,7 +92,7 @@ def _work(
         transposed = node.op_type == "Gemm" and any(t.name == "transA" and t.i for t in node.attribute)
         flops = 2 * prod(out) * (a[0] if transposed else a[-1])
     sizes = [prod(a), prod(b), prod(out)]
-    if not any(constant):  # half of an attention, whose scores an engine never writes down
+    if not any(constant):  # half of an attention, whose scores an engine never stores
         return Work(flops, 0, sum(sizes) - sizes[0 if _after_softmax(node.input[0], makers) else 2])
     weights = sum(size for size, is_weight in zip(sizes, constant, strict=False) if is_weight)
     return Work(flops, weights, sum(sizes) - weights, _narrow(node, b) if constant[1] else 0)

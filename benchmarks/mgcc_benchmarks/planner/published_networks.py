@@ -26,7 +26,7 @@ class Llm:
 
 
 def _linear(inner: int, outer: int, positions: int) -> Work:
-    """All of it in 4 bits where weights have them, whatever its blocks: these are others' builds."""
+    """All weights take 4 bits where weights have 4, whatever their blocks, since these are others' builds."""
     return Work(2 * inner * outer * positions, inner * outer, (inner + outer) * positions, inner * outer)
 
 

@@ -1,6 +1,6 @@
 """Published figures that the predictions are held against: some fit the factors, the others test them.
 
-Every assumption that a source leaves open stands in its figure's note. Two choices of the method were made with the
+Where a source leaves something open, its figure's note has the assumption. Two choices of the method were made with the
 figures of role TEST in view, so those test the factors rather than the method: attention counts as one kernel, and the
 output head of the 4-bit language models as fp16.
 """
@@ -41,7 +41,7 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Figure:
-    """One published time and the work that it was."""
+    """One published time and the work that was timed."""
 
     name: str
     device: str

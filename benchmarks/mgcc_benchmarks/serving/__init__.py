@@ -1,1 +1,1 @@
-"""`mgcc serve` measured: what HTTP adds, how soon a cancel bites, memory under load, and coming back after a kill."""
+"""`mgcc serve` measured: what HTTP adds, the delay of a cancel, memory under load, and recovery after a kill."""

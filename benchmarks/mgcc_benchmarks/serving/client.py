@@ -46,7 +46,7 @@ class Client:
         return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of the answer, None where there is none; Refused."""
+        """The answer's JSON, None where there is none. Refused for an error status."""
         if time.monotonic() - self._used_s > _IDLE_S:
             self._connection.close()  # the next request opens it again
         answer = _send(self._connection, method, path, body, self.session)
@@ -62,7 +62,7 @@ class Client:
         return f"/api/chats/{self.ask('POST', '/api/chats', {})['id']}"
 
     def turn(self, chat: str, text: str, **more: Any) -> dict[str, Any]:
-        """The end of a turn's job."""
+        """Send a turn; the data of its job's last event."""
         return self.end(self.ask("POST", f"{chat}/turns", {"text": text, **more})["id"])
 
     def end(self, job: str) -> dict[str, Any]:
@@ -111,18 +111,18 @@ class Server:
 
     url: str
     process: subprocess.Popen[str]
-    loaded_s: float  # since it was started: the bundle is loaded
-    ready_s: float  # since it was started: the first answer, and the page
+    loaded_s: float  # from its start until the bundle is loaded
+    ready_s: float  # from its start until its first answer and the page
 
     def kill(self) -> None:
-        """As a power cut does it."""
+        """End the process at once, as a power cut does."""
         self.process.kill()
         self.process.wait()
 
 
 @contextlib.contextmanager
 def serving(bundle: Path, threads: int, port: int = 0) -> Iterator[Server]:
-    """Ended by SIGTERM; OutputError where it does not start."""
+    """A server, ended by SIGTERM; OutputError where it does not start."""
     command = [sys.executable, "-m", "mgcc_runtime", "serve", "--bundle", str(bundle), "--port", str(port), "--json",
                "--threads", str(threads)]  # fmt: skip
     roots = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])

@@ -1,4 +1,4 @@
-"""What is claimed of a server, each figure with its bound."""
+"""The figures that are claimed of a server, each with its bound."""
 
 from __future__ import annotations
 

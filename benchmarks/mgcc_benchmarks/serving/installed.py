@@ -1,4 +1,4 @@
-"""What an extra of the distribution adds on the disk."""
+"""The disk space that an extra of the distribution adds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def added_mb(extra: str) -> tuple[float, list[str]]:
 
 
 def _closure(wanted: list[str]) -> set[str]:
-    """All that these requirements need, by the names of the distributions."""
+    """The names of all distributions that these requirements need."""
     from packaging.requirements import Requirement
 
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""Many visitors at once: no error but a stated limit, and memory that stays."""
+"""Many visitors at once: no error but a stated limit, and no growth of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgcc_benchmarks.serving.client import Client, Refused, Server
 from mgcc_benchmarks.serving.figures import Figure
 from mgcc_benchmarks.serving.single import TEXT
 
-STATED = ("queue_full", "too_many_jobs")  # limits that are told with how long to wait
+STATED = ("queue_full", "too_many_jobs")  # limits whose answer states how long to wait
 _FLAT_AFTER, _FLAT_MB = 20, 8.0  # what allocators keep of eight threads' first requests, and less than one chat's cache
 
 

@@ -1,4 +1,4 @@
-"""One visitor: what HTTP adds to a picture, what a redrawing costs of a turn, how soon a cancel bites, a kill."""
+"""One visitor: what HTTP adds to a picture, the share of a redrawing in a turn, the delay of a cancel, a kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL_S = 0.001
 
 
 def overhead(server: Server, pipeline: Pipeline, pairs: int) -> Figure:
-    """A picture by HTTP and by the runtime in turn, the same one: the median of what the first takes longer."""
+    """The same picture by HTTP and by the runtime in turn: the median of the difference in time."""
     client, more_ms = Client(server.url), []
     body = {"prompt": TEXT, "seed": 1}
     for number in range(_WARM_UP + pairs):
@@ -57,7 +57,7 @@ def _redrawn_share(client: Client, otherwise: list[dict[str, Any]]) -> float:
 
 
 def cancel(server: Server, rounds: int) -> list[Figure]:
-    """From `DELETE` to the job's last event, and from a client's leaving to a worker that is free; at any moment."""
+    """From `DELETE` to the job's last event, and from a client's leaving to a free worker; at random moments."""
     client, pick = Client(server.url), random.Random(0)
     words = min(_LONG_WORDS, int(client.ask("GET", "/api/info")["context"] * _SHARE_OF_CONTEXT))
     texts = (TEXT, " ".join(["cat"] * words))
@@ -106,7 +106,7 @@ def _left_ms(client: Client, text: str, wait_s: float) -> float:
 
 
 def start(server: Server, bundle: Path, threads: int) -> Figure:
-    """Until the server and its page answer, less what the same bundle takes to load without a server."""
+    """The time until the server and its page answer, less that of loading the same bundle without a server."""
     code = f"from mgcc_runtime.pipeline import Pipeline; Pipeline.load({str(bundle)!r}, threads={threads})"
     roots = f"import sys; sys.path[:0] = {sys.path[:3]!r}; "
     took_s = _took_ms(lambda: subprocess.run([sys.executable, "-c", roots + code], check=True)) / 1e3
@@ -115,7 +115,7 @@ def start(server: Server, bundle: Path, threads: int) -> Figure:
 
 
 def killed(bundle: Path, threads: int) -> Figure:
-    """`kill -9` in mid-turn, and another server: the visitor's chat goes on as it would have, bit for bit."""
+    """`kill -9` during a turn, then another server: the visitor's chat continues as it would have, bit for bit."""
     with serving(bundle, threads) as first:
         client = Client(first.url)
         chat = client.chat()

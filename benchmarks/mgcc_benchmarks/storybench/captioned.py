@@ -9,7 +9,7 @@ from mgcc_ref.pipeline import Context, ReferencePipeline
 
 
 class CaptionedPipeline(ReferencePipeline):
-    """Conditions each picture on `caption`, as the text tower reads it; `[IMG]` tokens and CMRM are not asked."""
+    """Conditions each picture on `caption`, as the text tower reads it; `[IMG]` tokens and CMRM are not used."""
 
     caption = ""
 

@@ -52,7 +52,7 @@ def _row(item: AnyItem, drawn: Drawn) -> Image.Image:
 
 
 def _texts(item: AnyItem, drawn: Drawn) -> list[str]:
-    """The item's texts under its number, and what was written on."""
+    """The item's texts under its title, and the text that was written."""
     told = [item.title, *item.texts]
     return [*told, f"It says: {drawn.text}"] if drawn.text else told
 

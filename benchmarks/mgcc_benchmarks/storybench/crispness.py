@@ -1,4 +1,4 @@
-"""How well drawn each object is inside its own box, wherever the box stands: class by template, and sprite PSNR."""
+"""How well drawn each object is inside its own box, wherever the box is: class by template, and sprite PSNR."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def sprite_psnr_db(picture: Floats, behind: Floats, label: str, box: Box) -> flo
 
 
 def _error(picture: Floats, behind: Floats, placing: Placing) -> float:
-    """Mean squared error, each pixel weighted by the sprite's opacity; what lies outside the picture is no match."""
+    """Mean squared error, each pixel weighted by the sprite's opacity; 1 if the sprite leaves the picture."""
     art = sprite(placing.label, placing.side)
     height, width = art.shape[:2]
     if min(placing.left, placing.top) < 0 or placing.left + width > IMAGE_PX or placing.top + height > IMAGE_PX:

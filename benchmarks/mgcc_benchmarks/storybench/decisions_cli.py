@@ -1,7 +1,7 @@
 """`python benchmarks/decisions.py`: of held-back turns, which the model answers with a picture and which in words.
 
-Through the runtime, as `mgcc chat --draw auto` decides it: the turns of a dialogue so far are read, and `[IMG1]` is
-likelier than all words together or not. Half of the turns ask for a picture; many of the others speak of pictures, too.
+Through the runtime, as `mgcc chat --draw auto` decides it: the dialogue so far is read, and a picture follows if
+`[IMG1]` is likelier than all words together. Half of the turns want a picture; many others mention pictures, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mgcc_runtime.machine import describe_machine
 from mgcc_runtime.stopwatch import Stopwatch
 
 RESULT = RESULTS / "decisions.json"
-#: Neither of training's turns nor of those that its steps were chosen by.
+#: Apart from the seeds of training's turns and of the turns that chose its steps.
 SEEDS = {Split.VALIDATION: 14_000_029, Split.TEST: 52_800_041}
 SCORES = ("right", "drawn_when_asked", "silent_when_not")
 

@@ -46,13 +46,13 @@ class Plan:
     split: Split = Split.VALIDATION
 
     def item(self, number: int) -> AnyItem:
-        """The free ones are those of a file, in its order, whatever the seed."""
+        """Item `number`. Free items come from a file, in its order, whatever the seed."""
         if isinstance(self.setting, FreeSetting):
             return free_items(self.setting)[number]
         return bench_item(self.suite, self.setting, number, self.seed, self.split)
 
     def identity(self, painter: Painter) -> dict[str, Any]:
-        """What records belong to; the number of items is left out, so that a longer run goes on from a shorter one."""
+        """The run that records belong to, without its number of items, so that a longer run can extend it."""
         return {
             "painter": painter.identity,
             "suite": self.suite.value,
@@ -72,7 +72,7 @@ class Record:
 
     @property
     def faults(self) -> float:
-        """How much is wrong: what orders the worst items. Missing, extra and misplaced objects and the background."""
+        """Number of faults, which orders the worst items: missing, extra and misplaced objects, and the background."""
         names = ("object_recall", "object_precision", "position_accuracy", "background_accuracy")
         return sum(self.tallies[n].counted - self.tallies[n].right for n in names)
 
@@ -114,7 +114,7 @@ def run_plan(
     progress: Callable[[int, int], None] = lambda *_: None,
     scored: Callable[[Sequence[int]], Iterator[Record]] | None = None,
 ) -> list[Record]:
-    """Draw and score every item. `kept`: a file of records that a stopped run goes on from.
+    """Draw and score every item. `kept`: a file of records, from which a stopped run resumes.
 
     `progress(done, total)` is called after each item. `scored` gives the records of item numbers in any order; by
     default `painter` draws them in turn. InputError if the records are of another run.
@@ -137,7 +137,7 @@ def run_plan(
 def noise_seed(plan: Plan, number: int) -> int:
     """Each item has noise of its own, the same in every run."""
     if isinstance(plan.setting, FreeSetting):
-        number = free_items(plan.setting)[number].number  # its file says so
+        number = free_items(plan.setting)[number].number  # as in its file
     return plan.seed * 1_000_003 + number
 
 
@@ -212,8 +212,8 @@ def check_same_items(plan: Plan, other: KeptRecords) -> None:
 def compare(plan: Plan, records: Sequence[Record], other: KeptRecords) -> dict[str, Any]:
     """`records` minus the other's, score by score over the same items; `check_same_items` must hold.
 
-    Scores of text are left out where the two runs wrote a different number of words, and all that one of them did not
-    count. `whole_scenes` are the items whose scene is whole in one run alone.
+    Scores of text are left out where the two runs ask for a different number of words, and so is any score that one of
+    them did not count. `whole_scenes` are the items whose scene is whole in one run alone.
     """
     pairs = [(record, other.records[record.number]) for record in records]
     unlike = TEXT_SCORES if other.identity.get("words") != plan.words else ()

@@ -16,7 +16,7 @@ log = logging.getLogger("mgcc.benchmarks")
 
 
 class EvaluatorLikeness:
-    """GILL's CLIP similarity: generated against true picture, with a CLIP that no part of the system knows."""
+    """GILL's CLIP similarity: generated against true picture, with a CLIP that no part of the system uses."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
@@ -34,7 +34,7 @@ class EvaluatorLikeness:
 
 
 def find_likeness(path: Path = EVALUATOR_FILE) -> Likeness | None:
-    """The trained evaluator, or None, said in the log, where there is none yet."""
+    """The trained evaluator; None, with a warning in the log, if there is none yet."""
     if not path.is_file():
         log.warning(
             "clip_similarity is null: the evaluator's weights %s are missing; train them with "

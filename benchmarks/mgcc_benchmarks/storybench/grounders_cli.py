@@ -1,6 +1,6 @@
 """`python benchmarks/grounders.py`: both grounders on the same texts, scored as layouts, without drawing.
 
-Texts alone (setting 5 of the stories), since the paper's kind reads a caption. Boxes are scored as StoryBench scores
+Texts alone (setting 5 of the stories), since `InContextLayout` reads a caption. Boxes are scored as StoryBench scores
 objects that it finds in a picture; the background is no part of a layout.
 """
 
@@ -58,7 +58,7 @@ def score_layout(item: BenchItem, objects: Sequence[GroundedObject]) -> dict[str
 
 
 def grounders(profile: str) -> dict[str, Ground]:
-    """Both grounders over one model, by the paper's names."""
+    """Both grounders over one model, by the names of their classes."""
     model = load_model(profile)
     pipeline, in_context = ReferencePipeline(model), in_context_layout(model)
     return {

@@ -1,7 +1,7 @@
-"""Who looked at the test split, when, and at which weights: a record in the project, written by the command itself.
+"""The looks at the test split, with date and weights: a record in the project, written by the command itself.
 
-A set of weights is judged by the test split once; whoever looks again says why. A run that was stopped and goes on is
-the same look, and so is a finished one whose records are added up again.
+A set of weights is judged by the test split once; a second look needs a reason. A stopped run that is resumed is the
+same look, and so is a finished one whose records are added up again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOOKS = Path(mgcc_ref.train.__file__).with_name("test_looks.json")
 
 @dataclass(frozen=True)
 class Look:
-    """One look. `weights` is the digest of all that drew, `drawn_by` also what was asked of it (`Painter.identity`).
+    """One look. `weights` is the digest of the painter, `drawn_by` its whole identity (`Painter.identity`).
 
     `scores` is empty until all items are scored. A bundle of another precision has another digest: a look of its own.
     """
@@ -41,7 +41,7 @@ class Look:
 
     @property
     def subject(self) -> tuple[str, str, str, int]:
-        """What may be looked at once."""
+        """The combination that may be looked at once."""
         return self.weights, self.suite, self.setting, self.seed
 
 
@@ -59,7 +59,7 @@ def read_looks(path: Path) -> list[Look]:
 
 
 def begin_look(path: Path, plan: Plan, painter: str, *, kept: Path | None, why_again: str) -> Look:
-    """Note that a look begins, before the first picture; the look itself.
+    """Record a look before its first picture, and return it.
 
     InputError if these weights were looked at before, by a run that is neither this one nor explained by `why_again`.
     """
@@ -90,7 +90,7 @@ def begin_look(path: Path, plan: Plan, painter: str, *, kept: Path | None, why_a
 
 
 def _goes_on(last: Look, plan: Plan, painter: str, kept: Path | None) -> bool:
-    """Whether this is the last look again: it was not finished, or its records are here."""
+    """Whether this run continues the last look: that is unfinished, or `kept` has its records."""
     if last.drawn_by != painter:
         return False
     if not last.scores:
@@ -102,7 +102,7 @@ def _goes_on(last: Look, plan: Plan, painter: str, kept: Path | None) -> bool:
 
 
 def end_look(path: Path, look: Look, plan: Plan, records: Sequence[Record]) -> None:
-    """Note the scores of a look that is done."""
+    """Record the scores of a finished look."""
     found: dict[str, Any] = summarise(plan, records)["scores"]
     scores = {name: None if s["value"] is None else round(s["value"], 4) for name, s in found.items()}
     done = replace(look, items=len(records), scores=scores)

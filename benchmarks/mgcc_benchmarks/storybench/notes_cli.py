@@ -1,7 +1,7 @@
 """`python benchmarks/notes.py`: precision and recall of the notes on what a picture cannot have, from words alone.
 
-No bundle is needed: labels and the most things of a picture are the story profile's. What the layout lacks of a number
-that was asked for, which a picture's notes say too, is not judged here.
+No bundle is needed: labels and the largest number of objects are the story profile's. Notes on objects that the layout
+lacks are not judged here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who draws StoryBench's pictures: a bundle through the runtime, the PyTorch reference, or the truth itself."""
+"""The painters of StoryBench's pictures: a bundle through the runtime, the PyTorch reference, or the truth itself."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class Oracle(enum.Enum):
-    """What a painter is told beside the item's parts."""
+    """What a painter is given beside the item's parts."""
 
     NOTHING = "nothing"
     BOXES = "boxes"  # the true scene's labels and boxes
-    BOXES_AND_CAPTION = "boxes+caption"  # and the caption that tells all of it: what is left is the drawing
+    BOXES_AND_CAPTION = "boxes+caption"  # and its full caption, so that the drawing alone is judged
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Drawn:
 class Painter(Protocol):
     @property
     def identity(self) -> str:
-        """Names what draws, so that scores of another one are never continued."""
+        """Identifies the painter, so that the scores of two are never mixed."""
 
     def draw(self, item: AnyItem, *, seed: int, words: int) -> Drawn: ...
 
@@ -57,9 +57,9 @@ def _asked(oracle: Oracle, steps: int | None) -> str:
 
 
 def bundle_identity(manifest: Manifest, oracle: Oracle, steps: int | None) -> str:
-    """What pictures depend on, in a word: the same after the same weights and graphs were built anew.
+    """A digest of all that pictures depend on: the same if the same weights and graphs are built anew.
 
-    The manifest holds every file's hash. When it was built, its golden answers and its memory estimate draw nothing.
+    The manifest holds every file's hash. Its build time, memory estimate and golden answers are left out.
     """
     told = manifest.to_json()
     for name in ("built_at", "memory_estimate_bytes"):
@@ -70,7 +70,7 @@ def bundle_identity(manifest: Manifest, oracle: Oracle, steps: int | None) -> st
 
 
 def weights_digest(model: MgccModel) -> str:
-    """The weights of a reference in a word, the same on every machine: a sum would hang on how it is rounded."""
+    """A digest of a reference's weights, the same on every machine; a sum would depend on rounding."""
     import torch
 
     digest = hashlib.sha256()
@@ -133,7 +133,7 @@ class ReferencePainter:
 
 
 class TruthPainter:
-    """The true picture: what the reader and the scores give at best."""
+    """The true picture, which gives the best scores that the reader allows."""
 
     identity = "truth"
 

@@ -186,7 +186,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class LateBundlePainter:
-    """A bundle that is opened at its first picture: where all records are there, its manifest is enough."""
+    """A bundle that is opened at its first picture: where all records exist, its manifest is enough."""
 
     def __init__(self, root: Path, oracle: Oracle, steps: int | None, threads: int) -> None:
         """BundleError if there is no manifest to read."""
@@ -203,7 +203,7 @@ class LateBundlePainter:
             self._opened.pipeline.close()
 
     def open(self) -> BundlePainter:
-        """The painter itself. BundleError or EngineError if the bundle cannot be used, or has changed by now."""
+        """The painter itself. BundleError or EngineError if the bundle cannot be used, or has changed since."""
         if self._opened is None:
             pipeline = Pipeline.load(self._root, threads=self._threads)
             self._opened = BundlePainter(pipeline, self._oracle, self._steps)
@@ -219,9 +219,9 @@ class LateBundlePainter:
 
 
 def describe_bundle(root: Path) -> dict[str, Any]:
-    """What was scored, as its manifest tells: profile, kind of weights, and each stage's precision and SHA-256.
+    """The scored bundle, by its manifest: profile, kind of weights, and each stage's precision and SHA-256.
 
-    `files` are all others that a picture comes from, weights beside their graph among them; the golden answers are not.
+    `files` are all others that pictures depend on, such as weights beside their graph, without the golden answers.
     """
     manifest = read_manifest(root)
     hashes = {name: entry.sha256 for name, entry in manifest.files.items() if not name.startswith(GOLDEN)}
@@ -243,7 +243,7 @@ def describe_bundle(root: Path) -> dict[str, Any]:
 def _workers(
     options: argparse.Namespace, painter: LateBundlePainter
 ) -> Callable[[Sequence[int]], Iterator[Record]] | None:
-    """What scores items in several processes, each with its share of the cores; None for one process."""
+    """A function that scores items in several processes, each with its share of the cores; None for one process."""
     if options.workers == 1:
         return None
     threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
@@ -254,7 +254,7 @@ def _workers(
 
     def scored(numbers: Sequence[int]) -> Iterator[Record]:
         if numbers:
-            painter.open()  # a bundle that cannot be used is said here in one sentence, and not by a broken pool
+            painter.open()  # a bundle that cannot be used gives one sentence here, and not a broken pool
             yield from in_pool(numbers)
 
     return scored

@@ -1,4 +1,4 @@
-"""Reads a picture: which known objects stand where, before which background.
+"""Reads a picture: which known objects are where, and before which background.
 
 Nothing of the system that drew it is used, only StoryWorld's art: templates propose (`templates`), and each proposal
 is then compared with the picture at full resolution. It counts if both the sprite's inner pattern and its outline
@@ -34,10 +34,10 @@ _PROPOSALS = 96
 _REFINED = 24  # of the proposals: those that agree best at full resolution
 _PROPOSALS_A_LABEL = 4
 _SAME_PLACE_PX = 8  # proposals of one label nearer than this are one
-_MAX_SHARED = 0.25  # of the smaller box: of two readings that share more, the better one stands
+_MAX_SHARED = 0.25  # of the smaller box: of two readings that share more, the better one is kept
 SOFT_PX = 3  # of background around an outline
 _ROUNDS = 4
-_HOPELESS = 0.3  # a match this far off has no object near by
+_HOPELESS = 0.3  # a match below this has no object near by
 _FLAT = 1e-6
 
 
@@ -113,7 +113,7 @@ def read_picture(picture: Floats) -> Reading:
 
 
 def nearest_background(picture: Floats) -> Background:
-    """The background that most of the picture is like; objects cover the rest, so large differences count alike."""
+    """The background nearest to most of the picture; differences are capped, since objects cover the rest."""
     small = picture[::2, ::2]
     distance = {b: np.minimum(np.abs(small - backdrop(b)[::2, ::2]).sum(axis=-1), 0.3).mean() for b in Background}
     return min(distance, key=lambda b: float(distance[b]))

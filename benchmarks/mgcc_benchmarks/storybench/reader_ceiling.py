@@ -41,7 +41,7 @@ def noisy(picture: Floats, number: int, *, deviation: float) -> Floats:
 
 
 def restored_by(folder: Path) -> Spoil | None:
-    """Through the story profile's autoencoder and back; None, said in the log, if its weights cannot be had."""
+    """Through the story profile's autoencoder and back; None, with a warning in the log, if its weights are missing."""
     import torch
 
     from mgcc_ref.config import get_profile
@@ -67,7 +67,7 @@ def restored_by(folder: Path) -> Spoil | None:
 
 
 def spoilings(weights: Path) -> dict[str, Spoil]:
-    """What the reader is tried on, by name."""
+    """The ways to spoil a picture, by name."""
     found: dict[str, Spoil] = {"truth": truth}
     found |= {f"blur_{sigma:g}_px": partial(blurred, sigma_px=sigma) for sigma in BLURS_PX}
     found |= {f"noise_{deviation}": partial(noisy, deviation=deviation) for deviation in NOISES}

@@ -1,8 +1,8 @@
-"""One item's scores: what was read from the picture against what the item tells.
+"""One item's scores: the reading of the picture against the scene that the item describes.
 
-Each score counts one kind of fault and no other: a missing object lowers recall, one that is in no part of the scene
-precision, and a place is judged for objects that are there (a relation where its anchors are, too). `whole_scene` is
-all of it at once.
+Each score counts one kind of fault and no other. A missing object lowers recall; an object that is in no part of the
+scene lowers precision. A place is judged only for objects that were found, and a relation only if its anchors were,
+too. `whole_scene` is all of it at once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class SceneTally:
     expected: int
     found: int
     extra: int  # read, but in no part of the true scene
-    to_place: int  # found objects whose place the item tells
+    to_place: int  # found objects whose place the item states
     placed: int
-    unplaced: int  # told places that cannot hold, since the object or its anchor is missing
+    unplaced: int  # stated places that cannot hold, since the object or its anchor is missing
     background: Tally
 
 
@@ -56,10 +56,10 @@ def match_objects(read: Sequence[ReadObject], wanted: Sequence[PlacedObject]) ->
 
 
 def tally_scene(item: BenchItem, reading: Reading) -> SceneTally:
-    """Compare a picture's reading with what the item tells; see `mgcc_ref.story.bench` for what that is."""
+    """Compare a picture's reading with what the item states, as defined in `mgcc_ref.story.bench`."""
     expected_first = sorted(range(len(item.target.objects)), key=lambda i: i not in {e.index for e in item.expected})
     order = [item.target.objects[i] for i in expected_first]
-    # the expected objects choose first; what is left may be objects that the shown parts do not tell
+    # expected objects are matched first; the rest may be objects that the shown parts do not mention
     told = order[: len(item.expected)]
     pairs = match_objects(reading.objects, told)
     rest = [seen for j, seen in enumerate(reading.objects) if j not in pairs.values()]
@@ -100,7 +100,7 @@ def score_scene(item: BenchItem, reading: Reading) -> dict[str, Tally]:
 
 
 def score_free(item: FreeItem, reading: Reading) -> dict[str, Tally]:
-    """SCENE_SCORES of a free item's picture: any thing of a wanted label may be meant, and no other label."""
+    """SCENE_SCORES of a free item's picture: any object of a wanted label may match; all others are extra."""
     seen = [[read.box for read in reading.objects if read.label == wanted.label] for wanted in item.wanted]
     found = sum(bool(boxes) for boxes in seen)
     placed = sum(any(wanted.holds(box) for box in boxes) for wanted, boxes in zip(item.wanted, seen, strict=True))

@@ -20,7 +20,7 @@ from mgcc_ref.story.world.sprites import LABELS, sprite
 
 REDUCTION = 2
 COARSE_PX = IMAGE_PX // REDUCTION
-#: Longer side in pixels: 26 to 64 in steps of about 7 %, a little beyond what scenes hold.
+#: Longer side in pixels: 26 to 62 in steps of about 7 %, a little beyond what scenes hold.
 COARSE_SIZES_PX = (26, 28, 30, 32, 34, 37, 40, 43, 46, 50, 54, 58, 62)
 MIN_CONTRAST = 0.04  # of a picture under a silhouette, so that a sky's gradient is not blown up to a pattern
 SOFTNESS_PX = 1.0
@@ -53,7 +53,7 @@ def reduce_by_area(image: Floats) -> Floats:
 
 
 def soften(image: Floats) -> Floats:
-    """A Gaussian blur of (H, W, C): what is drawn a little soft, or lies between two pixels, is still read."""
+    """A Gaussian blur of (H, W, C), so that objects drawn a little soft or between pixels are still read."""
     blurred: Floats = gaussian_filter(image, (SOFTNESS_PX, SOFTNESS_PX, 0), mode="nearest")
     return blurred
 

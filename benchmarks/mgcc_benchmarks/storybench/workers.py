@@ -1,7 +1,7 @@
 """StoryBench over several processes: each has a pipeline of its own, and items are handed out one by one.
 
-Reading a picture and scoring it take one thread, as does much of a small model: of the story profile in fp32, 40 items
-took two processes of one thread 40 s, one of two threads 53 s, loading included.
+Reading a picture and scoring it take one thread, as does much of a small model: 40 items of the story profile in fp32
+took 40 s in two processes of one thread, and 53 s in one process of two threads, loading included.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mgcc_benchmarks.storybench.evaluator import find_likeness
 from mgcc_benchmarks.storybench.painters import BundlePainter, Oracle, Painter
 from mgcc_runtime import Pipeline
 
-#: Of this process, once `_open` has run in it.
+#: The state of this process, once `_open` has run in it.
 _STATE: list[tuple[Plan, Painter, Likeness | None]] = []
 
 

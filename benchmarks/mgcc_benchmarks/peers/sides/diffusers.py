@@ -67,9 +67,9 @@ class DiffusersGligen:
         return {"latents": np.asarray(self._draw()[0])}
 
     def run_ms(self) -> float:
-        """Milliseconds a step, from the end of the second (the pipeline does not tell that of the first) to the last's.
+        """Milliseconds a step, from the end of the second (the callback skips the first) to the end of the last.
 
-        What stands around the steps, such as encoding the phrases, is left out on both sides.
+        Work around the steps, such as encoding the phrases, is left out on both sides.
         """
         ends_s = self._draw()[1]
         return (ends_s[-1] - ends_s[0]) * 1e3 / (len(ends_s) - 1)

@@ -1,7 +1,7 @@
 """llama.cpp, built on this machine with its defaults, on the file that our weights come from.
 
-Through llama-cpp-python's plain bindings of llama.cpp's C functions: its Python class copies logits that nobody asked
-for. Only the last position's logits are computed, as in our graphs.
+It is called through llama-cpp-python's plain bindings of the C functions, whose Python class copies unneeded logits.
+Only the last position's logits are computed, as in our graphs.
 """
 
 from __future__ import annotations

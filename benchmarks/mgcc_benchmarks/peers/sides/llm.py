@@ -1,7 +1,7 @@
-"""The two works of a language model, the same for every engine: a prompt in one pass, and tokens one by one.
+"""The two tasks of a language model, the same for every engine: a prompt in one pass, and tokens one by one.
 
-Both sides are told which tokens follow, so they do the same work even where one would have chosen another word; the
-choice (the largest logit) is made all the same, and the parity check counts how often both make the same.
+Both sides are given the tokens that follow, so they do the same work even where one would have chosen another word.
+The choice (the largest logit) is still made, and the parity check counts how often both agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LlmEngine(Protocol):
         ...
 
     def rewind(self) -> None:
-        """Back to right after the prefill."""
+        """Return to the state right after the prefill."""
         ...
 
     def step(self, token: int) -> Logits:
@@ -38,7 +38,7 @@ class LlmEngine(Protocol):
 
 
 class CachedLlm(ABC, Generic[Cache]):
-    """An engine whose cache is a value that a pass is given and gives anew."""
+    """An engine whose cache is a value: each pass takes one and makes a new one."""
 
     versions: dict[str, str]
 
@@ -47,7 +47,7 @@ class CachedLlm(ABC, Generic[Cache]):
 
     @abstractmethod
     def read(self, ids: NDArray[np.int64], cache: Cache) -> Logits:
-        """Read (S,) tokens behind `cache`; `now` is the cache with them."""
+        """Read (S,) tokens behind `cache`; `now` becomes the cache with them."""
 
     def prefill(self, ids: NDArray[np.int64]) -> Logits:
         logits = self.read(ids, self.empty)
@@ -82,7 +82,7 @@ class PrefillSide(_LlmSide):
 
 
 class DecodeSide(_LlmSide):
-    """One token after the other behind the prompt; milliseconds a token."""
+    """One token after the other behind the prompt, timed per token."""
 
     def __init__(self, spec: WorkerSpec, engine: LlmEngine) -> None:
         super().__init__(spec, engine)

@@ -1,9 +1,9 @@
 """OpenVINO as its users run it: the plain fp32 graphs, the latency hint, a stateful language model.
 
-OpenVINO's own tools make the cache a state of the model (`optimum-intel` does by default), which spares it two copies
-of the whole cache at every token; so do we here. fp32 is asked for, as of every exact peer. Left to itself OpenVINO
-computes in bf16 on a CPU that has it: the `openvino-default` side leaves everything to it but the number of threads,
-which is the same for all sides.
+OpenVINO's own tools make the cache a state of the model (`optimum-intel` does by default), which saves two copies
+of the whole cache at every token; the same is done here. fp32 is requested, as from every exact peer. By default
+OpenVINO computes in bf16 on a CPU that has it: the side `openvino-default` sets only the number of threads, which is
+the same for all sides.
 """
 
 from __future__ import annotations

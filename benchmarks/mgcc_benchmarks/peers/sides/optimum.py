@@ -51,7 +51,7 @@ class OptimumLlm:
         return logits
 
     def rewind(self) -> None:
-        # a pass may lengthen the cache that it is given; without a copy a second round went on from the first's end
+        # a pass may lengthen its input cache; without a copy a second round would continue from the first's end
         self.now, self.length = copy.deepcopy(self.start), self.prompt_length
 
     def step(self, token: int) -> Logits:

@@ -31,7 +31,7 @@ LATER_TURN, EARLY_TURN = 10, 2
 
 
 def our_versions(*engines: str) -> dict[str, str]:
-    """Ours, and of the engines that do the work."""
+    """The versions of this project and of the engines that do the work."""
     packages = {EngineName.ONNXRUNTIME_GPU: "onnxruntime-gpu"}
     found = {name: installed_version(packages.get(name, name)) for name in engines}
     return {"mgcc-edge": VERSION, **{name: version for name, version in found.items() if version}}
@@ -53,7 +53,7 @@ class OurTurn(_Pipelined):
         return self.pipeline.generate(self.parts, seed=seed, words=words)
 
     def outputs(self) -> Outputs:
-        """The request's words and layout, and a picture with boxes that both sides are given: see `check_parity`."""
+        """The request's words and layout, and a picture with boxes given to both sides: see `check_parity`."""
         result = self._draw()
         given = self.pipeline.generate(self.parts, seed=int(self.options["seed"]), boxes=self.options["boxes"])
         return {
@@ -90,16 +90,16 @@ class OurDialogue(_Pipelined):
 
 
 def _open(bundle: Bundle, name: str, threads: int) -> Session:
-    """A graph of the bundle: that of a stage, or the language model's second as DECODE."""
+    """A graph of the bundle: that of a stage, or as DECODE the language model's second graph."""
     graph = bundle.manifest.graphs()[name]
     spec = stage(bundle.manifest.dimensions, "llm" if name == DECODE else name)
     return open_session(graph.engine, bundle.file(graph.file), spec, EngineOptions(threads))
 
 
 class OurUnet:
-    """A denoising step, with guidance where the UNet has it as an input: the mean of those of a request.
+    """A denoising step, with guidance where the UNet has it as an input; its time is the mean over a request's steps.
 
-    Each request has another conditioning, so what an engine computes once a request has its part of every step.
+    Each request has another conditioning, so that work done once per request counts in that mean.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -195,6 +195,6 @@ class OurGligen:
         return {"latents": host_array(last)}
 
     def run_ms(self) -> float:
-        """Milliseconds a step, from the end of the second to the end of the last: the other side tells no more."""
+        """Milliseconds a step, from the end of the second to the end of the last: the other side measures no more."""
         _, *ends_s = [time.perf_counter() for _ in self._steps()]
         return (ends_s[-1] - ends_s[0]) * 1e3 / (len(ends_s) - 1)

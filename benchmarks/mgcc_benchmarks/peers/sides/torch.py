@@ -95,7 +95,7 @@ class ReferenceUnet:
 
 
 class CompiledUnet(ReferenceUnet):
-    """The same through torch.compile with its default backend; compiled at the first call, which nobody counts."""
+    """The same through torch.compile with its default backend; compiled at the first call, which is not timed."""
 
     def prepared(self, module: torch.nn.Module) -> Callable[..., Tensor]:
         compiled: Callable[..., Tensor] = torch.compile(module, dynamic=False)
