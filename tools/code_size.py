@@ -27,7 +27,7 @@ MORE_PARAMETERS = {
 
 
 def findings(paths: Iterable[Path]) -> Iterator[str]:
-    """What is too long among these files of Python, a line each."""
+    """A line for each thing that is too long in these files of Python."""
     for path in paths:
         text = path.read_text(encoding="utf-8")
         if (lines := len(text.splitlines())) > FILE_LINES:

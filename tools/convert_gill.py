@@ -31,7 +31,7 @@ _RENAMED = {
     "model.visual_embeddings.": "visual_projection.",
 }
 _EMBEDDINGS = "model.input_embeddings.weight"
-#: Of retrieval, which this project does not do, and frozen parts that others publish.
+#: Tensors for retrieval, which this project does not do, and frozen parts that others publish.
 _LEFT_OUT = ("model.ret_text_hidden_fcs.", "model.visual_fc.", "model.logit_scale", "model.lm.", "model.visual_model.")
 
 

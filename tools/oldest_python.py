@@ -32,7 +32,7 @@ def device_modules() -> dict[str, Path]:
 
 
 def findings(paths: Iterable[Path]) -> str:
-    """What in these files needs a newer Python, in the words of vermin; empty if nothing does."""
+    """vermin's report on what needs a newer Python in these files; empty if nothing does."""
     vermin = [sys.executable, "-c", "import vermin; vermin.main()"]  # it has no `python -m`
     options = [f"--target={OLDEST}-", "--violations", "--no-tips", "--quiet"]
     done = subprocess.run([*vermin, *options, *map(str, paths)], capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _imports(body: Sequence[ast.stmt]) -> Iterator[str]:
-    """What is imported as a module starts; `from a import b` as a and a.b. Not what a checker or a function imports."""
+    """Imports that run as a module starts; `from a import b` as a and a.b. Not a checker's or a function's."""
     for node in body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

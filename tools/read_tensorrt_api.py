@@ -37,7 +37,7 @@ RELEASES = {
     "tensorrt-11.4.0.106": ("tensorrt-cu13-bindings", "11.4.0.106"),
     "tensorrt_rtx-1.7.1": ("tensorrt-rtx-cu13-bindings", "1.7.1.116"),
 }
-#: What a project that builds and runs engines may come to use; classes that a release lacks are left out of its file.
+#: Classes that a project that builds and runs engines may use; those that a release lacks are left out of its file.
 CLASSES = (
     "AttentionIOForm", "Builder", "BuilderFlag", "ComputeCapability", "CudaGraphStrategy", "DataType", "DeviceType",
     "Dims", "DynamicShapesKernelSpecializationStrategy", "EngineCapability", "EngineInspector",

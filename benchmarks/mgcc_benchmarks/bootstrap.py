@@ -19,7 +19,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class Tally:
-    """What one item adds to a score: `right` of `counted`, or a sum and the number of its terms."""
+    """One item's part of a score: `right` of `counted`, or a sum and the number of its terms."""
 
     right: float
     counted: float

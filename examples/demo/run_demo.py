@@ -29,7 +29,7 @@ CHARACTERS_A_LINE = 44
 
 @dataclass(frozen=True)
 class Turn:
-    """What a turn adds to the story before its picture is drawn."""
+    """The parts that a turn adds to the story before its picture is drawn."""
 
     texts: tuple[str, ...]
     given: tuple[str, ...]  # image files
@@ -109,7 +109,7 @@ def arrange(cells: list[Cell], columns: int) -> Image.Image:
 
 
 def describe(bundle: Path, turns: list[Turn], results: list[Result]) -> dict[str, object]:
-    """What result.json holds."""
+    """The content of result.json."""
     return {
         "bundle": str(bundle),
         "turns": [

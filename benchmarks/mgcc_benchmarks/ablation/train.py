@@ -62,7 +62,7 @@ class ArmTraining:
         return (self.weights / self.wanted).is_file()
 
     def settings(self, extra: Sequence[str], frozen: Mapping[str, str]) -> dict[str, Any]:
-        """What its weights depend on: the trainer's options by name, and the SHA-256 of `frozen` files by name."""
+        """All that its weights depend on: the trainer's options by name, and the SHA-256 of `frozen` files by name."""
         options = [*self.options, *extra]
         named = {name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)}
         return {"options": {**named, "after": self.after}, "frozen": dict(frozen)}
@@ -106,7 +106,7 @@ def _alignment(folder: Path, arm: Arm, seed: int, steps: int) -> ArmTraining:
 
 @dataclass(frozen=True)
 class CommonStart:
-    """What all arms start from and are trained with."""
+    """The common start of all arms."""
 
     weights: Path  # the folder with the profile's frozen files
     extra: Sequence[str]  # more options of the trainer, in pairs

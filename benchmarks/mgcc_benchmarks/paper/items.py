@@ -38,7 +38,7 @@ class PictureFolder:
 
     @classmethod
     def by_digits(cls, folder: Path, count: int) -> PictureFolder:
-        """By the number in the last `count` digits of the stem, without leading zeros."""
+        """The pictures by the number in the last `count` digits of the stem, without leading zeros."""
         numbered = re.compile(rf"(?:.*\D)?0*(\d{{1,{count}}})")
         found = ((match.group(1), path) for path in _pictures_in(folder) if (match := numbered.fullmatch(path.stem)))
         return cls(_first_of_kind(found))

@@ -33,7 +33,7 @@ class Likeness(Protocol):
 
     @property
     def told(self) -> dict[str, Any]:
-        """For the result: which weights these are."""
+        """The weights that were used, for the result."""
 
     def __call__(self, drawn: Image.Image, truth: Image.Image) -> float: ...
 

@@ -27,7 +27,7 @@ class Order(enum.StrEnum):
 class Images(enum.StrEnum):
     """Which pictures of VIST count as present."""
 
-    URL_O = "url_o"  # those whose entry has a link to the original; a file of any other is not looked for
+    URL_O = "url_o"  # those whose entry links to the original; other files are ignored
     ANY = "any"
 
 
@@ -53,7 +53,7 @@ class Missing(enum.StrEnum):
 
 
 class Results(enum.StrEnum):
-    """What a drawn picture is named after."""
+    """The name of a drawn picture."""
 
     LAST_PICTURE = "last_picture"  # the true picture's id: of stories with the same one, the last drawing stays
     ITEM = "item"
@@ -67,7 +67,7 @@ class Noise(enum.StrEnum):
 
 
 class Prompt(enum.StrEnum):
-    """What precedes the rounds of a VisDial dialogue."""
+    """The parts before the rounds of a VisDial dialogue."""
 
     ROUNDS = "rounds"  # nothing
     CAPTION = "caption"
@@ -177,7 +177,7 @@ def _value(protocol: Protocol, name: str) -> Any:
 
 
 def switches_told(protocols: dict[Known, _P]) -> str:
-    """For a command line's help: each switch with its values, GILL's first."""
+    """The help of --switch: each switch with its values, GILL's first."""
     first = protocols[Known.GILL]
     kinds: dict[str, type[enum.StrEnum]] = get_type_hints(type(first))
     return "; ".join(

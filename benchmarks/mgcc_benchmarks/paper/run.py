@@ -27,7 +27,7 @@ GILLS_NUMBERS = {"steps": 50, "guidance": 7.5, "seed": 42}
 
 @dataclass(frozen=True)
 class Task:
-    """What is drawn and scored: a benchmark's items in a setting, by a protocol."""
+    """The work of a run: a benchmark's items in a setting, by a protocol."""
 
     name: str
     setting: str
@@ -41,7 +41,7 @@ class Task:
         return {"benchmark": self.name, "setting": self.setting, "protocol": to_json(self.protocol)}
 
     def pictures_to_json(self) -> dict[str, Any]:
-        """What a folder of pictures is of, without scoring and number of items, so that a longer run can extend it."""
+        """Identifies a folder of pictures, without scoring and number of items, so that a longer run can extend it."""
         switches = {name: value for name, value in to_json(self.protocol).items() if name not in OF_SCORES}
         return {**self.to_json(), "protocol": switches}
 

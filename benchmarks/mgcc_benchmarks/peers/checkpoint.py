@@ -10,7 +10,7 @@ from typing import Any
 from mgcc_benchmarks.peers.client import PeerError
 from mgcc_runtime.files import write_atomically
 
-#: Which way the checkpoint is written; raise it with every change here, and older set-ups expire.
+#: The form of the checkpoint; change it with every change here, so that older set-ups expire.
 FORM = "rope_theta at the top"
 
 

@@ -38,7 +38,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison found; times of one work by round, in ms."""
+    """The result of a comparison; times of one work by round, in ms."""
 
     ratio: Score
     ours_ms: tuple[float, ...]
@@ -59,7 +59,7 @@ class Compared:
 
 
 def worker_specs(comparison: Comparison, place: Place, fast: Path | None, work: Path, threads: int) -> list[WorkerSpec]:
-    """What both sides load, ours first."""
+    """The specifications of both sides, ours first."""
     bundle = fast if comparison.ours is Ours.FEW_STEPS else place.bundle.root
     mine = {"graphs": str(place.gligen)} if comparison.work is Work.GLIGEN else {"bundle": str(bundle)}
     shared: dict[str, Any] = {

@@ -21,7 +21,7 @@ class Peer(enum.StrEnum):
 
 
 class Work(enum.StrEnum):
-    """What both sides do."""
+    """The work of both sides."""
 
     TURN = "turn"  # a warm request of 5 texts and 4 images: words and a picture
     PREFILL = "prefill"  # the language model reads a prompt in one pass

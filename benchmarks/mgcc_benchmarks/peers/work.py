@@ -24,7 +24,7 @@ class Amounts:
 
     words: int = 24  # of text in a turn
     prompt_tokens: int = 100  # that the language model reads
-    next_tokens: int = 32  # and then, one by one
+    next_tokens: int = 32  # read one by one after the prompt
     dialogues: int = 10
     story: int = 0  # the number of StoryBench's item
     seed: int = 0

@@ -53,7 +53,7 @@ SIDES = {
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a side is to load. `work` holds the inputs, which both sides read from the same files."""
+    """The files and settings that a side loads. `work` holds the inputs, which both sides read from the same files."""
 
     side: str  # a key of SIDES
     work: str

@@ -12,7 +12,7 @@ from mgcc_benchmarks.serving.figures import Figure
 from mgcc_benchmarks.serving.single import TEXT
 
 STATED = ("queue_full", "too_many_jobs")  # limits whose answer states how long to wait
-_FLAT_AFTER, _FLAT_MB = 20, 8.0  # what allocators keep of eight threads' first requests, and less than one chat's cache
+_FLAT_AFTER, _FLAT_MB = 20, 8.0  # requests until allocators stop growing; MB, less than a full chat's cache
 
 
 class Load:

@@ -231,7 +231,7 @@ def compare(plan: Plan, records: Sequence[Record], other: KeptRecords) -> dict[s
 
 
 def counts(records: Sequence[Record]) -> dict[str, float]:
-    """What each score was counted over: objects, boxes, names or items."""
+    """The size of each score's sample: objects, boxes, names or items."""
     return {name: float(np.sum([r.tallies[name].counted for r in records])) for name in SCORES}
 
 

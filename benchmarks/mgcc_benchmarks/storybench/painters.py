@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Oracle(enum.Enum):
-    """What a painter is given beside the item's parts."""
+    """The truth that a painter is given beside the item's parts."""
 
     NOTHING = "nothing"
     BOXES = "boxes"  # the true scene's labels and boxes

@@ -57,7 +57,7 @@ class ReadObject:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows; `background` is the nearest of the known ones."""
+    """The content of a picture; `background` is the nearest of the known ones."""
 
     objects: tuple[ReadObject, ...]
     background: Background

@@ -32,7 +32,7 @@ def _score(number: int) -> Record:
 def scored_by_workers(
     plan: Plan, bundle: Path, oracle: Oracle, steps: int | None = None, *, workers: int, threads: int
 ) -> Callable[[Sequence[int]], Iterator[Record]]:
-    """What `run_plan` takes as `scored`: records in the order in which they are done, the same as one process gives."""
+    """The function for `run_plan`'s `scored`: the same records as from one process, in the order of completion."""
 
     def scored(numbers: Sequence[int]) -> Iterator[Record]:
         context = multiprocessing.get_context("spawn")  # engines' threads do not survive a fork
