@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from mgcc_runtime.commands.console import command, note, say
+from mgcc_runtime.commands.tables import markdown_table
 from mgcc_runtime.contract import Dimensions, TensorSpec, stages
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED, InputError
 
@@ -50,11 +51,11 @@ def symbolic_dimensions() -> tuple[Dimensions, dict[int, str]]:
 def stage_table() -> str:
     """The table as Markdown, with the marker lines around it."""
     dimensions, letters = symbolic_dimensions()
-    rows = [BEGIN, "| stage | what it is | inputs | outputs |", "| --- | --- | --- | --- |"]
-    for stage in stages(dimensions):
-        inputs, outputs = _cell(stage.inputs, letters), _cell(stage.outputs, letters)
-        rows.append(f"| `{stage.name}` | {stage.meaning} | {inputs} | {outputs} |")
-    return "\n".join([*rows, END])
+    rows = (
+        (f"`{stage.name}`", stage.meaning, _cell(stage.inputs, letters), _cell(stage.outputs, letters))
+        for stage in stages(dimensions)
+    )
+    return "\n".join([BEGIN, *markdown_table(("stage", "what it is", "inputs", "outputs"), rows), END])
 
 
 def _cell(tensors: Iterable[TensorSpec], letters: dict[int, str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mgcc_calibration.candidates.selection import Choice
-from mgcc_calibration.tables import markdown_table
+from mgcc_runtime.commands.tables import markdown_table
 from mgcc_runtime.contract import DECODE
 from mgcc_runtime.errors import InputError
 from mgcc_runtime.files import write_atomically

@@ -17,7 +17,6 @@ from mgcc_calibration.data.capture import CaptureOptions
 from mgcc_calibration.data.reuse import kept_or_captured
 from mgcc_calibration.data.samples import CalibrationData
 from mgcc_calibration.report import Report, markdown, report_paths
-from mgcc_calibration.tables import aligned
 from mgcc_export.build import build
 from mgcc_export.bundle.rebuild import rebuild_command
 from mgcc_export.options import BuildOptions
@@ -29,6 +28,7 @@ from mgcc_export.targets import choose_recipe
 from mgcc_ref.precision import Precision
 from mgcc_runtime.bundle.folder import Bundle
 from mgcc_runtime.bundle.output_folder import BusyError
+from mgcc_runtime.commands.tables import aligned
 from mgcc_runtime.files import check_writable, hidden_beside
 
 _MIB = 2**20

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mgcc_benchmarks.ablation.arms import Arm, Variant
 from mgcc_benchmarks.bootstrap import Tally, bootstrap, bootstrap_runs, difference_runs
+from mgcc_runtime.commands.tables import markdown_table
 
 SHOWN = (
     "object_recall",
@@ -85,15 +86,18 @@ def markdown_report(summary: Mapping[str, Any]) -> str:
 
 def _table(heading: str, rows: Mapping[str, Mapping[str, Any]], form: str) -> str:
     """Rows against scores, each value with its interval, in the format `form`."""
-    titles = " | ".join(score.replace("_", " ") for score in SHOWN)
-    lines = [f"| {heading} | {titles} |", "| --- |" + " --- |" * len(SHOWN)]
-    for name, scores in rows.items():
-        cells = []
-        for score in SHOWN:
-            value, (low, high) = scores[score]["value"], scores[score]["ci95"]
-            cells.append("not measured" if value is None else f"{value:{form}} [{low:{form}}, {high:{form}}]")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    cells = (
+        [name, *(_cell(scores[score]["value"], scores[score]["ci95"], form) for score in SHOWN)]
+        for name, scores in rows.items()
+    )
+    return "\n".join(markdown_table([heading, *(score.replace("_", " ") for score in SHOWN)], cells)) + "\n"
+
+
+def _cell(value: float | None, interval: Sequence[float], form: str) -> str:
+    if value is None:
+        return "not measured"
+    low, high = interval
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 _COLOURS = ("#969696", "#b0a0be", "#5696d2", "#eca050", "#c4786e", "#46965a", "#e1e1e1", "#cdcdcd")

@@ -8,6 +8,7 @@ from typing import Any
 
 from mgcc_benchmarks.paper.protocol import Known, Protocol, differences
 from mgcc_benchmarks.paper.scoring import CLIP, SCORES, Scored
+from mgcc_runtime.commands.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,11 @@ def obstacles(protocol: Protocol, gill: Protocol, likenesses: Mapping[str, Mappi
 def table(name: str, setting: str, scores: Mapping[str, Scored], against: Sequence[str]) -> str:
     """Markdown: this run above the published figures, and their differences."""
     shown = [score for score in SCORES if score in scores or any(score in f.values for f in PUBLISHED[name])]
-    lines = [f"| | {' | '.join(shown)} | source |", f"| --- |{' --- |' * (len(shown) + 1)}"]
-    ours = " | ".join(_cell(scores.get(score)) for score in shown)
-    lines.append(f"| this run, setting {setting} | {ours} | {_pairs(scores)} |")
+    rows = [[f"this run, setting {setting}", *(_cell(scores.get(score)) for score in shown), _pairs(scores)]]
     for figure in PUBLISHED[name]:
-        theirs = " | ".join(f"{figure.values[score]:.3f}" if score in figure.values else "" for score in shown)
-        lines.append(f"| {figure.method} | {theirs} | {figure.source} |")
+        theirs = (f"{figure.values[score]:.3f}" if score in figure.values else "" for score in shown)
+        rows.append([figure.method, *theirs, figure.source])
+    lines = markdown_table(["", *shown, "source"], rows)
     return "\n".join([*lines, "", f"Compares with the published figures but for: {'; '.join(against)}."])
 
 

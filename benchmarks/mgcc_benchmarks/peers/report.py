@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import starmap
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from mgcc_runtime.commands.tables import markdown_table
+
+_RATIO_HEAD = ("comparison", "ratio", "95 % interval", "aimed at", "ours, ms", "theirs, ms")
+_FIGURE_HEAD = ("figure", "value", "95 % interval", "aimed at")
 _FASTER, _SLOWER, _AIM = "tab:green", "tab:orange", "tab:red"
 
 
@@ -31,25 +36,26 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "**Incomplete: the run did not come to its end.**"
         yield ""
     if found["ratios"]:
-        yield "| comparison | ratio | 95 % interval | aimed at | ours, ms | theirs, ms |"
-        yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-        for name, row in found["ratios"].items():
-            aim = "" if row["aim"] is None else f"≥ {row['aim']:g}"
-            times = f"{row['ours_ms']:.2f} | {row['theirs_ms']:.2f}"
-            yield f"| `{name}` | {row['value']:.2f} | {_interval(row)} | {aim} | {times} |"
+        yield from markdown_table(_RATIO_HEAD, starmap(_ratio_row, found["ratios"].items()), text_columns=1)
         yield ""
     if found["figures"]:
-        yield "| figure | value | 95 % interval | aimed at |"
-        yield "| --- | ---: | ---: | ---: |"
-        for name, row in found["figures"].items():
-            aim = "" if row["aim"] is None else f"≤ {row['aim']:g} {row['unit']}"
-            yield f"| `{name}` | {row['value']:.3g} {row['unit']} | {_interval(row)} | {aim} |"
+        yield from markdown_table(_FIGURE_HEAD, starmap(_figure_row, found["figures"].items()), text_columns=1)
         yield ""
     for kind, heading in (("skipped", "Left out:"), ("failed", "Failed:")):
         if found[kind]:
             yield heading
             yield from (f"- `{name}`: {why}" for name, why in found[kind].items())
             yield ""
+
+
+def _ratio_row(name: str, row: Mapping[str, Any]) -> Sequence[str]:
+    aim = "" if row["aim"] is None else f"≥ {row['aim']:g}"
+    return f"`{name}`", f"{row['value']:.2f}", _interval(row), aim, f"{row['ours_ms']:.2f}", f"{row['theirs_ms']:.2f}"
+
+
+def _figure_row(name: str, row: Mapping[str, Any]) -> Sequence[str]:
+    aim = "" if row["aim"] is None else f"≤ {row['aim']:g} {row['unit']}"
+    return f"`{name}`", f"{row['value']:.3g} {row['unit']}", _interval(row), aim
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ from mgcc_calibration.data.samples import CalibrationData, Feeds
 from mgcc_calibration.graphs.graph import Graph
 from mgcc_calibration.quantise.grid import Grid
 from mgcc_calibration.quantise.matmul_nbits import Correction, WeightOptions, WeightResult, of_bits, write_weight_only
-from mgcc_calibration.tables import markdown_table
 from mgcc_runtime.bundle.folder import Bundle
+from mgcc_runtime.commands.tables import markdown_table
 from mgcc_runtime.contract import stage
 
 

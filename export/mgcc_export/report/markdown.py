@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mgcc_calibration.tables import markdown_table
 from mgcc_export.report.table import BuildReport, StageReport
 from mgcc_export.targets import Target
+from mgcc_runtime.commands.tables import markdown_table
 from mgcc_runtime.names import PLAN
 
 _MIB = 2**20

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mgcc_calibration.tables import aligned
 from mgcc_export.graphs.validate import TensorParity
 from mgcc_export.precision.report import LowReport
 from mgcc_export.predict.estimate import Estimate
 from mgcc_runtime.bundle.folder import Tolerance
+from mgcc_runtime.commands.tables import aligned
 from mgcc_runtime.machine import MEMINFO, available_memory_bytes
 
 _MIB = 2**20

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table."""
-    for line in (head, ["---"] * len(head), *rows):
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 0) -> Iterator[str]:
+    """The lines of a Markdown table. All columns after the first `text_columns` align to the right; 0: none does."""
+    rule = ["---" if not text_columns or i < text_columns else "---:" for i in range(len(head))]
+    for line in (head, rule, *rows):
         yield f"| {' | '.join(line)} |"
 
 
