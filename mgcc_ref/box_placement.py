@@ -1,4 +1,4 @@
-"""Boxes make room for each other and get edges on whole pixels, after the grounder and before the UNet."""
+"""Placement of the grounder's boxes before the UNet: overlapping boxes move apart, edges lie on whole pixels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _ROUNDS, _STEP = 24, 0.7
 def settle(boxes: Tensor, present: Tensor, max_overlap: float) -> Tensor:
     """Move present boxes xyxy (N, 4) in [0, 1] until no two share more than about `max_overlap` of the smaller one.
 
-    Every query of the grounder answers for itself, so two may take one place, and both would be drawn as one blend. Of
-    such a pair each goes half of the way, along the axis on which they share least. `present` (N,) is bool. Outside of
-    the stage, since TensorRT-RTX's builder takes minutes over these small steps, or fails.
+    Each query of the grounder predicts its own box, so two may coincide, and the UNet would blend their objects. The
+    boxes of such a pair each move half of the way, along the axis of least overlap. `present` (N,) is bool. This is no
+    part of the stage's graph: TensorRT-RTX's builder takes minutes for these small steps, or fails.
     """
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     area = 4 * half.prod(dim=1)
     smaller = torch.minimum(area.unsqueeze(1), area)  # (N, N)
     index = torch.arange(len(boxes))
     both = present.unsqueeze(1) & present & (index.unsqueeze(1) != index)
-    tie = torch.where(index.unsqueeze(1) > index, 1.0, -1.0).unsqueeze(-1)  # who goes which way at one place
+    tie = torch.where(index.unsqueeze(1) > index, 1.0, -1.0).unsqueeze(-1)  # direction where centres coincide
     for _ in range(_ROUNDS):
         away = centre.unsqueeze(1) - centre  # (N, N, 2) from the second to the first
         shared = (half.unsqueeze(1) + half - away.abs()).clamp_min(0.0)
@@ -35,10 +35,10 @@ def settle(boxes: Tensor, present: Tensor, max_overlap: float) -> Tensor:
 
 
 def to_whole_pixels(boxes: Tensor, side_px: int) -> Tensor:
-    """Boxes xyxy (N, 4) in [0, 1] with their edges on pixels of a picture of this side, at least one pixel each way.
+    """Boxes xyxy (N, 4) in [0, 1] with edges on whole pixels of a picture of `side_px`, at least one pixel each way.
 
-    The longer side is rounded and the other goes with it, so that the aspect stays; the centre, as near as may be. A
-    UNet that was trained on boxes of drawn things has seen no others, and blurs what lies between pixels.
+    The longer side is rounded and the other scaled with it, to keep the aspect; the centre moves as little as
+    possible. The UNet was trained on boxes with such edges, and blurs objects whose edges lie between pixels.
     """
     px = boxes * side_px
     extent = px[:, 2:] - px[:, :2]

@@ -1,4 +1,4 @@
-"""Profiles: every size and choice that differs between `tiny`, `story` and `paper`, and nothing else does."""
+"""Profiles: the sizes and choices of `tiny`, `story` and `paper`. The profiles differ in nothing else."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Grounding(enum.StrEnum):
 class LayoutPainter(enum.StrEnum):
     """What paints the objects of a layout map."""
 
-    FOURIER = "fourier"  # a small network over Fourier features of where in its box a cell lies
+    FOURIER = "fourier"  # a small network over Fourier features of a cell's position in its box
     TEXTURES = "textures"  # a learned picture for each phrase, resampled into the box (texture_painter.py)
 
 
 class VisualPooling(enum.StrEnum):
-    """What of the vision tower is projected to the k visual tokens."""
+    """Which features of the vision tower are projected to the k visual tokens."""
 
     POOLED = "pooled"  # the class token, projected k times (GILL)
-    GRID = "grid"  # one token a quadrant of the patch grid, by a small network, so that places survive
+    GRID = "grid"  # one token for each quadrant of the patch grid, by a small network: it keeps positions
 
 
 class QuerySource(enum.StrEnum):
@@ -42,7 +42,7 @@ class QuerySource(enum.StrEnum):
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Vision tower and text tower; the text tower is also phrase encoder and the UNet's text encoder."""
+    """Vision tower and text tower. The text tower also encodes phrases and the UNet's captions."""
 
     image_px: int
     patch_px: int
@@ -66,8 +66,8 @@ class ClipConfig:
 class Refinement(enum.Enum):
     """What happens to the features of the [IMG] tokens before the mapper."""
 
-    CMRM = "cmrm"  # a norm, then blocks of attention to the context (the paper); without blocks the norm alone is left
-    GILL = "gill"  # the tokens' own input embeddings are added, and nothing else (arXiv 2305.17216, its published code)
+    CMRM = "cmrm"  # a norm, then blocks of attention to the context (the paper); with 0 blocks, the norm alone
+    GILL = "gill"  # the tokens' input embeddings are added, and nothing else (arXiv 2305.17216, its published code)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RefinerConfig:
 
 @dataclass(frozen=True)
 class GrounderConfig:
-    """`LayoutHead`. Its `layers` query blocks are gone through `rounds` times, with the same weights."""
+    """`LayoutHead`. Its `layers` query blocks run `rounds` times with the same weights."""
 
     query_source: QuerySource
     slots_per_label: int
@@ -129,7 +129,7 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """A LoRA file, which is fused into the UNet and CLIP when they are read."""
+    """A LoRA file, fused into the UNet and CLIP when they are loaded."""
 
     source: str
     scale: float = 1.0
@@ -144,7 +144,7 @@ class SamplerConfig:
     beta_start: float
     beta_end: float
     default_steps: int
-    default_guidance: float | None  # None: folded into the UNet's weights, as a distilled student has it
+    default_guidance: float | None  # None: folded into the UNet's weights by distillation
 
     @property
     def distilled(self) -> bool:
@@ -152,7 +152,7 @@ class SamplerConfig:
 
     @property
     def order(self) -> int:
-        """How many predictions of the network a step of the scheduler looks at, its own included."""
+        """Number of the network's predictions that a step of the scheduler uses, its own included."""
         return _SOLVER_ORDERS[self.scheduler]
 
 
@@ -161,12 +161,12 @@ _SOLVER_ORDERS = {"DDIMScheduler": 1, "DPMSolverMultistepScheduler": 2, "PNDMSch
 
 
 def student_sampler(teacher: SamplerConfig) -> SamplerConfig:
-    """Four of the teacher's noise levels, by DDIM (each step depends on the one before alone), guidance folded in."""
+    """Four of the teacher's noise levels by DDIM, a first-order solver, with guidance folded into the weights."""
     return replace(teacher, scheduler="DDIMScheduler", default_steps=4, default_guidance=None)
 
 
 def student_folder(weights: Path) -> Path:
-    """Where the student's UNet of a weights folder lives: a set of its own, since it is half as large as all others."""
+    """The folder of the student's UNet beside a weights folder: the UNet is half as large as the whole other set."""
     return weights.with_name(f"{weights.name}-fast")
 
 
@@ -184,20 +184,20 @@ class Profile:
     template: PromptTemplate
     end_tokens: tuple[str, ...]  # any of them ends a text
     max_objects: int  # N
-    max_overlap: float | None  # of two boxes, as part of the smaller one, above which they make room; None: never
-    box_edges: BoxEdges  # of the grounder's boxes, when they are drawn
+    max_overlap: float | None  # of two boxes, as a share of the smaller one; above it they move apart; None: never
+    box_edges: BoxEdges  # of the grounder's boxes in the drawn picture
     labels: tuple[str, ...]
     visual_tokens: int = 4  # k
     image_tokens: int = 8  # r
     max_context: int = 1024
     loras: tuple[LoraConfig, ...] = ()
-    grounders: tuple[Grounder, ...] = field(default=(Grounder.LAYOUT_HEAD,), repr=False)  # of a bundle; first: usual
-    teacher: str = ""  # the profile that this one's UNet was distilled from; everything else is shared with it
-    file: str = field(default="", repr=False, compare=False)  # where it was read from; "": it is one of ours
+    grounders: tuple[Grounder, ...] = field(default=(Grounder.LAYOUT_HEAD,), repr=False)  # the first is the default
+    teacher: str = ""  # the profile whose UNet was distilled; all other weights are that profile's
+    file: str = field(default="", repr=False, compare=False)  # the profile's JSON file; "": a built-in profile
 
     @property
     def argument(self) -> str:
-        """What `--profile` takes for it."""
+        """The value of `--profile` for this profile."""
         return self.file or self.name
 
     @property
@@ -222,16 +222,16 @@ def _story_labels() -> tuple[str, ...]:
 CHAT_TEMPLATE = PromptTemplate(
     opening="<|im_start|>system\nYou tell short picture stories.<|im_end|>\n",
     user_open="<|im_start|>user\n",
-    # the request is needed: asked for nothing, the model talks about stories instead of telling one
+    # without this request the model talks about stories instead of telling one
     user_close="\n\nContinue the story with one short sentence.<|im_end|>\n",
     assistant_open="<|im_start|>assistant\n",
     assistant_close="<|im_end|>\n",
     separator="\n",
-    image_open="(a picture of",  # the visual tokens then read like words to the frozen model
+    image_open="(a picture of",  # the frozen model then reads the visual tokens like words
     image_close=")",
 )
 _PLAIN = PromptTemplate("</s>", "", "\n", "", "\n", "\n", "", "")  # OPT was trained on plain text, after </s>
-_GILL = PromptTemplate("</s>", "", "", "", "", "", "", "")  # the parts, and [IMG] right behind them
+_GILL = PromptTemplate("</s>", "", "", "", "", "", "", "")  # the parts, directly followed by [IMG]
 
 _TINY = Profile(
     name="tiny",
@@ -269,8 +269,8 @@ _STORY = Profile(
     template=CHAT_TEMPLATE,
     end_tokens=("<|im_end|>", "<|endoftext|>"),
     max_objects=8,
-    max_overlap=0.12,  # StoryWorld's own: more hides what a reader must recognise
-    box_edges=BoxEdges.WHOLE_PIXELS,  # as in all of the UNet's training: sprite PSNR 18.8 dB, 17.8 with free ones
+    max_overlap=0.12,  # StoryWorld's own limit: more overlap hides objects from the reader
+    box_edges=BoxEdges.WHOLE_PIXELS,  # as in the UNet's training: sprite PSNR 18.8 dB, 17.8 with free edges
     labels=_story_labels(),
 )  # fmt: skip
 
@@ -318,7 +318,7 @@ def _with_opt(size: str, hidden: int, layers: int) -> Profile:
 
 
 def _at_toy_width(paper: Profile) -> Profile:
-    """The paper's profile with the same parts, choices and rules, every length small, and seeded noise for weights."""
+    """The paper's profile with the same parts and choices at small widths, with seeded random weights."""
     return replace(
         paper, name=f"{paper.name}-tiny", max_context=1024,  # a layout's worked examples take 600 of them
         llm=replace(
@@ -340,7 +340,7 @@ def _at_toy_width(paper: Profile) -> Profile:
 
 
 def _as_gill(paper: Profile) -> Profile:
-    """GILL (arXiv 2305.17216) in place of the CMRM: its inputs, its prompt and, where it is trained, its loss."""
+    """GILL (arXiv 2305.17216) in place of the CMRM: GILL's inputs, prompt and training loss."""
     refiner = replace(paper.refiner, cmrm_blocks=0, refinement=Refinement.GILL)
     return replace(paper, name=paper.name.replace("paper", "gill"), refiner=refiner, template=_GILL)
 

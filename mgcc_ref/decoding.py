@@ -18,7 +18,7 @@ class TextResult:
 
 
 def penalise(logits: Tensor, seen: list[int], penalty: float) -> Tensor:
-    """Divide positive and multiply negative logits (V,) of tokens already written (CTRL, arXiv 1909.05858)."""
+    """Divide positive and multiply negative logits (V,) of the tokens in `seen` (CTRL, arXiv 1909.05858)."""
     if penalty == 1.0 or not seen:
         return logits
     logits = logits.clone()
@@ -34,7 +34,7 @@ def decode_text(
     """Continue from `logits` (V,) until an end token, `words` words, `most_tokens(words)` or the context's end."""
     ids: list[int] = []
     ends = set(model.end_token_ids)
-    plain = model.profile.llm.vocabulary  # [IMG] tokens draw, they are no text
+    plain = model.profile.llm.vocabulary  # the [IMG] tokens behind it are not text
     text = ""
     while len(ids) < most_tokens(words) and cache[0].shape[2] + 1 < model.profile.max_context:
         token = int(penalise(logits[:plain], ids, repetition_penalty).argmax())
@@ -42,7 +42,7 @@ def decode_text(
             break
         ids.append(token)
         text = model.tokenizer.decode(ids)
-        if len(text.split()) > words:  # the word before is complete only when the next begins
+        if len(text.split()) > words:  # a word is complete only when the next one begins
             ids.pop()
             text = model.tokenizer.decode(ids)
             break

@@ -1,4 +1,4 @@
-"""An object and its place in the picture to come: what both grounders give."""
+"""The output of both grounders: an object and its box in the next picture."""
 
 from __future__ import annotations
 

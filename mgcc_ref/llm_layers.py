@@ -1,7 +1,7 @@
 """A language model that is never whole in memory: its weights come block by block, from shards or seeded noise.
 
-OPT-6.7B in fp32 is 27 GB. `StreamedLm` is a `CausalLm` whose blocks are read while it runs, one at a time, so that
-the reference's answers can be had on a small machine; the exporter takes the same blocks for its graphs.
+OPT-6.7B in fp32 is 27 GB. `StreamedLm` is a `CausalLm` that reads its blocks one at a time while it runs, so that
+the reference runs on a small machine. The exporter makes its graphs from the same blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LlmLayers(Protocol):
     """Where a language model's weights come from: float32, by `CausalLm`'s names."""
 
     def outer(self) -> State:
-        """What belongs to no block: embed_tokens, final_norm, for OPT embed_positions, and an untied lm_head."""
+        """Weights outside the blocks: embed_tokens, final_norm, OPT's embed_positions, and an untied lm_head."""
         ...
 
     def block(self, number: int) -> State:
@@ -35,12 +35,12 @@ class LlmLayers(Protocol):
         ...
 
     def fingerprint(self, number: int | None) -> str:
-        """Says what the weights of one block, or of `outer` (None), are: the same for the same content."""
+        """A text that identifies the weights of one block, or of `outer` (None): equal for equal content."""
         ...
 
 
 class RandomLayers:
-    """Seeded random weights, each block from a seed of its own: the exact architecture, for sizes and build tests."""
+    """Seeded random weights, one seed for each block: the exact architecture, for sizes and build tests."""
 
     def __init__(self, config: LlmConfig, seed: int = 0) -> None:
         self.config, self.seed = config, seed
@@ -62,7 +62,7 @@ class RandomLayers:
 
 
 class _Seeded:
-    """PyTorch's generator from this seed, put back as it was at the end."""
+    """Seeds PyTorch's generator, and restores its state at the end."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -78,7 +78,7 @@ class _Seeded:
 class ShardedLayers:
     """The shards of a folder of safetensors in the hub's layout, or its single file.
 
-    Opening reads the settings and the headers alone. WeightsError for whatever is not the profile's.
+    Opening reads the settings and the headers alone. WeightsError where they differ from the profile.
     """
 
     def __init__(self, folder: Path, config: LlmConfig) -> None:
@@ -103,7 +103,7 @@ class ShardedLayers:
         return digest.hexdigest()
 
     def _read(self, number: int | None) -> State:
-        """Tensors of one block, or of none, as they are stored."""
+        """Tensors of one block, or those outside the blocks (None), in the stored dtype."""
         prefix = "" if number is None else f"blocks.{number}."
         return self._tensors.read(
             name for name in self._tensors.places
@@ -112,7 +112,7 @@ class ShardedLayers:
 
 
 def load_llm(llm: CausalLm, path: Path) -> None:
-    """Fill a `CausalLm` from a GGUF file or a folder; the [IMG] tokens are left as they are. WeightsError as above."""
+    """Fill a `CausalLm` from a GGUF file or a folder, without its [IMG] tokens. WeightsError if the weights differ."""
     if path.suffix == ".gguf":
         from mgcc_ref.published.gguf_file import load_gguf
 
@@ -127,7 +127,7 @@ def open_layers(config: LlmConfig) -> LlmLayers:
 
 
 class StreamedLm(CausalLm):
-    """A `CausalLm` that reads each block when its turn comes and forgets it after; the rest is in memory."""
+    """A `CausalLm` that reads each block before its use and drops it after; the other weights stay in memory."""
 
     def __init__(self, config: LlmConfig, image_tokens: ImageTokens, layers: LlmLayers) -> None:
         with torch.device("meta"):
@@ -162,7 +162,7 @@ def load_block(config: LlmConfig, layers: LlmLayers, number: int) -> Block:
 
 
 def whole_llm(config: LlmConfig, image_tokens: ImageTokens, layers: LlmLayers) -> CausalLm:
-    """The same model in memory as a whole."""
+    """A `CausalLm` with all of its blocks in memory, in eval mode."""
     with torch.device("meta"):
         llm = CausalLm(config, image_tokens)
     llm.image_tokens = image_tokens

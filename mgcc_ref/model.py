@@ -41,7 +41,7 @@ Weights = Path | Literal["random"] | None
 
 
 class MgccModel(nn.Module):
-    """All stages as submodules; each one's forward takes and returns what `mgcc_runtime.contract` says."""
+    """All stages as submodules; their inputs and outputs are those of `mgcc_runtime.contract`."""
 
     def __init__(self, profile: Profile, llm: CausalLm, tokenizer: Tokenizer, text_tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class MgccModel(nn.Module):
 
     @property
     def unet_plain(self) -> PlainUNet:
-        """The UNet with GLIGEN's gates off; only gated profiles have it."""
+        """The UNet with GLIGEN's gates off. AttributeError for a profile without gates."""
         if not self.gated:
             raise AttributeError(f"profile {self.profile.name} has no gates, so no unet_plain")
         plain = PlainStudentUNet if self.profile.sampler.distilled else PlainUNet
@@ -112,14 +112,14 @@ class MgccModel(nn.Module):
         return tuple(range(first, first + self.profile.image_tokens))
 
     def embed_phrases(self, phrases: tuple[str, ...]) -> Tensor:
-        """Phrases -> (len, D_p) in the space that the UNet's grounding expects."""
+        """Phrases -> embeddings (len, D_p) float32 for the UNet's grounding."""
         if not phrases:
             return torch.zeros(0, self.profile.clip.text_hidden)
         with torch.no_grad():
             return self.text_encoder(encode_captions(self.text_tokenizer, phrases))[1]
 
     def encode_captions(self, captions: list[str]) -> Tensor:
-        """The diffusion model's own text-encoder output, (B, N_c, D_c): the mapper's target."""
+        """Captions -> the text encoder's hidden states (B, N_c, D_c) float32: the mapper's target."""
         with torch.no_grad():
             return self.text_encoder(encode_captions(self.text_tokenizer, captions))[0]
 
@@ -153,8 +153,8 @@ class MgccModel(nn.Module):
         )
 
     def settle(self) -> None:
-        """Recompute what derives from other parts: the label queries, the empty caption's conditioning and the copy of
-        the [IMG] tokens that GILL's mapper adds."""
+        """Recompute the values that derive from other parts: the label queries, the empty caption's conditioning and
+        GILL's copy of the [IMG] embeddings."""
         self.settle_queries()
         self.refiner.take(self.llm.image_tokens.embeddings)
         self.unet.null_conditioning.copy_(self.encode_captions([""]))
@@ -195,14 +195,14 @@ def load_model(profile: Profile | str, weights: Weights = None, seed: int = 0) -
 
 
 def is_random(profile: Profile, weights: Weights) -> bool:
-    """Whether these weights are seeded noise: asked for, or because the profile has no others."""
+    """Whether these weights are seeded random ones: by `weights`, or because the profile has no others."""
     return weights == "random" or (weights is None and not profile.llm.source)
 
 
 def local_sources(profile: Profile, folder: Path) -> Profile:
     """The profile with published parts taken from `folder`/llm, /clip, /unet, /vae and /lora where these exist.
 
-    Each in the hub's layout; without such a folder a part comes from its hub id. `paper-tiny` and `gill-tiny`, which
+    The folders have the hub's layout; without one, a part comes from its hub id. `paper-tiny` and `gill-tiny`, which
     name no source, take such folders too.
     """
     llm, clip, unet, vae = profile.llm, profile.clip, profile.unet, profile.vae
@@ -225,18 +225,18 @@ def _local(lora: LoraConfig, folder: Path) -> LoraConfig:
 
 
 def load_untrained(profile: Profile) -> MgccModel:
-    """The profile's own language model with everything else fresh, from PyTorch's generator: where training starts."""
+    """The model at the start of training: the profile's language model, all else fresh from PyTorch's generator."""
     llm = build_llm(profile, filled=True)
     model = MgccModel(profile, llm, llm_tokenizer(profile), text_tokenizer(profile))
     return model.eval().requires_grad_(False)
 
 
 def build_llm(profile: Profile, *, filled: bool) -> CausalLm:
-    """The language model with its source's weights, or (not `filled`, or no source) seeded random ones."""
+    """The language model with its source's weights; random ones if not `filled`, or without a source."""
     image_tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
     if not filled or not profile.llm.source:
         return CausalLm(profile.llm, image_tokens)
-    with torch.device("meta"):  # no time spent on initial weights that the source replaces
+    with torch.device("meta"):  # skips initial weights that the source would replace
         llm = CausalLm(profile.llm, image_tokens)
     llm.image_tokens = image_tokens
     load_llm(llm, find_llm(profile.llm.source))
@@ -244,7 +244,7 @@ def build_llm(profile: Profile, *, filled: bool) -> CausalLm:
 
 
 def weight_files(profile: Profile, folder: Path) -> tuple[Path, ...]:
-    """The file of each training step, but for parts that are published elsewhere."""
+    """The file of each training step, without parts that have a published source."""
     parts = {"clip": profile.clip.source, "vae": profile.vae.source}
     own = [name for name, source in parts.items() if not source]
     head = ["grounder"] if Grounder.LAYOUT_HEAD in profile.grounders else []
@@ -253,7 +253,7 @@ def weight_files(profile: Profile, folder: Path) -> tuple[Path, ...]:
 
 
 def load_folder(model: MgccModel, folder: Path) -> None:
-    """Fill the model: published parts from their sources, everything that this project trains from `folder`."""
+    """Fill the model: published parts from their sources, parts that this project trains from `folder`."""
     if not load_published(model.clip, model.profile, "clip"):
         load_module(model.clip, folder / "clip.safetensors")
     if not load_published(model.autoencoder, model.profile, "vae"):
@@ -266,7 +266,7 @@ def load_folder(model: MgccModel, folder: Path) -> None:
 
 
 def load_published(module: nn.Module, profile: Profile, part: str) -> bool:
-    """Fill the clip, vae or bare unet from the profile's source, if it has one, with its LoRA files; whether it has."""
+    """Fill the clip, vae or bare unet from the profile's source and LoRA files. False if the part has no source."""
     clip, unet, vae = profile.clip, profile.unet, profile.vae
     if part == "clip" and clip.source:
         load_clip(module, clip, find_folder(clip.source, "CLIP"))
@@ -282,7 +282,7 @@ def load_published(module: nn.Module, profile: Profile, part: str) -> bool:
 
 
 class Alignment(nn.Module):
-    """What step `align` trains: the visual projection, the [IMG] tokens, the CMRM and the mapper."""
+    """The modules that step `align` trains: the visual projection, the [IMG] tokens, the CMRM and the mapper."""
 
     def __init__(self, model: MgccModel) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ class Alignment(nn.Module):
 
 
 def llm_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
-    """The language model's tokenizer; beside random weights a small one of its form where the real one is on a hub."""
+    """The language model's tokenizer. With random weights: a small one of its form where the real one is on a hub."""
     if profile.llm.source and not (random and profile.clip.source):
         return load_llm_tokenizer(find_llm(profile.llm.source))
     from mgcc_ref.story.captions import CAPTION_WORDS
@@ -305,7 +305,7 @@ def llm_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
 
 
 def text_tokenizer(profile: Profile, *, random: bool = False) -> Tokenizer:
-    """The text tower's tokenizer; as `llm_tokenizer`."""
+    """The text tower's tokenizer, chosen as in `llm_tokenizer`."""
     clip = profile.clip
     if clip.source and not random:
         from mgcc_ref.published.tokenizer_files import load_clip_tokenizer

@@ -1,6 +1,6 @@
-"""A model of which only what is needed is in memory: for the paper's scale, whose parts together are 30 GB in fp32.
+"""A model with only the needed parts in memory: for the paper's scale, whose parts together are 30 GB in fp32.
 
-Everything stands on PyTorch's meta device, shapes without storage, until a stage's parts are asked for.
+All parts are on PyTorch's meta device, shapes without storage, until a stage needs them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mgcc_ref.networks.vae import build_autoencoder
 from mgcc_ref.networks.visual_projection import build_projection
 from mgcc_ref.weights import load_module, require_file
 
-#: Which parts a stage's module is made of. The UNet holds the text encoder's output for the empty caption.
+#: The parts of each stage's module. The UNet also holds CLIP's output for the empty caption.
 STAGE_PARTS: dict[str, frozenset[str]] = {
     "vision_encoder": frozenset({"clip", "projection"}),
     "llm": frozenset(),  # streamed
@@ -50,7 +50,7 @@ STAGE_PARTS: dict[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class PartedModel:
-    """A model and where its parts come from. `model.llm` is a `StreamedLm`, which is always usable."""
+    """A model and the source of its parts. `model.llm` is a `StreamedLm`, which is always usable."""
 
     model: MgccModel
     folder: Path
@@ -58,10 +58,10 @@ class PartedModel:
     seed: int = 0
 
     def hold(self, stages: Collection[str]) -> None:
-        """Have the parts of these stages in memory, and no others. WeightsError if one cannot be had."""
+        """Load the parts of these stages and drop all others. WeightsError if a part cannot be loaded."""
         needed = {part for stage in stages for part in STAGE_PARTS[stage]}
         if self.model.labels and needed & {"grounder", "unet"}:
-            needed.add("clip")  # whose embeddings of the labels they are given
+            needed.add("clip")  # it embeds the labels for them
         modules = self._modules()
         for part, module in modules.items():
             if part not in needed:
@@ -77,10 +77,10 @@ class PartedModel:
         if "grounder" in needed and self.model.labels:
             self.model.settle_queries()
         if stages and not self.model.labels and set(stages) <= {"unet", "unet_plain"}:
-            self.model.clip.to("meta")  # it has done its part
+            self.model.clip.to("meta")  # it was needed for the null conditioning alone
 
     def start(self, parts: Collection[str]) -> None:
-        """Have these parts in memory as training starts with them: published weights, or else fresh ones."""
+        """Load these parts as training starts with them: published weights, or else fresh ones."""
         modules = self._modules()
         for part in parts:
             bare = self.model.unet.unet if part == "unet" else modules[part]
@@ -128,7 +128,7 @@ class PartedModel:
             )
 
     def _renew(self, part: str) -> None:
-        """Fresh weights, the same for the same seed whatever other parts there are."""
+        """Fill a part with fresh weights, which depend on the seed and the part alone."""
         modules = self._modules()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(101 * self.seed + list(modules).index(part))
@@ -152,7 +152,7 @@ class PartedModel:
 
 
 def adopt(module: nn.Module, filled: nn.Module) -> None:
-    """Give a module on the meta device the tensors of one of the same build, buffers that no file holds included."""
+    """Move all tensors of `filled` into `module`, of the same build, including buffers that no file holds."""
     theirs = dict(filled.named_modules())
     for name, part in module.named_modules():
         for tensors, found in ((part._parameters, theirs[name]._parameters), (part._buffers, theirs[name]._buffers)):
@@ -160,7 +160,7 @@ def adopt(module: nn.Module, filled: nn.Module) -> None:
 
 
 def load_parts(profile: Profile, weights: Weights = None, seed: int = 0) -> PartedModel:
-    """Open a profile's model with no part in memory yet. WeightsError if one of our own files or a shard is missing."""
+    """Open a profile's model with no part in memory. WeightsError if one of our own files or a shard is missing."""
     random = is_random(profile, weights)
     folder = weights if isinstance(weights, Path) else profile.weights_folder
     profile = profile if random else local_sources(profile, folder)
@@ -175,7 +175,7 @@ def load_parts(profile: Profile, weights: Weights = None, seed: int = 0) -> Part
 
 
 def open_parts(profile: Profile, folder: Path, *, random: bool, seed: int = 0) -> PartedModel:
-    """A model of which nothing is in memory but its language model's tables; the profile's sources are as they are."""
+    """A model with only its language model's tables in memory, from the sources that the profile names."""
     layers = RandomLayers(profile.llm, seed) if random else open_layers(profile.llm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

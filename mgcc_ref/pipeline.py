@@ -26,7 +26,7 @@ REPETITION_PENALTY = 1.2
 
 @dataclass(frozen=True)
 class Layout:
-    """What the UNet is told: boxes (1, N, 4), box_mask (1, N), phrase_embeddings (1, N, D_p)."""
+    """The UNet's grounding: boxes (1, N, 4) xyxy, box_mask (1, N), phrase_embeddings (1, N, D_p)."""
 
     objects: tuple[GroundedObject, ...]
     boxes: Tensor
@@ -34,13 +34,13 @@ class Layout:
     phrase_embeddings: Tensor
 
     def told(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The same in the order of the stage's inputs."""
+        """The tensors in the order of the stage's inputs."""
         return self.boxes, self.box_mask, self.phrase_embeddings
 
 
 @dataclass(frozen=True)
 class Context:
-    """What one reading of the request leaves: features of all positions and the cache to go on from."""
+    """The language model's output for a request: features of all positions, and the cache."""
 
     words: tuple[str, ...]  # the user's word at each of the S positions
     features: Tensor  # f_mm (1, S, D_f)
@@ -75,10 +75,10 @@ class ReferencePipeline:
         words: int = 0,
         boxes: Sequence[GroundedObject] | Grounder | None = None,
     ) -> ReferenceResult:
-        """Draw the next image. `boxes`: a layout, empty for the bare background; one of the profile's grounders; None
-        for its first one.
+        """Draw the next image. `boxes` is a layout (empty for the bare background), one of the profile's grounders, or
+        None for its first one.
 
-        `seed` sets the first noise, `words` the most words of text. ValueError for a prompt that is empty or too long.
+        `seed` sets the first noise; `words` limits the text. ValueError for a prompt that is empty or too long.
         """
         sampler = self.model.profile.sampler
         context = self.read(parts)
@@ -111,7 +111,7 @@ class ReferencePipeline:
         return self.model.refiner(image_features, context.features, full_mask(context.features))
 
     def grounded(self, parts: Sequence[Part], context: Context, grounder: Grounder | None = None) -> Layout:
-        """Where what stands, by one of the profile's grounders; None: by its first."""
+        """The layout by one of the profile's grounders; None: its first."""
         if (grounder or self.model.profile.grounders[0]) is Grounder.LAYOUT_HEAD:
             return self.ground(context)
         objects = self.ground_in_context(parts)
@@ -122,17 +122,17 @@ class ReferencePipeline:
     def ground_in_context(
         self, parts: Sequence[Part], prompt: LayoutPrompt = DEFAULT_PROMPT
     ) -> tuple[GroundedObject, ...]:
-        """The layout that the language model writes for these texts and images. ValueError if it cannot."""
+        """The layout that the language model writes for these parts. ValueError if it cannot write one."""
         return in_context_layout(self.model, prompt).ground(self.caption_of(parts))
 
     @torch.no_grad()
     def caption_of(self, parts: Sequence[Part]) -> list[CaptionPart]:
-        """Texts as they are, images as their visual tokens (k, D)."""
+        """The parts with each image replaced by its visual tokens (k, D) float32."""
         seen = iter(see(self.model, parts))
         return [part if isinstance(part, str) else next(seen).float().numpy() for part in parts]
 
     def _placed(self, boxes: Tensor, kept: Tensor) -> Tensor:
-        """Boxes (N, 4) where they are drawn; those that are `kept` (N,) make room for each other."""
+        """Boxes (N, 4) as they are drawn: those `kept` (N,) moved apart, all on the profile's edges."""
         if (limit := self.model.profile.max_overlap) is not None:
             boxes = settle(boxes, kept, limit)
         if self.model.profile.box_edges is BoxEdges.WHOLE_PIXELS:
@@ -140,7 +140,7 @@ class ReferencePipeline:
         return boxes
 
     def ground(self, context: Context) -> Layout:
-        """Ask the layout head where what stands; objects below the presence threshold are dropped."""
+        """The layout of the layout head, without objects below the presence threshold."""
         boxes, presence, phrases, pointers = self.model.grounder(context.features, full_mask(context.features))
         kept = (presence >= PRESENCE_THRESHOLD).float()
         boxes = self._placed(boxes[0], kept[0] > 0).unsqueeze(0)
@@ -159,7 +159,7 @@ class ReferencePipeline:
         return pointed_word(pointer.tolist(), context.words)
 
     def layout_of(self, objects: Sequence[GroundedObject]) -> Layout:
-        """A layout given by hand. ValueError for more than N objects."""
+        """The layout of these objects. ValueError for more than N of them."""
         limit, width = self.model.profile.max_objects, self.model.profile.clip.text_hidden
         if len(objects) > limit:
             raise ValueError(f"{len(objects)} boxes were given; at most {limit} fit this profile")
@@ -170,9 +170,9 @@ class ReferencePipeline:
         return Layout(tuple(objects), boxes, mask, phrases)
 
     def views(self, layout: Layout) -> tuple[Layout, ...]:
-        """What the UNet is told of a layout: that itself, or of one without things on a layout map its two views.
+        """The UNet's input for a layout: the layout itself, or two views if a layout map has no objects.
 
-        GLIGEN's gates have learned from pictures without boxes. See `BARE_VIEWS` for why a layout map has not.
+        GLIGEN's gates were trained on pictures without boxes. See `BARE_VIEWS` for why a layout map was not.
         """
         if layout.objects or self.model.gated:
             return (layout,)
@@ -180,7 +180,7 @@ class ReferencePipeline:
         return tuple(self.layout_of([GroundedObject(label, view.box, 1.0)]) for view in BARE_VIEWS)
 
     def initial_noise(self, seed: int) -> Tensor:
-        """Unit noise (1, C, h, w) float32, the same that the runtime draws from this seed."""
+        """Unit noise (1, C, h, w) float32, equal to the runtime's for this seed."""
         unet = self.model.profile.unet
         shape = (1, unet.latent_channels, unet.latent_px, unet.latent_px)
         return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
@@ -188,9 +188,10 @@ class ReferencePipeline:
     def denoise(
         self, noise: Tensor, table: ScheduleTable, conditioning: Tensor, layout: Layout, guidance: float | None
     ) -> Iterator[Tensor]:
-        """Yield x_{i+1} after each evaluation, by the compiled schedule. With GLIGEN, gates act in the first part.
+        """Yield x_{i+1} (1, C, h, w) after each evaluation, by the compiled schedule. GLIGEN's gates act in the first
+        `gate_fraction` of the steps.
 
-        `guidance` is None for a UNet that has it in its weights.
+        `guidance` is None for a UNet with guidance in its weights.
         """
         x_T = x = noise * table.init_scale
         unet, predictions = self.model.stage("unet"), []
@@ -210,13 +211,13 @@ class ReferencePipeline:
 
 
 def joined(predictions: Sequence[Tensor]) -> Tensor:
-    """Predictions (1, C, h, w), one for each of BARE_VIEWS -> that of the bare picture."""
+    """Predictions (1, C, h, w), one for each of BARE_VIEWS -> the bare picture's prediction."""
     parts = [found[..., view.of(found.shape[-1])] for view, found in zip(BARE_VIEWS, predictions, strict=True)]
     return torch.cat(parts, dim=-1)
 
 
 def full_mask(features: Tensor) -> Tensor:
-    """All of (B, S, D_f) counts: (B, S) bool."""
+    """The mask (B, S) bool for features (B, S, D_f) without padding."""
     return torch.ones(features.shape[:2], dtype=torch.bool)
 
 

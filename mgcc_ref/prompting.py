@@ -19,7 +19,7 @@ Part = str | Image.Image
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request as the model reads it. Image slots hold -1 in `ids`."""
+    """The language model's input for a request. Image slots hold -1 in `ids`."""
 
     ids: tuple[int, ...]
     words: tuple[str, ...]  # the user's word at each position, "" in images and template
@@ -69,7 +69,7 @@ def _positions(model: MgccModel, parts: Sequence[Part]) -> Iterator[tuple[int, s
 
 
 def build_prompt(model: MgccModel, parts: Sequence[Part]) -> Prompt:
-    """Assemble a request. ValueError if it is empty or longer than the profile's context."""
+    """Build a request's prompt. ValueError if it is empty, or too long for the profile's context."""
     if not parts:
         raise ValueError("the prompt is empty; expected at least one text or image")
     positions = list(_positions(model, parts))
@@ -91,7 +91,7 @@ def see(model: MgccModel, parts: Sequence[Part]) -> Tensor:
 
 
 def embed_prompt(model: MgccModel, ids: Sequence[int], visual_tokens: Tensor | None) -> Tensor:
-    """(1, S, D): the table's rows, with the images' visual tokens (images, k, D) in the -1 slots, in order."""
+    """Embeddings (1, S, D) of `ids`, with the visual tokens (images, k, D) in the -1 slots, in order."""
     index = torch.tensor(ids, dtype=torch.int64)
     embeddings = model.llm.embed(index.clamp_min(0)).detach()
     if visual_tokens is not None and len(visual_tokens):

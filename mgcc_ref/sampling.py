@@ -1,4 +1,4 @@
-"""Guided sampling of many pictures at once, by a compiled schedule: what training and the ablation draw with."""
+"""Guided sampling of a batch of pictures by a compiled schedule, for training and the ablation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgcc_ref.schedule import ScheduleTable
 
 
 class Told(NamedTuple):
-    """What the UNet is told, in the order of its inputs."""
+    """The UNet's conditions, in the order of its inputs."""
 
     conditioning: Tensor  # (B, N_c, D_c)
     boxes: Tensor  # (B, N, 4)
@@ -29,7 +29,7 @@ def sample_guided(
     *,
     guidance: float,
 ) -> Iterator[Tensor]:
-    """Yield the latents (B, C, h, w) after each evaluation; the other branch sees no caption and no boxes.
+    """Yield the latents (B, C, h, w) after each evaluation. The unconditional branch has no caption and no boxes.
 
     `x_T` (B, C, h, w) is noise at the schedule's first level.
     """

@@ -2,11 +2,11 @@
 
 Every scheduler used here is linear in the latents and in the network's predictions. So its i-th iterate is a
 fixed combination of the first noise and of the predictions so far. Running the `diffusers` scheduler itself
-on basis vectors reads those coefficients off, whatever its order or its special first steps (PLMS, multistep
-DPM-Solver); a runtime then needs no scheduler code.
+on basis vectors gives those coefficients, whatever its order or its special first steps (PLMS, multistep
+DPM-Solver). A runtime then needs no scheduler code.
 
-The reference draws with that matrix. The runtime takes steps of the method's own form, a few tensors each, which
-can stay in a GPU's memory: `step_coefficients` finds them in the matrix.
+The reference draws with that matrix. The runtime takes multistep solver steps of a few tensors each, which
+can stay in a GPU's memory: `step_coefficients` derives them from the matrix.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from mgcc_ref.config import SamplerConfig
 from mgcc_runtime.contract import SOLVER_LATENTS
 
-#: How near a step comes to its row, relative to the largest coefficient. Over all tables of 1 to 50 steps it is within
-#: 1.3e-8 (DPM-Solver's, whose iterates diffusers rounds to float32), and with a term too few no nearer than 4.8e-7.
+#: Largest error of a step against its row, relative to the row's largest coefficient. Over all tables of 1 to 50 steps
+#: the error is at most 1.3e-8 (DPM-Solver, whose iterates diffusers rounds to float32), with a term too few 4.8e-7.
 _SAME_ROW = 1e-7
 
 
@@ -51,7 +51,7 @@ def build_scheduler(sampler: SamplerConfig, prediction: str) -> Any:
         options |= {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}
     else:
         options |= {"timestep_spacing": "trailing"}
-    if sampler.scheduler == "DDIMScheduler":  # whose default is for pixels, and no linear solver
+    if sampler.scheduler == "DDIMScheduler":  # its default clips, for pixels, and is not linear
         options |= {"clip_sample": False}
     return getattr(diffusers, sampler.scheduler)(**options)
 
@@ -59,7 +59,7 @@ def build_scheduler(sampler: SamplerConfig, prediction: str) -> Any:
 def compile_schedule(sampler: SamplerConfig, prediction: str, steps: int) -> ScheduleTable:
     """Read the solver's coefficients off a run on basis vectors, in float64.
 
-    Raises ValueError if the scheduler is not linear or rescales its input, which a table cannot say.
+    Raises ValueError if the scheduler rescales its input or uses later predictions: no table can express that.
     """
     scheduler = build_scheduler(sampler, prediction)
     scheduler.set_timesteps(steps)
@@ -83,9 +83,9 @@ def compile_schedule(sampler: SamplerConfig, prediction: str, steps: int) -> Sch
 def step_coefficients(table: ScheduleTable, order: int) -> tuple[tuple[float, ...], ...]:
     """The steps of a linear multistep method that walk the table's trajectory, E rows of SOLVER_LATENTS + `order`.
 
-    x_{i+1} = row[0] * x_i + row[1] * x_{i-1} + sum over j < order of row[SOLVER_LATENTS + j] * prediction_{i-j}; what
-    was before the first step counts nothing. Unlike the matrix's, these coefficients are small: in float32 fifty steps
-    end 6e-7 from the exact ones. ValueError if some step needs more predictions than `order`.
+    x_{i+1} = row[0] * x_i + row[1] * x_{i-1} + sum over j < order of row[SOLVER_LATENTS + j] * prediction_{i-j};
+    terms before the first step have coefficient 0. Unlike the matrix's, these coefficients are small: fifty steps in
+    float32 end 6e-7 from the exact result. ValueError if a step needs more predictions than `order`.
     """
     count = len(table.timesteps)
     predictions = np.eye(count + 1)[1:]
@@ -97,7 +97,7 @@ def step_coefficients(table: ScheduleTable, order: int) -> tuple[tuple[float, ..
 
 
 def _step(iterates: np.ndarray, predictions: np.ndarray, i: int, order: int) -> tuple[float, ...]:
-    """The i-th step with the fewest terms that reach x_{i+1}: with more, some would be combinations of the others."""
+    """The i-th step with the fewest terms that give x_{i+1}: with more, the terms would be linearly dependent."""
     wanted = iterates[i + 1]
     for back in range(1, min(SOLVER_LATENTS, i + 1) + 1):
         for far in range(1, min(order, i + 1) + 1):

@@ -1,5 +1,5 @@
-"""Tokenizers: word-level ones for the small text tower and the tiny profile, ones in OPT's and CLIP's form for random
-weights of that form, and how prompts are cut into ids."""
+"""Tokenizers: word-level for the small text tower and the profile tiny, in OPT's and CLIP's form for random weights of
+that form; and the encoding of prompts as ids."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def word_tokenizer(words: Sequence[str], special: Sequence[str] = ()) -> Tokeniz
 
 
 def opt_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
-    """A byte-level tokenizer as OPT's is built, of at most `size` tokens: most words take several.
+    """A byte-level tokenizer in OPT's form with at most `size` tokens: most words take several.
 
-    Any text can be said. Of the pairs of letters in `words` as many are tokens as there is room for.
+    It can encode any text. As many pairs of letters in `words` are tokens as fit into `size`.
     """
     from transformers import GPT2TokenizerFast
 
@@ -66,7 +66,7 @@ def opt_tokenizer(words: Sequence[str], size: int) -> Tokenizer:
 
 
 def clip_tokenizer(size: int, length: int) -> Tokenizer:
-    """A tokenizer as CLIP's is built, without merges: one token a byte, the last two of `size` for start and end."""
+    """A tokenizer in CLIP's form without merges: one token a byte; the last two of `size` are start and end."""
     from transformers import CLIPTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -77,7 +77,7 @@ def clip_tokenizer(size: int, length: int) -> Tokenizer:
 
 
 def pad_captions(tokenizer: Tokenizer, length: int) -> Tokenizer:
-    """Have a tokenizer in CLIP's form pad and cut to `length` tokens, as Stable Diffusion does."""
+    """Set a tokenizer in CLIP's form to pad and cut to `length` tokens, as Stable Diffusion does; returns it."""
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length, pad_id=tokenizer.token_to_id(_CLIP_END), pad_token=_CLIP_END)
     return tokenizer
@@ -89,13 +89,13 @@ def encode_captions(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
 
 
 def encode_template(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a piece of the prompt template: special tokens in it are recognised."""
+    """Ids of a piece of the prompt template, special tokens recognised."""
     tokenizer.encode_special_tokens = False
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def encode_user_text(tokenizer: Tokenizer, text: str) -> Encoding:
-    """A user's text: what looks like a special token stays plain text, so that nobody can forge a turn."""
+    """Encode a user's text. Special tokens in it are read as plain text, so that no user can forge a turn."""
     tokenizer.encode_special_tokens = True
     try:
         return tokenizer.encode(text, add_special_tokens=False)

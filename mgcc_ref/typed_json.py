@@ -16,7 +16,7 @@ def to_json(value: object) -> str:
 
 
 def from_json(build: type[T], text: bytes) -> T:
-    """The dataclass that JSON holds; ValueError, in one sentence without a full stop, for anything else."""
+    """The dataclass in `text`. ValueError, in one sentence without a full stop, if it holds anything else."""
     try:
         found = TypeAdapter(build).validate_json(text, strict=True)
     except ValidationError as error:

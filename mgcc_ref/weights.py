@@ -1,4 +1,4 @@
-"""Weights that this project writes: one file of safetensors for each training step. Others' are in `published/`."""
+"""Weights that this project writes: one safetensors file a training step. `published/` reads those of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class WeightsError(Exception):
-    """Weights are missing or do not fit the module; the sentence says which, and where to get them."""
+    """Weights are missing or do not fit the module; the message says which, and where to get them."""
 
 
 def save_module(module: nn.Module, path: Path) -> Path:
@@ -23,7 +23,7 @@ def save_module(module: nn.Module, path: Path) -> Path:
 
 
 def load_module(module: nn.Module, path: Path) -> None:
-    """Load what `save_module` wrote, strictly; fp16 becomes the module's own dtype."""
+    """Load a file of `save_module`, converted to the module's dtypes. WeightsError if names or shapes differ."""
     require_file(path)
     state = read_tensors(path)
     expected = module.state_dict()
@@ -44,7 +44,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def require_file(path: Path, profile: str = "story") -> None:
-    """WeightsError if a file of trained weights is absent; it says how `profile`'s are had."""
+    """WeightsError if a file of trained weights is absent; it says how to get `profile`'s."""
     if path.is_file():
         return
     student = path.parent.name.endswith("-fast")  # see config.student_folder
