@@ -1,1 +1,1 @@
-"""The paper's grounding: the language model writes the layout in context, held to a grammar."""
+"""The paper's grounding: the language model writes the layout in context, constrained by a grammar."""

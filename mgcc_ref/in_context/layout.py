@@ -1,8 +1,8 @@
-"""The contextual object grounding module (COGM), the paper's kind: `InContextLayout`.
+"""The contextual object grounding module (COGM) as in the paper: `InContextLayout`.
 
 The frozen language model reads a few worked examples, then writes the layout of the next picture, line by line,
-while a grammar masks its logits: whatever the model would like to say, the answer is a layout. Needs a language
-model large enough to learn in context; small ones take `LayoutHead`.
+while a grammar masks its logits, so that every output is a layout. It needs a language model large enough to learn
+in context; profiles with a small one use `LayoutHead`.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from mgcc_runtime.layout_text import (
     read_layout,
 )
 
-Cache = Any  # whatever the language model carries from one call to the next
+Cache = Any  # the language model's state between two calls
 Floats = NDArray[np.float32]
 CaptionPart: TypeAlias = "str | Floats"  # a text, or an image's visual tokens (k, D)
 
 
 class LanguageModelStep(Protocol):
-    """One pass of a causal language model, with its cache as a value."""
+    """One pass of a causal language model; the cache is an argument and a result."""
 
     def __call__(self, tokens: Sequence[int] | Floats, cache: Cache | None) -> tuple[Floats, Cache]:
         """Read token ids, or visual tokens (k, D), on top of `cache` (None: nothing before).
 
-        Returns logits (V,) of the last, and the cache.
+        Returns logits (V,) of the last position, and the cache.
         """
 
 
 @dataclass(frozen=True)
 class WrittenLayout:
-    """What the model wrote, and how sure it was: one score a line, the geometric mean of its tokens' probabilities."""
+    """The model's text, with one score a line: the geometric mean of its tokens' probabilities."""
 
     tokens: tuple[int, ...]
     text: str
     scores: tuple[float, ...]
 
     def objects(self) -> tuple[GroundedObject, ...]:
-        """Each line once: small models repeat themselves, and the same line again adds nothing."""
+        """The objects of the text, equal lines once: small models repeat lines."""
         found: dict[tuple[str, Edges], float] = {}
         for line, score in zip(read_layout(self.text), self.scores, strict=True):
             found.setdefault(line, score)
@@ -66,7 +66,7 @@ class WrittenLayout:
 
 @dataclass(frozen=True)
 class Marks:
-    """Token ids around captions: what every text begins with, and what stands before and after an image."""
+    """Token ids around captions: those that begin a text, and those before and after an image."""
 
     beginning: tuple[int, ...] = ()
     image_open: tuple[int, ...] = ()
@@ -91,19 +91,19 @@ class InContextLayout:
         self.trie = TokenTrie(token_texts(tokenizer))
 
     def ground(self, caption: str | Sequence[CaptionPart]) -> tuple[GroundedObject, ...]:
-        """Objects of the picture that `caption` tells, at most the grammar's `max_lines`; see `layout`."""
+        """Objects of the picture that `caption` describes, at most the grammar's `max_lines`; see `layout`."""
         return self.layout(caption).objects()
 
     def layout(self, caption: str | Sequence[CaptionPart]) -> WrittenLayout:
-        """`caption`: a text, or texts and images' visual tokens in order. ValueError if it leaves no room for a line
-        in the context, examples included.
+        """Write the layout of `caption`: a text, or texts and images' visual tokens in order. ValueError if prompt and
+        caption leave no room for a line in the context.
         """
         parts = [caption] if isinstance(caption, str) else caption
         return self.write(self.prompt_runs(parts), replace(self.grammar, max_lines=self.lines(parts)))
 
     def prompt_runs(self, caption: Sequence[CaptionPart]) -> list[list[int] | Floats]:
-        """Instruction, worked examples and the caption, every text of it on one line so that it cannot pose as an
-        example: runs of ids, and visual tokens."""
+        """Instruction, worked examples and caption as runs of ids and visual tokens. Each text of the caption is one
+        line, so that it cannot imitate an example."""
         marks, runs = self.marks, list[list[int] | Floats]()
 
         def add(ids: Sequence[int]) -> None:
@@ -128,7 +128,7 @@ class InContextLayout:
         return encode_user_text(self.tokenizer, text).ids
 
     def write(self, runs: Sequence[Sequence[int] | Floats], grammar: LayoutGrammar) -> WrittenLayout:
-        """Greedy decoding under the grammar. Ends after at most `max_lines` lines, whatever the logits are."""
+        """Greedy decoding under the grammar. It ends after at most `max_lines` lines, whatever the logits are."""
         cache: Cache | None = None
         for run in runs:
             logits, cache = self.step(run, cache)
@@ -144,12 +144,12 @@ class InContextLayout:
             if (state := following).done:
                 break
             logits, cache = self.step([chosen], cache)
-        # A token may span lines; it counts for the one it begins in, and a line without any is as sure as can be.
+        # A token may span lines; it counts for the line it begins in. A line in which none begins has score 1.
         scores = tuple(math.exp(sum(p) / max(1, len(p))) for p in log_probabilities[: state.lines])
         return WrittenLayout(tuple(tokens), text, scores)
 
     def lines(self, caption: Sequence[CaptionPart]) -> int:
-        """How many lines surely fit behind a caption, each character a token in the worst case; ValueError if none."""
+        """The number of lines that fit behind a caption if each character is a token; ValueError if none does."""
         room = self.max_positions - sum(map(len, self.prompt_runs(caption)))
         lines = min(self.grammar.max_lines, (room - len(END)) // self.grammar.longest_line)
         if lines < 1:
@@ -184,7 +184,7 @@ class ModelStep:
 
 
 def in_context_layout(model: MgccModel, prompt: LayoutPrompt = DEFAULT_PROMPT) -> InContextLayout:
-    """The second grounder of a loaded model, with its label list where it has one.
+    """The in-context grounder of a loaded model, with its label list if it has one.
 
     ValueError if its tokenizer cannot write layouts.
     """

@@ -1,6 +1,6 @@
-"""An automaton over the text form of a layout: it says which characters may follow while one is written.
+"""An automaton over the text form of a layout: it gives the characters that may come next.
 
-It lets only texts through whose boxes have their corners in order, so what comes out needs no repair.
+It accepts only boxes with their corners in order, so its texts need no repair.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _DONE_SLOT = 5
 
 @dataclass(frozen=True)
 class GrammarState:
-    """How far a text has come. Slot 0 is the label (or END), 1 to 4 the coordinates, 5 stands behind END."""
+    """The position in a text. Slot 0 is the label (or END), 1 to 4 are the coordinates, 5 follows END."""
 
     lines: int = 0
     slot: int = 0
-    text: str = ""  # of the present slot
-    corner: tuple[int, ...] = ()  # finished coordinates of the present line, in hundredths
+    text: str = ""  # of the current slot
+    corner: tuple[int, ...] = ()  # finished coordinates of the current line, in hundredths
 
     @property
     def done(self) -> bool:
@@ -69,16 +69,16 @@ class LayoutGrammar:
 
     @cached_property
     def _label_starts(self) -> list[str]:
-        """All ways to write a label of the closed list, sorted."""
+        """The written forms of the closed list's labels, sorted."""
         return sorted(label + LABEL_END for label in set(self.labels))
 
     @property
     def longest_line(self) -> int:
-        """Most characters that one line can take."""
+        """The largest number of characters in a line."""
         return longest_line(self.labels or ("a" * self.max_label_chars,))
 
     def advance(self, state: GrammarState, char: str) -> GrammarState | None:
-        """The state after one more character, or None if no layout goes on like that."""
+        """The state after one more character, or None if no layout continues with it."""
         if state.done:
             return None
         text = state.text + char
@@ -130,7 +130,7 @@ class LayoutGrammar:
         return GrammarState(state.lines, state.slot + 1, "", (*state.corner, COORDINATES.index(number)))
 
     def _bounds(self, state: GrammarState) -> tuple[int, int]:
-        """Least and largest value of the present coordinate, in hundredths."""
+        """Least and largest value of the current coordinate, in hundredths."""
         if state.slot <= 2:
             return 0, 100 - self.min_side
         return state.corner[state.slot - 3] + self.min_side, 100

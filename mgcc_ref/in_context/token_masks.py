@@ -1,4 +1,4 @@
-"""Every token mask that a layout can meet, made once: a device looks them up and needs no grammar."""
+"""All token masks that writing a layout can need, computed in advance: a device looks them up, without a grammar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mgcc_runtime.layout_text import (
 
 
 def compile_masks(grammar: LayoutGrammar, trie: TokenTrie) -> dict[str, NDArray[np.int64]]:
-    """Ids of the tokens that may come next, rising, by `mask_key`."""
+    """`mask_key` -> ids of the tokens that may come next, ascending."""
     few, open_labels = replace(grammar, max_lines=LINES_THAT_COUNT), not grammar.labels
     found: dict[str, NDArray[np.int64]] = {}
     for left in range(LINES_THAT_COUNT + 1):
@@ -33,7 +33,7 @@ def compile_masks(grammar: LayoutGrammar, trie: TokenTrie) -> dict[str, NDArray[
 
 
 def _labels(grammar: LayoutGrammar, start: GrammarState) -> Iterator[str]:
-    """Beginnings of lines up to the bracket, one at least for each key."""
+    """Beginnings of lines up to the bracket, at least one for each key."""
     known, waiting = {""}, [""]
     while waiting:
         line = waiting.pop()
@@ -48,7 +48,7 @@ def _labels(grammar: LayoutGrammar, start: GrammarState) -> Iterator[str]:
 
 
 def _boxes(grammar: LayoutGrammar) -> Iterator[str]:
-    """Beginnings of lines from the bracket on: each bound of each coordinate, with the least of all else."""
+    """Beginnings of lines from the bracket on: for each coordinate, each value of the coordinate that bounds it."""
     opening = (grammar.labels[0] if grammar.labels else "a") + LABEL_END
     first, after, _, last = COORDINATE_ENDS
     lowest, highest = COORDINATES[0], COORDINATES[-1]

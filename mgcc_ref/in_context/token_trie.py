@@ -1,4 +1,4 @@
-"""Which tokens of a vocabulary may come next, when a grammar says which characters may."""
+"""The tokens of a vocabulary that may come next under a grammar over characters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class _Node:
 
 
 class TokenTrie:
-    """The vocabulary as a tree of characters, so that a mask costs what the grammar allows, not the vocabulary.
+    """The vocabulary as a tree of characters: the cost of a mask grows with the allowed tokens, not the vocabulary.
 
-    Holds only tokens made of the grammar's characters that `may_be_a_token`. ValueError unless each of these characters
-    is a token by itself: that is what keeps every text that the grammar can finish finishable in tokens.
+    It holds only tokens made of the grammar's characters that `may_be_a_token`. ValueError unless each of these
+    characters is a token by itself, so that any text the grammar can finish can also be finished in tokens.
     """
 
     def __init__(self, texts: Mapping[int, str]) -> None:
@@ -45,7 +45,7 @@ class TokenTrie:
         self._known: dict[tuple[LayoutGrammar, GrammarState], NDArray[np.int64]] = {}
 
     def allowed(self, grammar: LayoutGrammar, state: GrammarState) -> NDArray[np.int64]:
-        """Ids, rising, of all tokens that the grammar lets follow `state`; none if the layout is done."""
+        """Ids, ascending, of the tokens that may follow `state`; none if the layout is done."""
         key = (grammar, state)
         if key not in self._known:
             found: list[int] = []
@@ -62,9 +62,9 @@ class TokenTrie:
 
 
 def token_texts(tokenizer: Tokenizer) -> dict[int, str]:
-    """What each token adds to a text; special tokens are left out.
+    """Token id -> the characters that it adds to a text, without special tokens.
 
-    Read off behind another token, since some decoders drop a space at a text's beginning.
+    Each is decoded behind another token, since some decoders drop a space at the beginning of a text.
     """
     anchor = tokenizer.encode("a", add_special_tokens=False).ids
     start = tokenizer.decode(anchor)

@@ -1,4 +1,4 @@
-"""Pre-norm attention pieces that the refinement module, the grounder and the visual projection share."""
+"""Attention layers that the refinement module, the grounder and the visual projection share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgcc_ref.networks.rotary import rotate
 class LayerwiseNorm(nn.Module):
     """Normalise each of the language model's concatenated feature layers by itself: (B, S, D_f) -> (B, S, D_f).
 
-    The layers differ in scale by an order of magnitude; one norm over all would let the largest drown the rest.
+    The layers differ in scale by an order of magnitude; in one norm over all, the largest would dominate.
     """
 
     def __init__(self, features: int, layer_width: int) -> None:
@@ -28,14 +28,14 @@ class LayerwiseNorm(nn.Module):
         return torch.cat([F.layer_norm(chunk, (self.layer_width,)) for chunk in chunks], dim=-1)
 
 
-_LONGEST_PERIOD, _OCTAVES = 1024.0, 8  # of the sines of a position's distance from the end, in positions
+_LONGEST_PERIOD, _OCTAVES = 1024.0, 8  # of `DistanceFromEnd`'s sines, in positions
 
 
 class DistanceFromEnd(nn.Linear):
-    """Adds to (B, S, width) how far each position is from the last: sines of eight periods, 1024 positions and less.
+    """Adds to (B, S, width) each position's distance from the last: sines and cosines of eight periods up to 1,024.
 
-    Of two statements about a thing the later one holds, and attention alone cannot tell which that is. Batches are
-    padded on the left, so padding shifts nothing. It starts at zero: a module trained without it goes on from there.
+    Of two statements about a thing the later one holds, and attention alone does not know the order. Batches are
+    padded on the left, so padding shifts nothing. The layer starts at zero: it can be added to a trained module.
     """
 
     def __init__(self, width: int) -> None:
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, length, d)
 
     def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of memory (B, S, W_m), to be attended more than once: each (B, heads, S, d)."""
+        """Keys and values of memory (B, S, W_m), for repeated attention to it: each (B, heads, S, d)."""
         return self._split(self.key(memory)), self._split(self.value(memory))
 
     def forward(
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         memory_mask: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """`memory_mask` (B, S) bool is true where memory counts; `rotary` turns queries and keys alike."""
+        """`memory_mask` (B, S) bool is true at positions to attend to; `rotary` is applied to queries and keys."""
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
         q = self._split(self.query(queries))
         k, v = self.remember(memory) if isinstance(memory, Tensor) else memory

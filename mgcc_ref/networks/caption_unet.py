@@ -1,9 +1,9 @@
-"""A UNet that is given no boxes and reads where things are from the caption: the ablation's arms without grounding.
+"""A UNet without boxes that takes positions from the caption: for the ablation's arms without grounding.
 
-No stage of the product. A small UNet's cross-attention draws hardly an object from a caption (recall 0.11 with the
-true one), and arms that are judged through it would all look alike. Here a module reads the caption's clauses, such as
-"small cat top-left", and paints what they say as blurred as they say it; the UNet goes on from the grounded one's
-weights and draws from that.
+It is no stage of the product. A small UNet's cross-attention draws hardly an object from a caption (recall 0.11 with
+the true caption), so arms that draw through it would all score alike. Here a module reads the caption's clauses, such
+as "small cat top-left", and paints a layout map as coarse as the clauses are. The UNet starts from the grounded one's
+weights and draws from that map.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from mgcc_ref.networks.layout_map import LAYOUT_EMBEDDING, MAP_CHANNELS, PAINTED
 from mgcc_ref.networks.unet import GroundedUNet
 
 KINDS = 27  # of clauses: nine places in three sizes
-PLAIN_CHANNELS = MAP_CHANNELS - LAYOUT_EMBEDDING  # of a layout map, the last of which is the coverage
+PLAIN_CHANNELS = MAP_CHANNELS - LAYOUT_EMBEDDING  # of a layout map; the last is the coverage
 
 _WIDTH, _HEADS, _LAYERS = 128, 4, 2
 
 
 @dataclass(frozen=True)
 class CaptionReading:
-    """What every token is taken for: logits."""
+    """Logits for each token of a caption."""
 
-    thing: Tensor  # (B, N_c, labels + 1): the thing whose clause ends here, or (last) none
-    kind: Tensor  # (B, N_c, KINDS): that thing's place and size
+    thing: Tensor  # (B, N_c, labels + 1): the label whose clause ends here, or (last) none
+    kind: Tensor  # (B, N_c, KINDS): that object's place and size
 
 
 class CaptionMap(nn.Module):
-    """Conditioning (B, N_c, D_c) -> a layout map of what the caption says: (B, LAYOUT_CHANNELS, h, w).
+    """Conditioning (B, N_c, D_c) -> the layout map that the caption describes: (B, LAYOUT_CHANNELS, h, w).
 
-    A bidirectional encoder comes first: the text tower is trained by its last token alone, so that which thing a
-    clause names is told right 0.68 times by a linear map of its last token, and 0.98 times after two encoder layers.
-    `kinds` holds, of each place and size, the mean of the layout map's plain channels; the painter's stay empty, since
-    a caption does not tell to a fraction of a cell where a thing stands.
+    A bidirectional encoder comes first. The text tower was trained through its last token alone: a linear map of a
+    clause's last token finds its label in 0.68 of the cases, two encoder layers in 0.98. `kinds` holds the mean of the
+    layout map's plain channels for each place and size. The painter's channels stay zero, since a caption gives no
+    position to a fraction of a cell.
     """
 
     kinds: Tensor  # (KINDS, PLAIN_CHANNELS, h, w)
@@ -59,12 +59,12 @@ class CaptionMap(nn.Module):
         self.register_buffer("things", torch.zeros(labels, LAYOUT_EMBEDDING))
 
     def read(self, conditioning: Tensor) -> CaptionReading:
-        """What the tokens say."""
+        """Logits for the tokens of conditioning (B, N_c, D_c)."""
         read = self.encoder(self.word(self.norm(conditioning)) + self.order)
         return CaptionReading(self.thing(read), self.kind(read))
 
     def paint(self, reading: CaptionReading) -> Tensor:
-        """The map of a reading, by its probabilities."""
+        """The layout map (B, LAYOUT_CHANNELS, h, w) of a reading, weighted by its probabilities."""
         thing = reading.thing.softmax(dim=-1)[..., :-1]  # (B, N_c, labels)
         kind = reading.kind.softmax(dim=-1)  # (B, N_c, KINDS)
         plain = torch.einsum("btk,kchw->bchw", kind * thing.sum(dim=-1, keepdim=True), self.kinds)
@@ -77,7 +77,7 @@ class CaptionMap(nn.Module):
 
 
 class CaptionUNet(GroundedUNet):
-    """The grounded UNet with the caption's map in the place of the boxes', which it is given and does not read."""
+    """The grounded UNet with the caption's map in place of the boxes' map. It ignores the boxes among its inputs."""
 
     def __init__(self, config: UNetConfig, conditioning: int, tokens: int, phrase: int, labels: int) -> None:
         super().__init__(config, conditioning, tokens, phrase)

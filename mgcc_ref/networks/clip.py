@@ -14,7 +14,7 @@ from mgcc_ref.networks.visual_projection import build_projection
 
 
 def clip_settings(config: ClipConfig) -> CLIPConfig:
-    """The profile's sizes as `transformers` has them."""
+    """The profile's sizes as a config of `transformers`."""
     shared = {"projection_dim": config.projection, "hidden_act": config.activation}
     text = {
         "hidden_size": config.text_hidden,
@@ -49,8 +49,8 @@ def build_clip(config: ClipConfig) -> CLIPModel:
 class ConvStem(nn.Sequential):
     """Pixels (B, 3, H_v, W_v) -> patch embeddings (B, width, H_v/p, W_v/p) by stride-2 3x3 convolutions.
 
-    In place of the one p x p convolution of a large ViT, which a small one trained for minutes makes colour
-    detectors of (Xiao et al., arXiv 2106.14881): shapes are there from the start, wherever the object stands.
+    They replace the single p x p convolution of a large ViT (Xiao et al., arXiv 2106.14881). Trained for minutes, a
+    small ViT's patch convolution detects colours alone; these layers detect shapes, wherever the object stands.
     """
 
     def __init__(self, config: ClipConfig) -> None:
@@ -68,7 +68,7 @@ class ConvStem(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        """Of the last convolution: `transformers` reads the tower's dtype from it."""
+        """The last convolution's weight: `transformers` reads the tower's dtype from it."""
         last = self[-1]
         assert isinstance(last, nn.Conv2d)
         return last.weight
@@ -100,7 +100,7 @@ class PhraseEncoder(nn.Module):
 class VisionEncoder(nn.Module):
     """Stage `vision_encoder`: pixel_values (B, 3, H_v, W_v) -> visual_tokens (B, k, D).
 
-    POOLED is GILL's reading: one linear map of the class token to all k tokens. GRID keeps places: see
+    POOLED is GILL's way: one linear map of the class token to all k tokens. GRID keeps positions: see
     `GridProjection`.
     """
 
@@ -111,7 +111,7 @@ class VisionEncoder(nn.Module):
         self.projection = build_projection(config, pooling, tokens, hidden)
 
     def vision_features(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """What the projection reads: patches (B, G*G, D_v) and class token (B, D_v); POOLED: the class token alone."""
+        """The projection's inputs: patches (B, G*G, D_v) and class token (B, D_v); POOLED: the class token alone."""
         output = self.tower(pixel_values=pixel_values)
         if self.pooling is VisualPooling.POOLED:
             return (output.pooler_output,)

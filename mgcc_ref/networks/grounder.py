@@ -1,7 +1,7 @@
-"""The contextual object grounding module (COGM), learned kind: `LayoutHead`, stage `grounder`.
+"""The contextual object grounding module (COGM) as a learned head: `LayoutHead`, stage `grounder`.
 
 The paper has the LLM write boxes in context (`in_context/layout.py`). A small LLM cannot, so this head reads
-the same frozen features with object queries and gives the same kind of answer in one pass.
+the frozen LLM's features with object queries and predicts boxes and phrases in one pass.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ROTARY_THETA = 1000.0  # contexts are a few hundred positions long
 class ContextEncoder(nn.Module):
     """f_mm, projected to (B, S, width) -> (B, S, width): blocks of bidirectional attention with rotary positions.
 
-    The frozen model is causal: what a sentence says of a thing before it ("on the left stands the fox") is bound to
-    it here. How far a position is from the end is told too, since of two statements the later one holds. No dropout:
-    with it here, drawing all of the head's masks took an eighth of a training step.
+    The frozen model is causal: these blocks bind words to an object named after them ("on the left stands the fox").
+    Each position's distance from the end is added, since of two statements the later one holds. There is no dropout:
+    with it, drawing all of the head's masks took an eighth of a training step.
     """
 
     def __init__(self, config: GrounderConfig) -> None:
@@ -48,7 +48,7 @@ class ContextEncoder(nn.Module):
 
 
 class QueryBlock(nn.Module):
-    """Pre-norm decoder block: queries attend each other, then the context, then a feed-forward."""
+    """Pre-norm decoder block: self-attention of the queries, attention to the context, feed-forward."""
 
     def __init__(self, config: GrounderConfig, dropout: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class QueryBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def remember(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` attends of a context (B, S, width); the same in every round."""
+        """Keys and values of a context (B, S, width) for `forward`, the same in every round."""
         return self.across.remember(context)
 
     def forward(self, queries: Tensor, context: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
@@ -71,17 +71,17 @@ class QueryBlock(nn.Module):
 
 
 CENTRE_BINS = 24
-_NEAR_BINS = 6  # on either side of the best one that the centre is averaged over
-_SMOOTH_BINS = 3.0  # sigma of the bell in which the best bin is looked for: the most likely neighbourhood, not bin
+_NEAR_BINS = 6  # the centre is the mean over so many bins on either side of the best one
+_SMOOTH_BINS = 3.0  # sigma of the smoothing before the best bin is chosen: the likeliest neighbourhood, not bin
 
 
 class BoxHead(nn.Module):
     """Box of a query: a distribution over bins for each coordinate of the centre, and the size.
 
-    A regressed centre settles between the places that a text leaves open ("next to": left or right); a
+    A regressed centre settles between the places that a text leaves open ("next to": left or right). A
     distribution keeps them apart, and the mean around its mode is one of them. Of 602 objects in unseen
-    conversations, 0.729 stood as told with the neighbourhood's mode, 0.708 with the sharpest bin's and its two
-    neighbours on either side, 0.718 with the mean of all.
+    conversations, 0.729 stood where the text puts them with the likeliest neighbourhood, 0.708 with the likeliest
+    bin and two neighbours on either side, 0.718 with the mean of all bins.
     """
 
     bin_centres: Tensor
@@ -93,7 +93,7 @@ class BoxHead(nn.Module):
         centres = (torch.arange(CENTRE_BINS) + 0.5) / CENTRE_BINS
         self.register_buffer("bin_centres", centres, persistent=False)
         apart = CENTRE_BINS * (centres.unsqueeze(1) - centres)
-        # in float64: in float32 the last bit was another by the number of threads, and so was the exported graph
+        # in float64: in float32 the last bit, and so the exported graph, depended on the number of threads
         weights = (-0.5 * (apart.double() / _SMOOTH_BINS).square()).softmax(dim=0)
         self.register_buffer("smoothing", weights.float(), persistent=False)
 
@@ -109,9 +109,9 @@ class BoxHead(nn.Module):
 
 
 def make_decisive(head: BoxHead) -> None:
-    """Have a head of fresh weights tell its bins apart, as a trained one does.
+    """Scale fresh weights of a head so that its bins differ as clearly as a trained head's.
 
-    To a fresh one all bins are about equally likely: arithmetic in fp16 moved 370 of 4,000 boxes to another bin, and 7
+    To a fresh head all bins are about equally likely: fp16 arithmetic moved 370 of 4,000 boxes to another bin, and 7
     after this.
     """
     last = head.layers[-1]
@@ -123,7 +123,7 @@ def make_decisive(head: BoxHead) -> None:
 
 @dataclass(frozen=True)
 class QueryAnswers:
-    """What every query says after one round. Q is the number of queries."""
+    """The predictions of all Q queries after one round."""
 
     boxes: Tensor  # (B, Q, 4) cxcywh in [0, 1]
     bins: Tensor  # (B, Q, 2, CENTRE_BINS) logits of the centre
@@ -133,13 +133,13 @@ class QueryAnswers:
 class LayoutHead(nn.Module):
     """(f_mm (B, S, D_f), mask (B, S)) -> boxes (B, N, 4), presence (B, N), phrases (B, N, D_p), pointers (B, N, S).
 
-    With LABELS queries there are `slots_per_label` queries for each phrase embedding of the label list, so a label
-    is found by asking for it; the N most present are returned. With LEARNED ones the N free queries regress
-    the phrase embedding, and the label is what the pointer selects in the text.
+    Boxes are xyxy in [0, 1]. With LABELS, each phrase embedding of the label list has `slots_per_label` queries, and
+    the N of highest presence are returned. With LEARNED, N free queries regress the phrase embedding, and the
+    label is the word that the pointer selects in the text.
 
-    The query blocks are gone through in rounds with the same weights. After each round every query answers, and its
-    answer is part of what the next round's queries see of each other: where a thing stands that is told as "left of
-    the house" can be said once the house's place is known, and two things keep out of each other's way.
+    The query blocks run in rounds with the same weights. Each round's predictions are added to the next round's
+    queries, which attend to each other: a box "left of the house" can follow from the house's predicted box, and
+    boxes can avoid each other.
     """
 
     query_phrases: Tensor
@@ -177,7 +177,8 @@ class LayoutHead(nn.Module):
             self.phrase = nn.Linear(width, phrase)
 
     def all_queries(self, features: Tensor, mask: Tensor) -> tuple[list[QueryAnswers], Tensor, Tensor]:
-        """Before selection: answers after each round (the last one counts), phrases (B, Q, D_p), pointer logits."""
+        """Before selection: each round's predictions (the last are the result), phrases (B, Q, D_p), and pointer
+        logits (B, Q, S)."""
         context = self.encoder(self.project(self.norm(features)), mask)
         blocks = [block for block in self.blocks if isinstance(block, QueryBlock)]
         remembered = [block.remember(context) for block in blocks]
@@ -216,7 +217,7 @@ class LayoutHead(nn.Module):
 
 
 def as_told(answers: QueryAnswers) -> Tensor:
-    """A round's answers as the next round's input: (B, Q, 2 CENTRE_BINS + 3). No gradient goes back through them."""
+    """A round's predictions as the next round's input: (B, Q, 2 CENTRE_BINS + 3), without gradient."""
     where = answers.bins.softmax(dim=-1).flatten(-2)
     return torch.cat([where, answers.boxes[..., 2:], answers.presence.sigmoid().unsqueeze(-1)], dim=-1).detach()
 

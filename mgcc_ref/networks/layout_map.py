@@ -1,4 +1,4 @@
-"""The layout map: what stands where, painted at latent resolution for the UNet's input (the profiles' `layout_map`)."""
+"""The layout map: boxes and phrases painted at latent resolution for the UNet's input (`Grounding.LAYOUT_MAP`)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ MAP_CHANNELS = LAYOUT_EMBEDDING + 5  # and u, v, width, height, coverage
 LAYOUT_CHANNELS = PAINTED_CHANNELS + MAP_CHANNELS
 
 _PAINTER_WIDTH = 128
-_OCTAVES = 4  # of the sines and cosines of where in the box a cell lies: the finest period is a quarter of the box
-_OUTSIDE = 0.3  # of the box's side that a cell's middle may lie beyond its edge and still be touched
-_EDGE_GAIN = 6.0  # a cell of which a sixth is covered counts in full: its latent holds part of the object
+_OCTAVES = 4  # of the sines and cosines of a cell's position in the box: the finest period is a quarter of the box
+_OUTSIDE = 0.3  # of the box's side: positions outside the box are clamped to this distance from its edge
+_EDGE_GAIN = 6.0  # a cell that is covered by a sixth has full weight: its latent holds part of the object
 
 
 class ObjectPainter(nn.Module):
-    """Where in a box a cell lies, and what stands there -> channels that say what to draw in that cell.
+    """A cell's position in a box, and the box's phrase -> channels that describe what to draw in that cell.
 
-    An object's picture is a function of its phrase and of (u, v) in its box, so a small network over Fourier
-    features of (u, v), modulated by the phrase (FiLM, arXiv 1709.07871), can hold it at any place and size; a
-    convolution has to learn it anew for every offset to the latents' grid. Its first layer is a sum of what a cell's
-    column and what its row say, so only the layers after it are computed for every cell.
+    An object's picture is a function of its phrase and of (u, v) in its box. So a small network over Fourier
+    features of (u, v), modulated by the phrase (FiLM, arXiv 1709.07871), can represent it at any place and size; a
+    convolution has to learn it anew for each offset to the latents' grid. The first layer is a sum over the cell's
+    column and row, so only the later layers are computed for each cell.
     """
 
     def __init__(self, phrase: int) -> None:
@@ -42,14 +42,14 @@ class ObjectPainter(nn.Module):
         self.out = nn.Linear(_PAINTER_WIDTH, PAINTED_CHANNELS)
 
     def forward(self, columns: _Axis, rows: _Axis, phrases: Tensor, coverage: Tensor) -> Tensor:
-        """`phrases` (B, N, D_p) whitened, `coverage` (B, N, h, w) -> their sum over objects (B, h, w, 48)."""
+        """`phrases` (B, N, D_p) whitened, `coverage` (B, N, h, w) -> the channels' sum over objects (B, h, w, 48)."""
         across, down = self.across(columns.features()), self.down(rows.features())  # (B, N, cells, width)
         told = self.what(phrases)  # (B, N, 4 width)
         weight = (_EDGE_GAIN * coverage).clamp_max(1.0)
         if not self.training:
             where = across.unsqueeze(2) + down.unsqueeze(3)
             return (self._paint(where, told[:, :, None, None]) * weight.unsqueeze(-1)).sum(dim=1)
-        # a box covers some thirty of the 256 cells: with gradients, the others would be most of the work
+        # a box covers some thirty of the 256 cells: in training, the others would be most of the work
         b, n, y, x = coverage.detach().nonzero(as_tuple=True)
         painted = self._paint(across[b, n, x] + down[b, n, y], told[b, n]) * weight[b, n, y, x].unsqueeze(-1)
         batch, _, height, width = coverage.shape
@@ -67,11 +67,11 @@ class _Axis:
     """Boxes along one axis of the picture."""
 
     covered: Tensor  # (B, N, cells): share of each cell
-    inside: Tensor  # (B, N, cells): where in the box the cell's middle lies, 0 to 1 within
+    inside: Tensor  # (B, N, cells): position of the cell's middle in the box, 0 to 1 inside it
     extent: Tensor  # (B, N): of the box
 
     def features(self) -> Tensor:
-        """What the painter reads of each cell: (B, N, cells, 1 + 2 octaves + 2)."""
+        """The painter's input for each cell: (B, N, cells, 1 + 2 octaves + 2)."""
         angles = [2.0**octave * math.pi * self.inside for octave in range(_OCTAVES)]
         extent = self.extent.unsqueeze(-1).expand_as(self.inside)
         return torch.stack(
@@ -82,9 +82,9 @@ class _Axis:
 class LayoutMap(nn.Module):
     """Boxes and phrases as pictures at latent size: (B, N, 4), (B, N), (B, N, D_p) -> (B, LAYOUT_CHANNELS, h, w).
 
-    The first channels are the painter's. Then each object adds its learned 16-channel embedding times the exact
-    share of every cell that its box covers, and, likewise weighted, where inside the box the cell lies (u, v), the
-    box's size, and the coverage itself. What stands beside each other is summed.
+    The first channels are the painter's. The others are sums over objects, weighted by the exact share of each cell
+    that the box covers: a learned 16-channel embedding of the phrase, the cell's position in the box (u, v), the
+    box's width and height, and the share itself.
     """
 
     low: Tensor  # edges of the cells, (cells,)
@@ -107,10 +107,10 @@ class LayoutMap(nn.Module):
         self.register_buffer("high", edges[1:], persistent=False)
 
     def whiten(self, phrases: Tensor) -> None:
-        """Fit the fixed change of coordinates to a table of phrases (L, D_p): zero mean, equal spread on every axis.
+        """Fit a fixed change of coordinates to a table of phrases (L, D_p): zero mean, equal variance on every axis.
 
-        A small CLIP tells things of one colour apart in directions a hundred times weaker than those of colour
-        (cat, dog and lion at cosine 0.99); without this, the UNet takes as much longer to see the difference.
+        A small CLIP separates objects of one colour along directions a hundred times weaker than those of colour
+        (cat, dog and lion at cosine 0.99). Without whitening, the UNet takes far longer to learn the difference.
         """
         centred = (phrases - phrases.mean(dim=0)).double()
         _, spread, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -121,7 +121,7 @@ class LayoutMap(nn.Module):
         self.phrase_axes[:, : int(kept.sum())] = (axes[kept].T * scale).float()
 
     def whitened(self, phrases: Tensor) -> Tensor:
-        """Phrase embeddings (..., D_p) in the coordinates that `whiten` has fitted."""
+        """Phrase embeddings (..., D_p) in the coordinates fitted by `whiten`."""
         return (phrases - self.phrase_mean) @ self.phrase_axes
 
     def _axis(self, start: Tensor, end: Tensor) -> _Axis:

@@ -1,9 +1,8 @@
 """The frozen causal language model (OPT, or Llama and Qwen) with a functional KV cache, and the [IMG] tokens.
 
-Written out rather than taken from `transformers`, so that one pass is one plain function of tensors
-(embeddings and cache in, logits, features and cache out) that exports as it stands. Tested against
-`transformers` in tests/ref/networks/test_llm.py. Weight names are the business of
-`published/llm.py`.
+It is written here rather than taken from `transformers`, so that one pass is a plain function of tensors
+(embeddings and cache in; logits, features and cache out) that exports without changes. It is tested against
+`transformers` in tests/ref/networks/test_llm.py. `published/llm.py` translates weight names.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ def build_norm(config: LlmConfig) -> nn.Module:
 
 
 class ImageTokens(nn.Module):
-    """The r learned [IMG] tokens: input embeddings (r, D), and output rows that say "draw here"."""
+    """The r learned [IMG] tokens: input embeddings (r, D), and output rows whose logits mean "draw here"."""
 
     def __init__(self, count: int, hidden: int) -> None:
         super().__init__()
@@ -125,7 +124,7 @@ class ImageTokens(nn.Module):
 
 
 class Blocks(Protocol):
-    """A language model's blocks in order, wherever they are."""
+    """A language model's blocks in order, in memory or not."""
 
     def __len__(self) -> int: ...
 
@@ -163,7 +162,7 @@ class CausalLm(nn.Module):
         return torch.cat([self.embed_tokens.weight, self.image_tokens.embeddings], dim=0)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Rows of `token_table`, (...) -> (..., D), without putting the table together (23 ms a call with SmolLM2)."""
+        """Rows of `token_table`, (...) -> (..., D), without building the table (23 ms a call with SmolLM2)."""
         words = len(self.embed_tokens.weight)
         image = self.image_tokens.embeddings[(ids - words).clamp_min(0)]
         return torch.where((ids >= words).unsqueeze(-1), image, self.embed_tokens(ids.clamp_max(words - 1)))
@@ -197,9 +196,9 @@ class CausalLm(nn.Module):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """(feature layers (B, S, D_f), present) as `features` gives them, of no more blocks than they need.
+        """(feature layers (B, S, D_f), present) of `features`, computed by the first `feature_depth` blocks alone.
 
-        Training's: `past` and `present` hold the first `feature_depth` layers alone.
+        For training: `past` and `present` hold only these blocks' keys and values.
         """
         layers, present = self._pass(self.config.feature_depth, inputs_embeds, past, mask, positions)
         return torch.cat([layers[i] for i in self.config.feature_layers], dim=-1), present
@@ -207,7 +206,7 @@ class CausalLm(nn.Module):
     def _pass(
         self, depth: int, inputs_embeds: Tensor, past: tuple[Tensor, ...], mask: Tensor | None, positions: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """hidden_states 0 to `depth` of the first `depth` blocks, and their cache."""
+        """hidden_states 0 to `depth`, and the cache of the first `depth` blocks."""
         x, mask, rotary = self.enter(inputs_embeds, past[0].shape[2], mask, positions)
         layers, present = [x], []
         for i, block in enumerate(islice(self.blocks, depth)):
@@ -221,9 +220,9 @@ class CausalLm(nn.Module):
     def enter(
         self, inputs_embeds: Tensor, before: int, mask: Tensor | None = None, positions: Tensor | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-        """What the first block reads after `before` positions: x (B, S, D), mask (S, T) bool, cos and sin (S, d).
+        """The first block's inputs after `before` positions: x (B, S, D), mask (S, T) bool, cos and sin (S, d).
 
-        `positions` are (S,), or of OPT (B, S) for requests that are padded differently.
+        `positions` are (S,), or for OPT (B, S) where requests have different padding.
         """
         length = inputs_embeds.shape[1]
         if positions is None:

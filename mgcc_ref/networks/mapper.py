@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mgcc_ref.config import RefinerConfig
 
-# torch's inference-only attention kernel does not export and differs in the last bits; one path everywhere.
+# torch's inference-only attention kernel does not export, and its results differ in the last bits.
 torch.backends.mha.set_fastpath_enabled(False)
 
 

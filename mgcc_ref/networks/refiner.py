@@ -1,11 +1,11 @@
 """The cross-modal refinement module (CMRM) and, after it, the mapper: stage `refiner`.
 
 The paper: cross-attention between the image-token features f_I and the multimodal features f_mm. Our reading:
-pre-norm residual blocks of cross-attention and feed-forward. How far a position of f_mm is from its end is told too,
-since the last picture or sentence that shows a place is the one that holds.
+pre-norm residual blocks of cross-attention and feed-forward. Each position's distance from the end is added to them,
+since the last picture or sentence that shows a background is the one that holds.
 
-GILL has no such module (`Refinement.GILL`): its mapper is given the last layer's features of the [IMG] tokens with
-their input embeddings added. Without blocks ours still norms, so that it is not GILL's: on random weights 0.21 off.
+GILL has no such module (`Refinement.GILL`): its mapper reads the last layer's features of the [IMG] tokens with
+their input embeddings added. The CMRM without blocks still norms, so it differs from GILL: by 0.21 on random weights.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class RefinementBlock(nn.Module):
 class Refiner(nn.Module):
     """(f_I (B, r, D_f), f_mm (B, S, D_f), mask (B, S) bool) -> conditioning (B, N_c, D_c).
 
-    GILL's adds the [IMG] tokens' input embeddings, which are the language model's own: `take` copies them here, and
-    training gives them to `forward` as `image_embeddings` (r, D).
+    GILL adds the [IMG] tokens' input embeddings, which belong to the language model: `take` copies them here, and
+    training passes them to `forward` as `image_embeddings` (r, D).
     """
 
     image_embeddings: Tensor
@@ -66,7 +66,7 @@ class Refiner(nn.Module):
         self.mapper = Mapper(config, features, tokens_out, width_out)
 
     def take(self, image_embeddings: Tensor) -> None:
-        """Keep the [IMG] tokens' input embeddings (r, D) where they are needed."""
+        """Copy the [IMG] tokens' input embeddings (r, D), if GILL needs them."""
         if self.refinement is Refinement.GILL:
             self.image_embeddings.copy_(image_embeddings)
 

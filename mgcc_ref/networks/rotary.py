@@ -11,7 +11,7 @@ from mgcc_ref.llm_config import Rope, RopeScaling
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float, rope: Rope | None = None) -> tuple[Tensor, Tensor]:
-    """cos and sin of the rotary embedding: each (S, head_dim), the half repeated (Llama's layout)."""
+    """cos and sin of the rotary embedding: each (S, head_dim), both halves equal (Llama's layout)."""
     halves = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
     frequencies = theta ** (-halves / head_dim)
     if rope is not None:
@@ -28,10 +28,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def stretched(frequencies: Tensor, rope: Rope) -> Tensor:
-    """The frequencies (d/2,) for a longer context."""
+    """The frequencies (d/2,), scaled for a longer context."""
     if rope.scaling is RopeScaling.LINEAR:
         return frequencies / rope.factor
-    turns = rope.original_positions * frequencies / (2 * math.pi)  # within the first context
+    turns = rope.original_positions * frequencies / (2 * math.pi)  # within the original context
     low, high = rope.low_frequency_factor, rope.high_frequency_factor
     kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
     return frequencies * (kept + (1 - kept) / rope.factor)

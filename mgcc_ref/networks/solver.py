@@ -1,4 +1,4 @@
-"""One step of the sampler as a stage, so that latents need not leave a device between two evaluations of the UNet."""
+"""One step of the sampler as a stage, so that latents stay on a device between two evaluations of the UNet."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Solver(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Latents and predictions (1, C, h, w), newest first, then their coefficients (n,) -> the next latents, and
-        whether all of those are finite numbers, (1,) bool.
+        whether all of their values are finite, (1,) bool.
         """
         *terms, coefficients = tensors
         first, *others = (c * term for c, term in zip(coefficients.split(1), terms, strict=True))
         following = sum(others, start=first)
-        # a sum with a NaN or an infinity in it is one of them, and every engine can add and compare
+        # a sum with a NaN or an infinity is not below the largest float, and every engine can add and compare
         return following, following.abs().sum().reshape(1) < _LARGEST

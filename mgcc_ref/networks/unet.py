@@ -1,7 +1,7 @@
 """The grounded UNet: `diffusers`' UNet2DConditionModel, conditioned on boxes in one of two ways.
 
-`layout_map` paints what stands where into extra input channels; `gligen` uses the gated self-attention of
-GLIGEN (arXiv 2301.07093, eq. 5 to 8). The inputs are the same, so nothing downstream knows which it is.
+`layout_map` paints boxes and phrases into extra input channels; `gligen` uses the gated self-attention of
+GLIGEN (arXiv 2301.07093, eq. 5 to 8). Both have the same inputs, so callers need not distinguish them.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def build_unet(config: UNetConfig, conditioning: int) -> UNet2DConditionModel:
 
 
 def open_gates(unet: nn.Module, seed: int = 0) -> None:
-    """Open the gates of a GLIGEN UNet with fresh weights; others have none.
+    """Open the gates of a GLIGEN UNet with fresh weights; without gates, do nothing.
 
-    Fresh gates are shut, as training begins with them, so that boxes and phrases do nothing. Seeded noise stands for
-    trained weights, in which they do.
+    Fresh gates are shut, as at the start of training, so boxes and phrases have no effect. Seeded random values stand
+    for trained gates.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -67,8 +67,8 @@ def position_channels(size: int) -> Tensor:
 class GroundedUNet(nn.Module):
     """Stages `unet` and `unet_plain`: one guided denoising step.
 
-    `null_conditioning` (1, N_c, D_c) is the text encoder's output for the empty caption: the other branch of
-    classifier-free guidance, which also sees no boxes.
+    `null_conditioning` (1, N_c, D_c) is the text encoder's output for the empty caption: it conditions the
+    unconditional branch of classifier-free guidance, which also has no boxes.
     """
 
     null_conditioning: Tensor
@@ -92,7 +92,7 @@ class GroundedUNet(nn.Module):
         box_mask: Tensor | None = None,
         phrase_embeddings: Tensor | None = None,
     ) -> Tensor:
-        """The network's prediction without guidance, for any batch. No boxes: gates off (GLIGEN only)."""
+        """The network's prediction (B, C, h, w) without guidance. Without boxes, gates are off (GLIGEN only)."""
         if self.grounding is Grounding.GLIGEN:
             gligen = None
             if boxes is not None:
@@ -103,15 +103,15 @@ class GroundedUNet(nn.Module):
         return self.denoise_on(layout, latents, timestep, conditioning)
 
     def _layout(self, conditioning: Tensor, boxes: Tensor, box_mask: Tensor, phrase_embeddings: Tensor) -> Tensor:
-        """What is painted beside the latents, of profiles with a layout map."""
+        """The layout map (B, LAYOUT_CHANNELS, h, w), for profiles with one."""
         return self.layout_map(boxes, box_mask, phrase_embeddings)
 
     def _no_layout(self, layout: Tensor) -> Tensor:
-        """The same for guidance's other branch: what a map without objects is, not computed again."""
+        """The unconditional branch's layout map: a map without objects is zero."""
         return torch.zeros_like(layout)
 
     def denoise_on(self, layout: Tensor, latents: Tensor, timestep: Tensor, conditioning: Tensor) -> Tensor:
-        """The same on a layout map that is there already: (B, LAYOUT_CHANNELS, h, w). No GLIGEN profile has one."""
+        """`denoise` on a computed layout map (B, LAYOUT_CHANNELS, h, w). Not for GLIGEN."""
         positions = self.positions.expand(latents.shape[0], -1, -1, -1)
         return self.unet(torch.cat([latents, positions, layout], 1), timestep, conditioning, return_dict=False)[0]
 
@@ -138,7 +138,7 @@ class GroundedUNet(nn.Module):
 
 
 class PlainUNet(nn.Module):
-    """Stage `unet_plain`: the same weights with GLIGEN's gates off, for the steps after the first tau."""
+    """Stage `unet_plain`: the same weights with GLIGEN's gates off, for the steps after the share tau."""
 
     def __init__(self, grounded: GroundedUNet) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class PlainUNet(nn.Module):
 
 
 class StudentUNet(nn.Module):
-    """Stage `unet` of a distilled profile: guidance is in the weights, so one branch does."""
+    """Stage `unet` of a distilled profile: guidance is in the weights, so it runs the conditional branch alone."""
 
     def __init__(self, grounded: GroundedUNet) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class StudentUNet(nn.Module):
 
 
 class PlainStudentUNet(PlainUNet):
-    """Stage `unet_plain` of a distilled profile with gates: one branch, gates off."""
+    """Stage `unet_plain` of a distilled profile with gates: the conditional branch alone, gates off."""
 
     def forward(self, latents: Tensor, timestep: Tensor, conditioning: Tensor) -> Tensor:  # type: ignore[override]
         return self.grounded.denoise(latents, timestep, conditioning)

@@ -1,6 +1,6 @@
 """The story profile's autoencoder: 8x reduction, 8 latent channels, no norms, sub-pixel up-sampling.
 
-The paper uses Stable Diffusion's AutoencoderKL; `PixelAutoencoder` offers the same two calls
+The paper uses Stable Diffusion's AutoencoderKL. `PixelAutoencoder` has the same two methods
 (`encode`, `decode`) at a size that two CPU cores train in half an hour.
 """
 
@@ -17,7 +17,7 @@ from mgcc_ref.config import VaeConfig
 
 
 class ResidualBlock(nn.Module):
-    """x + Conv(SiLU(Conv(SiLU(x)))), both 3x3, the second starting near zero."""
+    """x + Conv(SiLU(Conv(SiLU(x)))), both 3x3; the second starts near zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, C, h, w) -> (B, 3, 8h, 8w). The input is squashed, so that a stray latent cannot explode."""
+    """(B, C, h, w) -> (B, 3, 8h, 8w). A tanh bounds the input, so that a stray latent cannot explode."""
 
     def __init__(self, channels: tuple[int, ...], latent_channels: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
 
 
 class PixelAutoencoder(nn.Module):
-    """Autoencoder whose latents have unit variance by a BatchNorm without scale and shift (no KL term needed)."""
+    """Autoencoder. A BatchNorm without scale and shift gives its latents unit variance, so it needs no KL term."""
 
     def __init__(self, channels: tuple[int, ...] = (32, 64, 128), latent_channels: int = 8) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def build_autoencoder(config: VaeConfig, latent_channels: int) -> nn.Module:
 class VaeDecoder(nn.Module):
     """Stage `vae_decoder`: latents (1, C, h, w) as the UNet leaves them -> image (1, 3, H, W) in about [-1, 1]."""
 
-    autoencoder: Any  # ours or diffusers': a module that can `decode`
+    autoencoder: Any  # ours or diffusers': a module with `decode`
 
     def __init__(self, autoencoder: nn.Module, config: VaeConfig) -> None:
         super().__init__()

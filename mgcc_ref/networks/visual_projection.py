@@ -1,4 +1,4 @@
-"""From the frozen vision tower's features to the visual tokens: the one part between CLIP and the language model."""
+"""The visual projection: from the frozen vision tower's features to the language model's visual tokens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _POOLED_WIDTH, _OUT_WIDTH = 1.5, 3.5  # of the layers around the pooling, in wid
 class GridProjection(nn.Module):
     """(patches (B, G*G, D_v), class token (B, D_v)) -> one token for each quadrant of the picture (B, 4, D).
 
-    The patches attend each other once more, knowing where they lie; a quadrant's token is made, through one hidden
-    layer, of the mean of its patches, of their first moments along x and y, and of the class token. Held-back targets
-    explained: linear in the mean patch 0.55 (which quadrant a thing stands in, and nothing of where in it), a hidden
-    layer and the moments 0.79, all of this 0.86 after as many steps.
+    The patches, with learned positions, pass one more block of self-attention. A hidden layer makes each quadrant's
+    token from the mean of its patches, their first moments along x and y, and the class token. Share of held-back
+    targets' variance explained after as many steps: 0.55 by a linear map of the mean patch (an object's quadrant, but
+    not its position in it), 0.79 by a hidden layer and the moments, 0.86 with the attention too.
     """
 
     def __init__(self, config: ClipConfig, hidden: int) -> None:
@@ -51,7 +51,7 @@ class GridProjection(nn.Module):
 
 
 def build_projection(config: ClipConfig, pooling: VisualPooling, tokens: int, hidden: int) -> nn.Module:
-    """From vision features to visual tokens; ValueError if `pooling` cannot make `tokens` of them."""
+    """The profile's projection with fresh weights. ValueError if `pooling` cannot make `tokens` visual tokens."""
     if pooling is VisualPooling.POOLED:
         return nn.Linear(config.vision_hidden, tokens * hidden)
     if tokens != 4:

@@ -1,1 +1,1 @@
-"""Latency and memory on devices that are not here, predicted from a profile's work and published peaks."""
+"""Latency and memory on devices, predicted from a profile's work and the devices' published peaks."""

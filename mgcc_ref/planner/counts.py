@@ -1,8 +1,8 @@
-"""Counting a network's work: every product of matrices and every convolution, with what it reads and writes.
+"""Counting a network's work: every matrix product and convolution, with the elements that it reads and writes.
 
-The modules run on PyTorch's meta device: shapes without storage, so the paper's scale costs no memory. What lies
-between two products (norms, activations) is taken to be fused into them, and attention to be one kernel that never
-writes its scores down, as engines do.
+The modules run on PyTorch's meta device: shapes without storage, so the paper's scale costs no memory. Operations
+between two products (norms, activations) count as fused into them, and attention as one kernel that does not store
+its scores, as in the engines.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from mgcc_runtime.contract import Dimensions, DType, StageSpec, stages
 
 @dataclass(frozen=True)
 class Work:
-    """One product: floating-point operations, elements of weights, elements of everything else read and written."""
+    """One product: floating-point operations, elements of weights, and other elements read and written."""
 
     flops: int
     weights: int
     activations: int
-    narrow: int = 0  # of the weights, elements that take 4 bits where weights have 4; the others then have 8
+    narrow: int = 0  # elements of the weights that an INT4 build stores in 4 bits; the others take 8
 
 
-#: The smallest block of inputs that share a scale in 4 bits, and the fewest channels of a weight that gets them.
+#: The smallest block of inputs that share a 4-bit scale, and the fewest channels of a weight in 4 bits.
 BLOCK, LEAST_CHANNELS = 64, 16
 
 
 def narrow_elements(inputs: int, outputs: int) -> int:
-    """Elements of a matrix that take 4 bits in builds of this project: all or none."""
+    """Elements of a matrix that an INT4 build of this project stores in 4 bits: all or none."""
     return inputs * outputs if inputs % BLOCK == 0 and min(inputs, outputs) >= LEAST_CHANNELS else 0
 
 
-#: Names of what `held` leaves out: where it begins, or what is in it.
+#: Parameters that `held` leaves out, by the beginning or a part of their names.
 _ENCODER = ("autoencoder.encoder.", "autoencoder.quant_conv.")
 _GATES = (".fuser.", ".position_net.")
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes each product that runs while it is on."""
+    """Records each product that runs while it is active."""
 
     def __init__(self, parameters: set[int]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _Recorder(TorchDispatchMode):
             flops = count(*args, **(kwargs or {}), out_val=result)
             inputs = [value for value in args if isinstance(value, Tensor)]
             weights = [v for v in inputs if _storage(v) in self._parameters]
-            # of a linear layer, [inputs, outputs] as it is multiplied with; filters of convolutions have more axes
+            # a linear layer's weight is [inputs, outputs] here; filters of convolutions have more axes
             narrow = sum(narrow_elements(*v.shape) for v in weights if v.dim() == 2)
             outputs = result if isinstance(result, tuple) else (result,)
             others = [v for v in (*inputs, *outputs) if isinstance(v, Tensor) and _storage(v) not in self._parameters]
@@ -73,7 +73,7 @@ class _Recorder(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Counts a whole attention as one product; the meta device would take it apart."""
+    """Counts a whole attention as one product; the meta device would split it into several."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def _storage(tensor: Tensor) -> int:
-    """What a tensor shares with its views."""
+    """The identity of the storage that a tensor shares with its views."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -106,7 +106,7 @@ def count_work(module: nn.Module, run: Callable[[], Any]) -> tuple[Work, ...]:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long a request is: context positions, positions of text written, images read, denoising steps."""
+    """A request's lengths: context positions, written text tokens, images read, denoising steps."""
 
     context: int
     text_tokens: int
@@ -115,7 +115,7 @@ class Lengths:
 
 
 def usual_lengths(steps: int) -> Lengths:
-    """Of the request that predictions are made for where nothing else is asked: a turn of some texts and images."""
+    """The default request for predictions: a turn of some texts and images."""
     return Lengths(context=160, text_tokens=32, images=4, steps=steps)
 
 
@@ -130,17 +130,17 @@ class StageWork:
 
 @dataclass(frozen=True)
 class NetworkWork:
-    """All of a profile: its calls, and what has to be in memory."""
+    """A profile's calls, and the sizes that its memory follows from."""
 
     calls: tuple[StageWork, ...]
-    weights: int  # elements of all stages, each with its own: engines share nothing, nor do sessions
-    narrow: int  # those of them that take 4 bits where weights have 4
+    weights: int  # elements of all stages, shared weights counted in each: neither engines nor sessions share them
+    narrow: int  # those of them that an INT4 build stores in 4 bits
     table_bytes: int  # the token embedding table, fp32
     cache_elements: int  # keys and values at the longest context
 
 
 def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
-    """Every stage of a profile at these lengths."""
+    """The work of a profile's request of these lengths."""
     model = without_weights(profile)
     d = model.dimensions
     specs = {spec.name: spec for spec in stages(d)}
@@ -158,7 +158,7 @@ def count_profile(profile: Profile, lengths: Lengths) -> NetworkWork:
 def request_calls(
     d: Dimensions, lengths: Lengths, gate_fraction: float
 ) -> list[tuple[str, str, int, Mapping[str, int]]]:
-    """What a request calls: a name, the stage, how often, and its axes. The context leaves room for the answer."""
+    """A request's calls: name, stage, count and axes of each. The context leaves room for the answer."""
     context = min(lengths.context, d.context - max(lengths.text_tokens, d.image_tokens))
     gated = int(gate_fraction * lengths.steps) if d.gated else lengths.steps
     wanted: list[tuple[str, str, int, Mapping[str, int]]] = [
@@ -176,7 +176,7 @@ def request_calls(
 
 
 def held(module: nn.Module) -> list[Tensor]:
-    """The parameters that a stage's graph has: a VAE decoder's module has the encoder too, a plain UNet's the gates."""
+    """The parameters in a stage's graph: not the encoder in a VAE decoder's module, nor the gates in a plain UNet's."""
     plain = isinstance(module, PlainUNet)
     return [
         t for name, t in module.named_parameters()
@@ -185,7 +185,7 @@ def held(module: nn.Module) -> list[Tensor]:
 
 
 def narrow_parameters(module: nn.Module) -> int:
-    """Elements of a stage's matrices that take 4 bits where weights have 4: of linear layers, of the table as head."""
+    """Elements that an INT4 build stores in 4 bits: of a stage's linear layers, and of the token table as its head."""
     found = {id(t) for t in held(module)}
     layers = [
         m.weight for name, m in module.named_modules() if isinstance(m, nn.Linear) or name.endswith("embed_tokens")

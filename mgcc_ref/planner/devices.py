@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class DeviceClass(enum.StrEnum):
-    """Devices that share one set of efficiency factors."""
+    """Devices with one set of efficiency factors."""
 
     ORIN = "orin"
     RTX = "rtx"
@@ -15,7 +15,7 @@ class DeviceClass(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Device:
-    """Peaks in TFLOP/s and TOP/s without sparsity; fp16 with fp16 accumulation, the fastest that is published."""
+    """Peaks in TFLOP/s and TOP/s without sparsity; fp16 is with fp16 accumulation, the fastest published rate."""
 
     name: str
     title: str
@@ -28,12 +28,12 @@ class Device:
 
     @property
     def usable_gb(self) -> float:
-        """What its system leaves for a request."""
+        """Memory that the system leaves for a request, in GB."""
         return round(self.memory_gb - _TAKEN_GB[self.kind], 1)
 
 
 #: A Jetson's memory is also the system's. Measured on an Orin Nano 8 GB: 5.2 GB are left for the GPU
-#: (https://ericxliu.me/posts/benchmarking-llms-on-jetson-orin-nano); the others are taken to lose as much.
+#: (https://ericxliu.me/posts/benchmarking-llms-on-jetson-orin-nano); the others are assumed to lose as much.
 _SYSTEM_GB = 8 - 5.2
 _DESKTOP_GB = 1.0  # of a card that also drives a screen: an assumption
 _TAKEN_GB = {DeviceClass.ORIN: _SYSTEM_GB, DeviceClass.RTX: _DESKTOP_GB}
@@ -65,6 +65,6 @@ PLANNED = (
     Device("rtx-4090", "GeForce RTX 4090 24 GB", _RTX, 330.3, 660.6, 1008.0, 24, _ADA),
     Device("rtx-5090", "GeForce RTX 5090 32 GB", _RTX, 419.0, 838.0, 1792.0, 32, "RTX Blackwell whitepaper, appendix"),
 )
-#: Only to test the predictions on.
+#: Devices for tests of the predictions only.
 TESTED_ON = (Device("a10", "A10 24 GB", _RTX, 125.0, 250.0, 600.0, 24, "A10 data sheet"),)
 DEVICES = {device.name: device for device in (*PLANNED, *TESTED_ON)}

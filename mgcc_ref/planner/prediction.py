@@ -17,7 +17,7 @@ NOTICE = "A PREDICTION from published peaks; nothing here was measured on these 
 def predict_device(
     device: Device, network: NetworkWork, precision: Precision, otherwise: Mapping[str, Precision] | None = None
 ) -> dict[str, Any]:
-    """Stages, total and memory on one device; times in ms, memory in GB. `otherwise`: calls of another precision."""
+    """Stages, total and memory on one device; times in ms, memory in GB. `otherwise`: the precision of some calls."""
     if precision is Precision.INT8 and device.kind is DeviceClass.RTX:
         precision = Precision.INT8_WEIGHTS  # TensorRT-RTX, which the target uses there, has INT8 for weights alone
     stages, total_ms = {}, 0.0

@@ -1,7 +1,7 @@
 """The prediction: a roofline for each product, with efficiency factors by class of device.
 
-A product takes the longer of its arithmetic and its traffic, each at a share of the published peak that is reached in
-practice, and a fixed time for its launch and what is not fused into it.
+A product takes the longer of its arithmetic and its memory traffic, each at a measured share of the published peak,
+plus a fixed time for its launch and for operations that are not fused into it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mgcc_ref.precision import Precision
 
 _ACTIVATION_BYTES = 2  # fp16; also beside INT8, where about half stay fp16
 _RUNTIME_GB = 0.8  # CUDA context, engine libraries and Python: an assumption
-_LIVE_TENSORS = 4  # of the size of the largest product's, at once: an assumption; residuals and skips
+_LIVE_TENSORS = 4  # live at once (residuals, skips), each as large as the largest product's: an assumption
 
 
-#: Bits of a weight with its share of scales (4 bits in blocks of 32, the most that published builds spend). What does
-#: not take 4 bits, filters of convolutions and matrices without whole blocks, has 8 beside them.
+#: Bits of a weight with its share of scales (4 bits in blocks of 32, the most in published builds). Weights that cannot
+#: be 4-bit, filters of convolutions and matrices without whole blocks, are 8-bit in such builds.
 WEIGHT_BITS = {Precision.FP16: 16.0, Precision.INT8: 8.0, Precision.INT8_WEIGHTS: 8.0, Precision.INT4_WEIGHTS: 4.5}
 
 
 def weight_bytes(weights: int, narrow: int, precision: Precision) -> float:
-    """Of so many elements, of which `narrow` take 4 bits where the precision has them."""
+    """Bytes of `weights` elements, of which `narrow` take 4 bits at INT4."""
     if precision is not Precision.INT4_WEIGHTS:
         return weights * WEIGHT_BITS[precision] / 8
     return (narrow * WEIGHT_BITS[precision] + (weights - narrow) * WEIGHT_BITS[Precision.INT8_WEIGHTS]) / 8
@@ -33,14 +33,14 @@ def weight_bytes(weights: int, narrow: int, precision: Precision) -> float:
 
 @dataclass(frozen=True)
 class Factors:
-    """What is reached of the published peaks, and microseconds on top of each product."""
+    """The shares of the published peaks that are reached, and microseconds on top of each product."""
 
     compute: float
     memory: float
     overhead_us: float
 
 
-#: Orin: all three fitted. RTX: `compute` fitted; no figure was found that would fit the others, so `memory` is
+#: Orin: all three fitted. RTX: `compute` fitted; no published figure allows a fit of the others, so `memory` is
 #: Orin's and the overhead that of a replayed CUDA graph, both assumptions. `published_times.fit` gives the fits.
 FACTORS: Mapping[DeviceClass, Factors] = {
     DeviceClass.ORIN: Factors(compute=0.37, memory=0.95, overhead_us=14.8),
@@ -56,14 +56,14 @@ class Bound(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call, in milliseconds; `bound` is what most of it goes to."""
+    """The time of one call in ms; `bound` takes the largest part of it."""
 
     ms: float
     bound: Bound
 
 
 def predict(works: Iterable[Work], device: Device, precision: Precision, factors: Factors | None = None) -> Cost:
-    """The time of these products, one after the other."""
+    """The time of these products in sequence."""
     f = factors or FACTORS[device.kind]
     operations_s = (device.int8_tops if precision is Precision.INT8 else device.fp16_tflops) * 1e12 * f.compute
     bytes_s = device.bandwidth_gb_s * 1e9 * f.memory
@@ -78,7 +78,7 @@ def predict(works: Iterable[Work], device: Device, precision: Precision, factors
 
 @dataclass(frozen=True)
 class Memory:
-    """GB of 10^9 bytes while a request runs."""
+    """Memory while a request runs, in GB of 10^9 bytes."""
 
     weights: float
     token_table: float
@@ -97,9 +97,9 @@ class Memory:
 
 
 def predict_memory(network: NetworkWork, device: Device, precision: Precision) -> Memory:
-    """All stages loaded at once, the cache at its longest in fp16."""
+    """Memory with all stages loaded, and the fp16 cache at its longest."""
     largest = max(work.activations for call in network.calls for work in call.works)
-    shared = device.kind is DeviceClass.ORIN  # a card's host keeps the token table in its own memory
+    shared = device.kind is DeviceClass.ORIN  # with a card, the token table is in the host's memory
     return Memory(
         weights=weight_bytes(network.weights, network.narrow, precision) / 1e9,
         token_table=network.table_bytes / 1e9 if shared else 0.0,

@@ -1,6 +1,6 @@
-"""Weights that others publish: where they lie, how they are named, and whether they are what a profile says.
+"""Published weights: finding them, translating their names, and comparing them with a profile.
 
-Read are folders in the layouts of `transformers` and `diffusers` with safetensors, and GGUF files. `config.json` is
-turned into a config of ours, which is compared with the profile's; every tensor is compared by name and shape. The
-original layouts of Stable Diffusion and GLIGEN, and pickles, are brought into that form by `tools/convert_*.py`.
+These modules read folders with safetensors in the layouts of `transformers` and `diffusers`, and GGUF files.
+`config.json` is turned into a config of ours and compared with the profile's; every tensor is compared by name and
+shape. `tools/convert_*.py` convert pickles, and the original layouts of Stable Diffusion and GLIGEN.
 """

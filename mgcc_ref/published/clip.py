@@ -17,8 +17,8 @@ from mgcc_ref.published.tensors import TRANSFORMERS, fill, open_tensors
 from mgcc_ref.weights import WeightsError
 
 PREPROCESSOR = "preprocessor_config.json"
-_LEGACY_END = 2  # what OpenAI's config.json says; `transformers` then takes the highest id, which is the real one
-#: Of each tower, what decides what it computes.
+_LEGACY_END = 2  # the id in OpenAI's config.json; `transformers` then takes the highest id, which is the real one
+#: Fields of each tower that affect its results.
 _FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps",
     "vocab_size", "max_position_embeddings", "image_size", "patch_size", "num_channels",
@@ -26,7 +26,7 @@ _FIELDS = (
 
 
 def load_clip(module: nn.Module, config: ClipConfig, folder: Path) -> None:
-    """Fill a CLIP of the profile. WeightsError names what is not the profile's, in its settings or its tensors."""
+    """Fill a CLIP of the profile. WeightsError names settings or tensors that differ from the profile's."""
     ignored = () if (folder / PREPROCESSOR).is_file() else ("pixel_mean", "pixel_std")
     require_config(folder, clip_config(folder), replace(config, stem_channels=()), "CLIP", ignored)
     tensors = open_tensors(folder, TRANSFORMERS, _kept, folder)
@@ -35,11 +35,11 @@ def load_clip(module: nn.Module, config: ClipConfig, folder: Path) -> None:
 
 
 def _kept(key: str) -> str:
-    return "" if key.endswith("position_ids") else key  # counted, not learned: older files hold them
+    return "" if key.endswith("position_ids") else key  # not learned; older files hold them
 
 
 def _fill_positions(module: nn.Module) -> None:
-    """Count the positions anew, which no file has to hold."""
+    """Fill the position ids: most files lack them."""
     for inner in module.modules():
         ids = inner._buffers.get("position_ids")
         if ids is not None and ids.is_meta:
@@ -47,7 +47,7 @@ def _fill_positions(module: nn.Module) -> None:
 
 
 def clip_config(folder: Path) -> ClipConfig:
-    """What a folder's `config.json` says of its towers. WeightsError for what is not built here."""
+    """The config in a folder's `config.json`. WeightsError for settings that this project does not implement."""
     settings = read_settings(folder)
     kind = settings.get("model_type")
     if kind in ("clip_vision_model", "clip_text_model") or (kind == "clip" and "text_config" not in settings):
@@ -82,7 +82,7 @@ def _found(folder: Path, said: dict[str, Any]) -> ClipConfig:
     )  # fmt: skip
 
 
-#: OpenAI's, for a folder without `preprocessor_config.json`.
+#: OpenAI's values, for a folder without `preprocessor_config.json`.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _Three = tuple[float, float, float]
 

@@ -1,4 +1,4 @@
-"""A profile derived from published folders: their sizes, what the profile that it is like chooses, and their tokens."""
+"""A profile derived from published folders: sizes and tokens are the folders', other choices a given profile's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOISY = ("LCMScheduler", "TCDScheduler", "DDPMScheduler", "EulerAncestralDiscre
 
 @dataclass(frozen=True)
 class Sources:
-    """Where each part lies: a local folder, or a hub id. For the UNet and the autoencoder it is the folder around."""
+    """Each part's local folder or hub id. For the UNet and the autoencoder, it is the parent folder."""
 
     llm: str
     clip: str
@@ -46,7 +46,7 @@ class Sources:
 
     @classmethod
     def of(cls, weights: Path, like: Profile, given: Mapping[str, str | None]) -> Sources:
-        """What was given, else the folder of its name below `weights`, else what the profile that it is like has."""
+        """Each part's given source, else the folder of its name in `weights`, else the source of profile `like`."""
         found = {}
         for part in PARTS:
             if given.get(part):
@@ -59,10 +59,10 @@ class Sources:
 
 
 def derive_profile(like: Profile, name: str, sources: Sources, few_steps: int | None = None) -> Profile:
-    """A profile as `like`, over the weights of `sources`. WeightsError if a part is missing, or does not go with the
+    """A profile as `like`, over the weights of `sources`. WeightsError if a part is missing or does not fit the
     others.
 
-    `few_steps`: what a LoRA such as Hyper-SD's was distilled for, by DDIM with guidance in its weights.
+    `few_steps`: the steps that a LoRA such as Hyper-SD's was distilled for; DDIM, with guidance in its weights.
     """
     for part in PARTS:
         if not getattr(sources, part):
@@ -100,16 +100,16 @@ def _llm(source: str) -> tuple[LlmConfig, Tokenizer]:
 
 
 def _special_tokens(folder: Path, tokenizer: Tokenizer) -> tuple[str, tuple[str, ...]]:
-    """(the token that every text begins with or "", the tokens that end one)."""
+    """(the token that begins a text or "", the tokens that end one)."""
     settings = read_settings(folder)
-    if (folder / "generation_config.json").is_file():  # says more ends where there are several
+    if (folder / "generation_config.json").is_file():  # lists all end tokens if there are several
         settings |= {k: v for k, v in read_settings(folder, "generation_config.json").items() if v is not None}
     ends = settings.get("eos_token_id")
     names = [tokenizer.id_to_token(i) for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int)]
     first = settings.get("bos_token_id")
     opening = tokenizer.id_to_token(first) if isinstance(first, int) else None
     if settings.get("model_type") in ("qwen2", "qwen3"):
-        opening = None  # their settings name one, and no text of theirs began with it
+        opening = None  # their settings name one, but their training texts did not begin with it
     return opening or "", tuple(name for name in names if name)
 
 
@@ -135,7 +135,7 @@ def _unet(like: Profile, source: str, conditioning: int) -> tuple[UNetConfig, Sa
 
 
 def _sampler(like: SamplerConfig, said: Mapping[str, Any]) -> SamplerConfig:
-    """The noise levels are the weights', the number of steps the profile's."""
+    """The sampler with the weights' noise levels and the profile's number of steps."""
     if (name := said.get("_class_name")) in _NOISY:
         raise WeightsError(
             f"the folder's scheduler is {name}, which adds new noise at each step, expected one without, such as DDIM; "

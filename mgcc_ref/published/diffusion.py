@@ -19,20 +19,20 @@ from mgcc_ref.published.settings import read_settings, require_config, require_f
 from mgcc_ref.published.tensors import CONVERT, DIFFUSERS, Tensors, fill, open_tensors
 from mgcc_ref.weights import WeightsError
 
-#: Of the original layout of Stable Diffusion; see `original.py`.
+#: Names of Stable Diffusion's original layout; see `original.py`.
 _ORIGINAL = ("model.diffusion_model.", "input_blocks.", "first_stage_model.")
 _CROSS_ATTENTION = "CrossAttnDownBlock2D"
 _ATTENTION_TYPES = ("gated", "default")
 _SD_LATENT_PX = 64
-#: Of a profile, and not of the weights.
+#: Fields that the profile chooses, not the weights.
 _CHOSEN_UNET = ("prediction", "gate_fraction", "painter", "latent_px")
-#: The names that the mid block's attention had in `diffusers` before 0.12, as SD 1.4 and 1.5 are published.
+#: Names of the mid block's attention in `diffusers` before 0.12; SD 1.4 and 1.5 are published with them.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
 class PublishedUNet:
-    """What a folder's `config.json` says. `config.grounding` is GLIGEN's, which a plain UNet has no gates for."""
+    """The content of a folder's `config.json`. `config.grounding` is GLIGEN even for a plain UNet without gates."""
 
     config: UNetConfig
     conditioning: int
@@ -40,7 +40,7 @@ class PublishedUNet:
 
 
 def load_unet(module: nn.Module, config: UNetConfig, conditioning: int, folder: Path) -> None:
-    """Fill the profile's bare UNet. WeightsError names what is not the profile's, in its settings or its tensors."""
+    """Fill the profile's bare UNet. WeightsError names settings or tensors that differ from the profile's."""
     found = unet_config(folder)
     if not found.gated:
         raise WeightsError(
@@ -57,7 +57,7 @@ def load_unet(module: nn.Module, config: UNetConfig, conditioning: int, folder: 
 
 
 def load_vae(module: nn.Module, config: VaeConfig, latent_channels: int, folder: Path) -> None:
-    """Fill the profile's autoencoder. WeightsError names what is not the profile's, in its settings or its tensors."""
+    """Fill the profile's autoencoder. WeightsError names settings or tensors that differ from the profile's."""
     found, channels = vae_config(folder)
     require_config(folder, found, config, "autoencoder")
     if channels != latent_channels:
@@ -69,7 +69,7 @@ def load_vae(module: nn.Module, config: VaeConfig, latent_channels: int, folder:
 
 
 def _new_attention(key: str) -> str:
-    """The present name of a weight of the mid block's attention."""
+    """The current name of a weight of the mid block's attention."""
     head, _, kind = key.rpartition(".")
     front, _, last = head.rpartition(".")
     return f"{front}.{_OLD_ATTENTION[last]}.{kind}" if ".attentions." in key and last in _OLD_ATTENTION else key
@@ -86,9 +86,9 @@ def _open(folder: Path, rename: Callable[[str], str]) -> Tensors:
 
 
 def unet_config(folder: Path) -> PublishedUNet:
-    """What a folder's `config.json` says of its UNet. WeightsError if it is not of Stable Diffusion 1.x's form.
+    """The UNet in a folder's `config.json`. WeightsError if it is not of Stable Diffusion 1.x's form.
 
-    `prediction` is "epsilon", as all of them have; the scheduler's settings say otherwise where one has not.
+    `prediction` is "epsilon", as usual for these; the scheduler's settings name any other.
     """
     settings = read_settings(folder)
     _require_class(folder, settings, UNet2DConditionModel)
@@ -113,7 +113,7 @@ def unet_config(folder: Path) -> PublishedUNet:
 
 
 def vae_config(folder: Path) -> tuple[VaeConfig, int]:
-    """(what a folder's `config.json` says of its autoencoder, its latent channels)."""
+    """(the config in an autoencoder's `config.json`, its latent channels)."""
     settings = read_settings(folder)
     _require_class(folder, settings, AutoencoderKL)
     said = _with_defaults(settings, AutoencoderKL)
@@ -135,7 +135,7 @@ def _require_class(folder: Path, settings: dict[str, Any], build: type) -> None:
 
 
 def _with_defaults(settings: dict[str, Any], build: Any) -> dict[str, Any]:
-    """A `config.json` with what it leaves out, as `diffusers` would build it."""
+    """A `config.json` completed with the defaults of `diffusers`."""
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(build.__init__).parameters.items()

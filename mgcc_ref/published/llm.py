@@ -16,7 +16,7 @@ from mgcc_ref.published.tensors import TRANSFORMERS, Tensors, open_tensors, requ
 from mgcc_ref.weights import WeightsError
 
 TABLES = ("embed_tokens.weight", "lm_head.weight")  # may have rows beyond the vocabulary, which no token uses
-#: Of a profile, and not of the weights.
+#: Fields that the profile chooses, not the weights.
 _CHOSEN = ("feature_layers", "by_block", "vocabulary", "max_positions")
 
 _LLAMA_HUB = {
@@ -43,7 +43,7 @@ _OPT_HUB = {
     "fc2": "mlp.down",
 }
 _QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
-#: What of a `config.json` is not built here unless it has this value.
+#: The only value of each of these `config.json` settings that is implemented here.
 _BUILT: dict[str, dict[str, Any]] = {
     "opt": {
         "activation_function": "relu",
@@ -60,11 +60,11 @@ _BUILT: dict[str, dict[str, Any]] = {
 
 
 def our_name(key: str, family: str) -> str:
-    """`CausalLm`'s name of a weight of a `transformers` OPT, Llama or Qwen; empty for one that it has no use for."""
+    """`CausalLm`'s name of a weight of a `transformers` OPT, Llama or Qwen; "" for a weight that it does not need."""
     names = _OPT_HUB if family == "opt" else _LLAMA_HUB
     key = key.removeprefix("model.").removeprefix("decoder.")
     if key.endswith("rotary_emb.inv_freq"):
-        return ""  # computed: old checkpoints hold it
+        return ""  # computed here; old checkpoints hold it
     if key.startswith("layers."):
         _, block, rest = key.split(".", 2)
         part, _, kind = rest.rpartition(".")
@@ -75,20 +75,20 @@ def our_name(key: str, family: str) -> str:
 
 
 def hub_state_to_ours(state: dict[str, Tensor], config: LlmConfig) -> dict[str, Tensor]:
-    """Rename a `transformers` state dict to `CausalLm`'s names, without a projection that is the table itself."""
+    """Rename a `transformers` state dict to `CausalLm`'s names, without the projection of a tied model."""
     renamed = {name: tensor for key, tensor in state.items() if (name := our_name(key, config.family))}
     return {name: tensor for name, tensor in renamed.items() if name != "lm_head.weight" or not config.tied}
 
 
 def open_llm_tensors(folder: Path, config: LlmConfig) -> Tensors:
-    """A folder's tensors by our names, compared with the profile, as its `config.json` is. WeightsError names what
-    does not fit."""
+    """A folder's tensors by our names. WeightsError names tensors or fields of `config.json` that differ from the
+    profile."""
     check_llm(folder, config)
     pickled = config.source if config.source and not Path(config.source).exists() else folder  # of a hub id, all of it
     found = open_tensors(folder, TRANSFORMERS, partial(our_name, family=config.family), pickled)
     if config.tied:
         for held in (found.places, found.shapes):
-            held.pop("lm_head.weight", None)  # a copy of the embeddings, or of no use
+            held.pop("lm_head.weight", None)  # a copy of the embeddings, or unused
     expected, shapes = expected_shapes(config), dict(found.shapes)
     for name in TABLES:
         if name in shapes and name in expected and shapes[name][0] >= expected[name][0]:
@@ -111,7 +111,7 @@ def check_llm(path: Path, config: LlmConfig) -> None:
 
 
 def require_llm(path: Path, found: LlmConfig, config: LlmConfig) -> None:
-    """WeightsError if what weights say of themselves is not what the profile says."""
+    """WeightsError if the weights' own config differs from the profile's."""
     require_config(path, found, config, "language model", _CHOSEN)
     few = [
         f"{name} {getattr(found, name)} where the profile has {getattr(config, name)}"
@@ -126,9 +126,9 @@ def require_llm(path: Path, found: LlmConfig, config: LlmConfig) -> None:
 
 
 def llm_config(path: Path, settings: dict[str, Any]) -> LlmConfig:
-    """What `settings`, of the form of a `config.json`, say of the model. WeightsError if it is none that is built here.
+    """The model's config from `settings`, the content of a `config.json`. WeightsError if it is not implemented here.
 
-    `feature_layers` are GILL's: the last alone. `vocabulary` counts the table's rows.
+    `feature_layers` is GILL's choice, the last layer alone. `vocabulary` counts the table's rows.
     """
     kind = settings.get("model_type")
     if kind not in _BUILT:

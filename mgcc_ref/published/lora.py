@@ -1,6 +1,6 @@
 """LoRA files fused into a UNet and a CLIP: W + scale * alpha / rank * up @ down (arXiv 2106.09685).
 
-Read are the two forms in use for Stable Diffusion 1.x: `lora_unet_down_blocks_0_..._to_q.lora_down.weight` with
+It reads the two forms in use for Stable Diffusion 1.x: `lora_unet_down_blocks_0_..._to_q.lora_down.weight` with
 `.alpha` (kohya's, LCM's, Hyper-SD's), and `unet.down_blocks.0....to_q.lora_A.weight` (diffusers' and PEFT's).
 """
 
@@ -17,7 +17,7 @@ from mgcc_ref.published.settings import listed
 from mgcc_ref.weights import WeightsError, read_tensors
 
 UNET, CLIP = PARTS = "unet", "clip"
-#: How each form begins the names of a part's layers.
+#: The prefixes of a part's layers in either form.
 _PREFIXES = {UNET: ("lora_unet_", "unet."), CLIP: ("lora_te_", "text_encoder.")}
 _DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight")
 _UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight")
@@ -26,21 +26,21 @@ _ALPHA = ".alpha"
 
 @dataclass(frozen=True)
 class Update:
-    """What a file adds to one layer, scaled already by its alpha."""
+    """The update of one layer, already scaled by its alpha."""
 
     down: Tensor  # (r, in) or (r, in, h, w)
     up: Tensor  # (out, r) or (out, r, 1, 1)
     scale: float
 
     def of(self, weight: Tensor) -> Tensor:
-        """The addition, of the shape of `weight`; RuntimeError if it has another."""
+        """The update in the shape of `weight`; RuntimeError if it does not fit."""
         return self.scale * (self.up.flatten(1).float() @ self.down.flatten(1).float()).reshape(weight.shape)
 
 
 def fuse_lora(module: nn.Module, part: str, path: Path, scale: float = 1.0) -> int:
-    """Add a LoRA file to the weights of a UNet or CLIP; the number of layers that it changed.
+    """Add a LoRA file to the weights of a UNet or CLIP; returns the number of changed layers.
 
-    WeightsError names a layer that the module does not have, one of another shape, and what is no LoRA.
+    WeightsError names a layer that the module lacks, one of another shape, and tensors that are no LoRA.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     names = {form: name for name in layers for form in (name, name.replace(".", "_"))}
@@ -69,7 +69,7 @@ def fuse_lora(module: nn.Module, part: str, path: Path, scale: float = 1.0) -> i
 
 
 def _updates(path: Path, part: str) -> Iterator[tuple[str, Update]]:
-    """The layers of `part` that the file changes, by the file's names without their beginning."""
+    """The layers of `part` that the file changes, by the file's names without their prefix."""
     state = read_tensors(path)
     known = tuple(prefix for prefixes in _PREFIXES.values() for prefix in prefixes)
     ends = (*_DOWN, *_UP, _ALPHA)
@@ -91,6 +91,6 @@ def _updates(path: Path, part: str) -> Iterator[tuple[str, Update]]:
 
 
 def _relative_scale(state: Mapping[str, Tensor], layer: str, rank: int) -> float:
-    """alpha / rank; 1 for a file without alpha, as `diffusers` saves it."""
+    """alpha / rank; 1 for a file without alpha, as `diffusers` saves them."""
     alpha = state.get(layer + _ALPHA)
     return 1.0 if alpha is None else float(alpha) / rank

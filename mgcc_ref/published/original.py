@@ -1,7 +1,7 @@
-"""Stable Diffusion 1.x and GLIGEN in their original layout (`input_blocks.*`, `encoder.down.*`) to `diffusers`' one.
+"""Stable Diffusion 1.x and GLIGEN from their original layout (`input_blocks.*`, `encoder.down.*`) to `diffusers`'.
 
-Names are translated by `diffusers`; its `config.json` is read off the tensors, but for the number of heads, which no
-shape tells. Groups of the norms are 32 there, as the original code has it.
+`diffusers` translates the names. `config.json` follows from the tensors' shapes, except the number of heads. The
+norms have 32 groups, as in the original code.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Original:
-    """A checkpoint taken apart: original names without prefixes; either may be empty. `heads` where it says so."""
+    """A checkpoint's UNet and autoencoder by original names without prefixes; either may be empty."""
 
     unet: State
     vae: State
     heads: int | None
-    left_out: tuple[str, ...]  # first words of what is neither
+    left_out: tuple[str, ...]  # first words of the names of other tensors
 
 
 def take_apart(values: Mapping[str, Any]) -> Original:
-    """A pickle's or file's top level: `{"state_dict": ...}`, GLIGEN's parts, or tensors alone."""
+    """Split a checkpoint's top level: `{"state_dict": ...}`, GLIGEN's parts, or tensors alone."""
     settings = plain(values.get("config_dict")) if "config_dict" in values else None
     if isinstance(values.get("model"), dict):  # GLIGEN's
         flat = {_prefixed(UNET, name): v for name, v in values["model"].items()}
@@ -60,7 +60,7 @@ def _prefixed(prefix: str, name: str) -> str:
 
 
 def _averaged(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The moving average of a weight, which draws better, where the checkpoint holds it."""
+    """The moving average of a weight, which draws better, if the checkpoint holds it."""
     return tensors.get(AVERAGED + "".join(name.split(".")[1:]), tensors[name])
 
 
@@ -73,7 +73,7 @@ def _heads(settings: Any) -> int | None:
 
 
 def unet_to_diffusers(state: State, heads: int) -> tuple[dict[str, Any], State]:
-    """(config.json, tensors) of a UNet; WeightsError names tensors that it cannot have."""
+    """(config.json, tensors) of a UNet; WeightsError names tensors that do not fit it."""
     config = unet_settings(state, heads)
     found = convert_ldm_unet_checkpoint({UNET + name: value for name, value in state.items()}, config)
     found |= {name: value for name, value in state.items() if name.startswith(_GATES)}
@@ -116,7 +116,7 @@ def unet_settings(state: Mapping[str, Tensor], heads: int) -> dict[str, Any]:
 
 
 def vae_to_diffusers(state: State, scaling_factor: float = SD_SCALING) -> tuple[dict[str, Any], State]:
-    """(config.json, tensors) of an autoencoder; WeightsError names tensors that it cannot have."""
+    """(config.json, tensors) of an autoencoder; WeightsError names tensors that do not fit it."""
     count = 0
     while f"encoder.down.{count}.block.0.conv2.weight" in state:
         count += 1
@@ -142,7 +142,7 @@ def vae_to_diffusers(state: State, scaling_factor: float = SD_SCALING) -> tuple[
 
 
 def _checked(build: Any, config: dict[str, Any], state: State, found: State, what: str) -> State:
-    """What was found, if it is all that the network has and all that the checkpoint held."""
+    """`found`, if it fills the whole network and uses all of the checkpoint; else WeightsError."""
     with torch.device("meta"):
         expected = {name: tuple(v.shape) for name, v in build.from_config(config).state_dict().items()}
     taken = {value.data_ptr() for value in found.values()}

@@ -1,7 +1,7 @@
-"""Pickled checkpoints, of which tensors and plain values are taken and nothing is run.
+"""Pickled checkpoints, read for tensors and plain values without running code.
 
-PyTorch reads them with `weights_only=True`. Published ones hold settings and callbacks of other libraries beside their
-tensors (OmegaConf in GLIGEN's, PyTorch Lightning in Stable Diffusion's): these become stand-ins that do nothing.
+PyTorch reads them with `weights_only=True`. Published ones also hold settings and callbacks of other libraries
+(OmegaConf in GLIGEN's, PyTorch Lightning in Stable Diffusion's): these become stand-ins that do nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from mgcc_ref.weights import WeightsError
 
-#: Packages whose classes lie beside published tensors, and plain types that such settings name.
+#: Packages of the classes in published checkpoints, and of plain types that their settings name.
 _BESIDE = ("omegaconf", "pytorch_lightning", "lightning", "lightning_fabric", "typing", "argparse")
 _PLAIN = frozenset(
     {f"builtins.{name}" for name in ("dict", "list", "int", "float", "str", "bool", "set", "tuple", "object")}
@@ -25,7 +25,7 @@ _PLAIN = frozenset(
 
 
 class Inert:
-    """Stands for an object of another library: it takes whatever a pickle gives it, and does nothing."""
+    """A stand-in for an object of another library: it accepts any state, and does nothing."""
 
     def __new__(cls, *_given: object, **_named: object) -> Inert:
         return super().__new__(cls)
@@ -41,11 +41,11 @@ class Inert:
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickled checkpoint holds, tensors mapped from the file. WeightsError if it would run code, or is damaged.
+    """The content of a pickled checkpoint, tensors memory-mapped. WeightsError if it would run code, or is damaged.
 
     Objects of other libraries are `Inert`; `plain` gives the settings in them.
     """
-    mapped = zipfile.is_zipfile(path)  # not of files from before PyTorch 1.6
+    mapped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -61,7 +61,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def _others(path: Path, error: Exception) -> list[str]:
-    """Names of classes that are no tensors; WeightsError if one of them is of no library that lies beside tensors."""
+    """Names of the classes besides tensors; WeightsError if one of them is of no package in `_BESIDE`."""
     try:
         names = list(get_unsafe_globals_in_checkpoint(path))
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
@@ -81,7 +81,7 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 
 
 def plain(value: Any) -> Any:
-    """Settings without their library: OmegaConf's containers and nodes as dicts, lists and values."""
+    """Settings without `Inert` objects: OmegaConf's containers and nodes as dicts, lists and values."""
     if isinstance(value, Inert):
         state = getattr(value, "state", None)
         state = state if isinstance(state, dict) else {}

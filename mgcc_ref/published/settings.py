@@ -1,4 +1,4 @@
-"""`config.json` beside weights: read, and compared with what a profile says, field by field."""
+"""`config.json` beside weights: reading it, and comparing it with a profile, field by field."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MOST_NAMED = 6
 
 
 def read_settings(folder: Path, name: str = CONFIG) -> dict[str, Any]:
-    """The JSON object in the folder's `config.json`. WeightsError if there is none."""
+    """The JSON object in the folder's file `name`. WeightsError if there is none."""
     path = folder / name
     if not path.is_file():
         raise WeightsError(
             f"{folder} lacks {name}, which says how its tensors are to be used; copy it from where the weights are from"
         )
     try:
-        found = json.loads(path.read_bytes())  # of bytes: with a byte-order mark, too
+        found = json.loads(path.read_bytes())  # bytes may begin with a byte-order mark
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not valid JSON ({error}); copy it again") from error
     if not isinstance(found, dict):
@@ -31,7 +31,7 @@ def read_settings(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 
 
 def require_fields(where: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
-    """WeightsError names every field of a `config.json` that asks for what is not built here."""
+    """WeightsError names every field of a `config.json` whose value is not implemented here."""
     wrong = [
         f"{name} {_said(found[name])}" for name in wanted if name in found and not _same(found[name], wanted[name])
     ]
@@ -44,9 +44,9 @@ def require_fields(where: Path, found: Mapping[str, Any], wanted: Mapping[str, A
 
 
 def require_config(where: Path, found: Any, profile: Any, what: str, ignored: Sequence[str] = ()) -> None:
-    """WeightsError names every field in which the config of a folder differs from the profile's, and both values.
+    """WeightsError names every field in which a folder's config differs from the profile's, with both values.
 
-    Both are the same frozen dataclass; `source` never counts.
+    Both are of the same frozen dataclass; `source` is never compared.
     """
     names = [f.name for f in fields(found) if f.name not in ("source", *ignored)]
     wrong = [
@@ -79,6 +79,6 @@ def _said(value: Any) -> str:
 
 
 def listed(names: Sequence[str], between: str = ", ") -> str:
-    """The first of them, and how many more there are."""
+    """The first of the names, and the number of the others."""
     more = len(names) - _MOST_NAMED
     return between.join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

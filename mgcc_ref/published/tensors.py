@@ -1,4 +1,4 @@
-"""The tensors of a published folder: which files hold them, under which names, and whether they fit a module."""
+"""The tensors of a published folder: their files and names, and whether they fit a module."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mgcc_ref.published.settings import listed
 from mgcc_ref.weights import WeightsError
 
 INDEX = "model.safetensors.index.json"
-TRANSFORMERS, DIFFUSERS = "model", "diffusion_pytorch_model"  # how each library calls its files
-VARIANT = "fp16"  # taken where the folder holds nothing wider
+TRANSFORMERS, DIFFUSERS = "model", "diffusion_pytorch_model"  # the stem of each library's files
+VARIANT = "fp16"  # used if the folder holds no wider format
 CONVERT = "python tools/convert_checkpoint.py --source {} --out DIR"
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pth.tar")
 
@@ -25,14 +25,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of some files, by the names that a module gives them; only headers have been read."""
+    """The tensors of some files, by a module's names; only headers have been read."""
 
     folder: Path
     places: dict[str, tuple[Path, str]]  # name -> (file, its name there)
     shapes: dict[str, Shape]
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """These tensors, as they are stored."""
+        """These tensors, in the stored dtype."""
         wanted = list(names)
         found: dict[str, Tensor] = {}
         for file in dict.fromkeys(self.places[name][0] for name in wanted):
@@ -44,10 +44,10 @@ class Tensors:
 
 
 def open_tensors(folder: Path, stem: str, rename: Callable[[str], str], pickled: Path | str) -> Tensors:
-    """The tensors of a folder by `rename`d names, those renamed to "" left out; reads headers alone.
+    """The tensors of a folder by `rename`d names, without those renamed to ""; reads headers alone.
 
-    `pickled` is where pickled weights would be converted from: the folder, or its hub id. WeightsError if there is no
-    file, or a damaged one.
+    `pickled` is the source of pickled weights for error messages: the folder, or its hub id. WeightsError if a file
+    is missing or damaged.
     """
     places: dict[str, tuple[Path, str]] = {}
     shapes: dict[str, Shape] = {}
@@ -64,10 +64,10 @@ def open_tensors(folder: Path, stem: str, rename: Callable[[str], str], pickled:
 
 
 def tensor_files(folder: Path, stem: str, pickled: Path | str) -> list[Path]:
-    """The safetensors that hold a folder's one model, all of them there; WeightsError otherwise.
+    """The safetensors files of a folder's model; WeightsError if there are none, or one is missing.
 
-    In this order: shards with their index, the library's own file name, the same of variant fp16, the one file there
-    is. Others beside them are other copies of the same weights (`consolidated`, `non_ema`).
+    In this order: shards with their index, the library's own file name, the same of variant fp16, the folder's only
+    file. Other files beside them are copies of the same weights (`consolidated`, `non_ema`).
     """
     for variant in ("", f".{VARIANT}"):
         index = folder / f"{stem}.safetensors.index{variant}.json"
@@ -96,7 +96,7 @@ def tensor_files(folder: Path, stem: str, pickled: Path | str) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     folder = index.parent
     try:
-        named = json.loads(index.read_bytes())["weight_map"]  # of bytes: with a byte-order mark, too
+        named = json.loads(index.read_bytes())["weight_map"]  # bytes may begin with a byte-order mark
         files = sorted({folder / str(file) for file in named.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{index} is no index of shards ({error!r}); copy it again") from error
@@ -109,7 +109,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def misfits(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> list[str]:
-    """One phrase each for the tensors that are missing, too many, or of another shape; empty if all fit."""
+    """One phrase for each kind of misfit: tensors missing, unexpected, or of another shape. Empty if all fit."""
     lacking, beside = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     wrong = sorted(name for name in expected.keys() & found.keys() if found[name] != expected[name])
     phrases = [f"lacks {listed(lacking)}"] if lacking else []
@@ -119,7 +119,7 @@ def misfits(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> list[s
 
 
 def require_fit(folder: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape], what: str) -> None:
-    """WeightsError names every kind of tensor that does not fit."""
+    """WeightsError with the phrases of `misfits`, if there are any."""
     if phrases := misfits(found, expected):
         raise WeightsError(
             f"{folder} does not fit the {what}: it {', '.join(phrases)}; give the weights that go with its settings"
@@ -127,7 +127,7 @@ def require_fit(folder: Path, found: Mapping[str, Shape], expected: Mapping[str,
 
 
 def fill(module: nn.Module, tensors: Tensors, what: str) -> None:
-    """Load all of a module's tensors, on the meta device or not, in float32. WeightsError if they do not fit it."""
+    """Load all tensors of a module, on the meta device or not, as float32. WeightsError if they do not fit."""
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     require_fit(tensors.folder, tensors.shapes, expected, what)
     state = tensors.read(expected)

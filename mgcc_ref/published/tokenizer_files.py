@@ -1,4 +1,4 @@
-"""Published tokenizers, as their own model's library reads them."""
+"""Published tokenizers, read from `tokenizer.json` or converted by `transformers`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 from mgcc_ref.tokens import pad_captions
 from mgcc_ref.weights import WeightsError
 
-#: Any of these sets is a whole tokenizer. Without one `transformers` makes an empty tokenizer and says nothing.
+#: Each of these sets is a whole tokenizer. Without one, `transformers` makes an empty tokenizer without an error.
 _FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 
 
 def load_llm_tokenizer(path: Path) -> Tokenizer:
-    """The language model's own tokenizer, from the same place as its weights."""
+    """The language model's own tokenizer, from the path of its weights."""
     from transformers import AutoTokenizer
 
     if path.suffix == ".gguf":
