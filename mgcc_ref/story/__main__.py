@@ -1,4 +1,4 @@
-"""`python -m mgcc_ref.story`: a contact sheet of stories, or how fast scenes and stories are made."""
+"""`python -m mgcc_ref.story`: a contact sheet of stories, or the speed of making scenes and stories."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAME = "python -m mgcc_ref.story"
 
 @command(_NAME)
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse `arguments` and do what they ask; returns the exit code (see `mgcc_runtime.commands.console`)."""
+    """Parse `arguments` and run the command; returns the exit code (see `mgcc_runtime.commands.console`)."""
     parser = argparse.ArgumentParser(
         prog=_NAME, description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -85,7 +85,7 @@ def contact_sheet(rows: list[list[Cell]]) -> Image.Image:
 
 
 def _story_row(story: Story) -> list[Cell]:
-    """The five turns, then what the caption vocabulary says of the target."""
+    """The five turns, then the target's canonical caption."""
     cells: list[Cell] = [(turn.scene, f"{i}. {turn.caption}") for i, turn in enumerate(story.turns, 1)]
     return [*cells, (None, canonical_caption(story.target))]
 
@@ -97,7 +97,7 @@ def _dialogue_row(dialogue: Dialogue) -> list[Cell]:
 
 
 def _give_speed(count: int) -> None:
-    """Each figure is the best of three runs, after one run that fills the sprite cache."""
+    """Print speeds: each is the best of three runs, after one run that fills the sprite cache."""
     rng = np.random.default_rng(0)
     tasks: dict[str, Callable[[int], object]] = {
         "scenes": lambda _: random_scene(rng),

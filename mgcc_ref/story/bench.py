@@ -1,18 +1,18 @@
 """StoryBench's items: held-back stories and dialogues, and what the shown part of each tells of its scene.
 
-Those of the validation split may choose weights; those of the test split, in phrasings and of seeds of their own, judge
-what was chosen.
+Items of the validation split may choose weights; those of the test split, with phrasings and seeds of their own, judge
+the chosen ones.
 
-A short setting does not tell the whole scene, so each item says what may be expected of its picture:
+A short setting does not tell the whole scene, so each item states what may be expected of its picture:
 
 - An **object** is expected if the shown parts name it: a shown text has one of its nouns, or a shown image shows what
   the text calls "my friend". A pronoun names nothing ("It moves away" alone).
-- Its **position** counts if the shown parts say it: the words of its place or relation stand in a shown text (and the
-  relation's anchors are expected too), or a shown image is the one that placed it. After "they swap places" alone,
-  nobody knows where.
+- Its **position** counts if the shown parts give it: a shown text has the words of its place or relation (and the
+  relation's anchors are expected too), or a shown image is the one that placed it. "They swap places" alone gives no
+  position.
 - The **background** counts if a shown part tells it.
 
-What is in the true scene but not told is neither wanted nor wrong in the drawn one; what is not in it at all is wrong.
+Objects of the true scene that no shown part tells are neither expected nor wrong in the picture; all others are wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mgcc_ref.story.world.facts import ObjectFact, Source, Told
 from mgcc_ref.story.world.layout_words import Place, PlaceFact
 from mgcc_ref.story.world.scene import Background, Scene, render
 
-#: Apart from every seed that training draws its held-back sets from.
+#: No seed of training's held-back sets is among these.
 _BENCH_KEYS = {Split.VALIDATION: 20_811_304, Split.TEST: 47_290_173}
 
 
@@ -53,7 +53,7 @@ SETTINGS: dict[Suite, tuple[BenchSetting, ...]] = {
 
 @dataclass(frozen=True)
 class ExpectedObject:
-    """An object that the shown parts name; `fact` is where they put it, None where they do not say."""
+    """An object that the shown parts name; `fact` is its position, None if they do not give one."""
 
     index: int  # in the target's objects
     label: str
@@ -62,7 +62,7 @@ class ExpectedObject:
 
 @dataclass(frozen=True)
 class BenchItem:
-    """One picture to draw, and what may be expected of it."""
+    """One picture to draw, and the objects and background to expect in it."""
 
     suite: Suite
     setting: BenchSetting
@@ -71,24 +71,24 @@ class BenchItem:
     target: Scene
     expected: tuple[ExpectedObject, ...]
     background: Background | None  # None: the shown parts do not tell it
-    story_labels: frozenset[str]  # of all objects that the whole story or dialogue has at any time
+    story_labels: frozenset[str]  # of all objects in any scene of the story or dialogue
 
     @property
     def texts(self) -> tuple[str, ...]:
         return tuple(part for part in self.parts if isinstance(part, str))
 
     def inputs(self) -> list[str | Image.Image]:
-        """The parts as a user would give them: texts and pictures."""
+        """The parts as a request's texts and pictures."""
         return [part if isinstance(part, str) else Image.fromarray(render(part)) for part in self.parts]
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The item's name for readers."""
         return f"{self.suite.value} {self.setting.value}, item {self.number}"
 
     @property
     def tells_something(self) -> bool:
-        """Whether any object or the background can be expected at all."""
+        """Whether any object or the background is expected."""
         return bool(self.expected) or self.background is not None
 
 
@@ -101,7 +101,7 @@ def setting_of(suite: Suite, value: str) -> BenchSetting:
     return found
 
 
-#: What a picture is drawn for and scored by: made from templates, or one of `free_items`.
+#: An item from templates, or one of `free_items`.
 AnyItem = BenchItem | FreeItem
 
 
@@ -118,7 +118,7 @@ def bench_item(
 def bench_items(
     suite: Suite, setting: Setting | DialogueSetting, count: int, seed: int = 0, split: Split = Split.VALIDATION
 ) -> Iterator[BenchItem]:
-    """Items 0 to `count`, made as they are asked for."""
+    """Items 0 to `count` - 1, made one at a time."""
     return (bench_item(suite, setting, number, seed, split) for number in range(count))
 
 
@@ -184,7 +184,7 @@ def labels_named_in(text: str) -> list[str]:
 
 
 _PLACE_OF = {phrase: place.value for place, phrases in PLACE_PHRASES.items() for phrase in phrases}
-#: They begin like a place: "on the left side of the fox", "in the middle of the night".
+#: Phrases that begin like a place: "on the left side of the fox", "in the middle of the night".
 _NO_PLACE = [
     *(template.split(" {x}")[0] for templates in RELATION_PHRASES.values() for template in templates),
     *(phrase for phrases in SETTING_PHRASES.values() for phrase in phrases),
@@ -193,6 +193,6 @@ _PLACE_PATTERN = any_of(_PLACE_OF | dict.fromkeys(_NO_PLACE, ""))
 
 
 def places_named_in(text: str) -> set[Place]:
-    """The places whose words stand in the text."""
+    """The places whose words are in the text."""
     found = (_PLACE_OF.get(match.group().lower()) for match in _PLACE_PATTERN.finditer(text))
     return {Place(value) for value in found if value is not None}

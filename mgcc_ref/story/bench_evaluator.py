@@ -1,7 +1,7 @@
-"""The evaluator: a small CLIP of its own that StoryBench compares pictures with, and that draws none.
+"""The evaluator: a small CLIP that StoryBench compares pictures with; no picture is drawn with it.
 
-It shares nothing with the story profile's CLIP: plain convolutions instead of a vision transformer, other text tower,
-other seed, data and augmentation. Training: `python -m mgcc_ref.train --step evaluator`.
+It shares nothing with the profile story's CLIP: plain convolutions instead of a vision transformer, another text tower,
+seed, data and augmentation. Training: `python -m mgcc_ref.train --step evaluator`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class TextTower(nn.Module):
 
 
 class Evaluator(nn.Module):
-    """Image and text tower with one embedding space; embeddings are of unit length."""
+    """Image and text tower with one embedding space; embeddings have unit length."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Evaluator(nn.Module):
         self.images = ImageTower()
         self.texts = TextTower(tokenizer.get_vocab_size())
         self.cells = nn.Linear(_WIDTHS[-1], EMBEDDING)
-        self.logit_scale = nn.Parameter(torch.tensor(2.66))  # log(1 / 0.07), as CLIP begins
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))  # log(1 / 0.07), CLIP's initial value
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, 128, 128) in [-1, 1] -> (B, E)."""

@@ -10,7 +10,7 @@ from mgcc_ref.story.world.sprites import LABELS
 
 COMMA = ","
 
-#: Every word a caption can hold, each once; the order is part of the trained weights.
+#: All words of captions, each once. Trained weights depend on their order.
 CAPTION_WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         [COMMA]
@@ -25,8 +25,8 @@ CAPTION_WORDS: tuple[str, ...] = tuple(
 def canonical_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     """Background, then `, SIZE LABEL PLACE` for each object; e.g. "night , large fox bottom-left , small cat right".
 
-    Objects come in reading order (rows of the grid, then x), or shuffled when `rng` is given. At most 26 words for
-    five objects, so 28 with a begin and an end token.
+    Objects come in reading order (rows of the grid, then x), or shuffled if `rng` is given. Five objects take at most
+    26 words, so 28 with a begin and an end token.
     """
     objects = sorted(scene.objects, key=_reading_order)
     if rng is not None:

@@ -64,7 +64,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Ten rounds about `target`, which only all of them tell wholly."""
+    """Ten rounds about `target`. Only all of them together tell the whole scene."""
 
     rounds: tuple[Round, ...]
     target: Scene
@@ -78,7 +78,7 @@ class Dialogue:
         return self.view(DialogueSetting.ROUNDS_10)
 
     def view(self, setting: DialogueSetting) -> tuple[str, ...]:
-        """The first 1, 5 or 10 rounds, one part each. What later rounds tell is lost: names, places, background."""
+        """The first 1, 5 or 10 rounds, one part each, without the facts of later rounds."""
         return tuple(r.text for r in self.rounds[: int(setting.value)])
 
     def is_told(self, setting: DialogueSetting) -> bool:
@@ -88,7 +88,7 @@ class Dialogue:
 
 
 def dialogue_templates(kind: str, split: Split) -> tuple[str, ...]:
-    """The templates of `kind` (a name in the bank of dialogues) that `split` may use, every wording of each."""
+    """All wordings of the templates of `kind` (a name in the bank of dialogues) that `split` may use."""
     return every_wording_of(patterns(split, Bank.DIALOGUES)[kind])
 
 
@@ -128,7 +128,7 @@ def _random_cast(rng: np.random.Generator) -> Cast:
 
 
 class _Interview:
-    """Asks about a cast, one topic a round, and notes in which round each fact was told."""
+    """Asks about a cast, one topic a round, and records the round of each fact."""
 
     def __init__(self, rng: np.random.Generator, split: Split) -> None:
         self.rng, self.split, self.bank = rng, split, patterns(split, Bank.DIALOGUES)
@@ -144,7 +144,7 @@ class _Interview:
         self.groups = [by_label[label] for label in by_label]
 
     def dialogue(self) -> Dialogue:
-        """Names come before places; all that is needed is asked within ten rounds, the rest is small talk."""
+        """The whole dialogue. Names come before places; rounds that the facts leave free are small talk."""
         order = [self.groups[i] for i in self.rng.permutation(len(self.groups))]
         cut = int(self.rng.integers(1, len(order) + 1)) if len(order) > 1 and self.rng.random() < 0.4 else len(order)
         first, later = order[:cut], order[cut:]
@@ -200,7 +200,7 @@ class _Interview:
         return pick(RELATION_PHRASES[member.relation], self.rng).format(x=names[0], y=names[-1])
 
     def _thing(self, group: list[Member]) -> str:
-        """A group in words, with its size unless it is medium; sizes not told are medium."""
+        """A group in words. The size of a medium one is mostly left out."""
         label, size = group[0].label, group[0].item.size
         noun = noun_for(label, self.rng)
         noun = f"two {plural(noun)}" if len(group) == 2 else noun
@@ -245,7 +245,7 @@ class _Interview:
         self.focus = label
 
     def _ask_size(self) -> None:
-        """Asks the size of one thing that has been named; where there is none, how many there are."""
+        """Ask the size of one named thing; if there is none, ask how many things there are."""
         known = [g[0] for g in self.groups if len(g) == 1 and g[0].key in self.named]
         if not known:
             self._ask_count()

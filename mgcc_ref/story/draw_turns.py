@@ -1,4 +1,4 @@
-"""Turns of a dialogue that ask for a picture, and turns that do not: what `[IMG1]` has to tell apart."""
+"""Turns of a dialogue that ask for a picture, and turns that do not: training data for the output row of `[IMG1]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgcc_ref.story.wording.patterns import any_wording
 from mgcc_ref.story.wording.phrases import NOUNS, Bank, Split, indefinite, patterns, pick
 
 MAX_ROUNDS_BEFORE = 4
-_TRICKY_CHANCE = 0.4  # of a turn that asks for none: it speaks of pictures all the same
+_TRICKY_CHANCE = 0.4  # that a turn which asks for no picture mentions pictures
 _NEXT_ROUND_CHANCE = 0.35
 
 

@@ -1,7 +1,7 @@
 """Suite `free`: eighty stories, captions and dialogues in free English, written without sight of any template here.
 
 They are validation: weights may be chosen by them, and nothing is trained on them. A place is a third of the picture's
-width and one of its height; within `BORDER` of the line between two thirds, both count.
+width and a third of its height; within `BORDER` of the line between two thirds, both count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _THIRDS = MappingProxyType({"left": 0, "centre": 1, "right": 2, "top": 0, "middl
 
 
 class FreeSetting(enum.StrEnum):
-    """Which items: of one kind, or all."""
+    """The items of one kind, or all."""
 
     CAPTION = "caption"
     STORY = "story"
@@ -72,16 +72,16 @@ class FreeItem:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The item's name for readers."""
         return f"free {self.kind.value}, item {self.number}"
 
     def inputs(self) -> list[str | Image.Image]:
-        """The parts as a user would give them."""
+        """The parts as a request's texts and pictures."""
         return [part if isinstance(part, str) else Image.fromarray(render(part)) for part in self.parts]
 
     @property
     def target(self) -> Scene:
-        """A picture that would be right, for people to look at: one of many."""
+        """One of many right pictures, as an example for readers."""
 
         def centre(name: str) -> float:
             return 0.5 if name == _ANY else (_THIRDS[name] + 0.5) / 3

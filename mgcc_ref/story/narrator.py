@@ -1,4 +1,4 @@
-"""The narrator: tells one event after another and keeps the cast true to what was told.
+"""The narrator: tells one event after another and keeps the cast consistent with the text.
 
 Every event either returns its sentence and changes the cast, or returns None and changes nothing.
 """
@@ -43,7 +43,7 @@ Event = Callable[[], str | None]
 
 _PRONOUN_CHANCE = 0.6
 _SIZE_WORD_CHANCE = 0.45
-_REPEAT_CHANCE = 0.08  # a second object of a label that is there already
+_REPEAT_CHANCE = 0.08  # that a new object repeats a label of the scene
 
 
 class Narrator:
@@ -59,7 +59,7 @@ class Narrator:
     # -- words ---------------------------------------------------------------------------------------------------
 
     def mention(self, member: Member, *, pronoun: bool = False) -> str:
-        """How the text calls it: "the fox", "my friend", or, where `pronoun` allows and it was in focus, "it"."""
+        """The member's name in the text: "the fox", "my friend", or, if `pronoun` allows and it is in focus, "it"."""
         if pronoun and self.cast.focus == member.key and self.rng.random() < _PRONOUN_CHANCE:
             return "it"
         if member.alias is not None:
@@ -99,7 +99,7 @@ class Narrator:
         return self._commit_new(placed, Kind.APPEAR_RELATION, words)
 
     def stand_by_new(self) -> str | None:
-        """Something known stands by something new ("my friend sits under a tree"): the new one comes to it."""
+        """A member stands by a new object ("my friend sits under a tree"), which is placed beside it."""
         member, words = self._new_member()
         known = [] if member is None else [m for m in self._referable() if m.label != member.label]
         if member is None or not known or words.startswith("another"):
@@ -136,7 +136,7 @@ class Narrator:
         return self._fill(Kind.COUNT, plural=noun, p1=p1, p2=p2)
 
     def appear_in_image(self) -> str | None:
-        """An object that the text only calls "my friend"; what and where it is, the picture tells."""
+        """An object that the text calls "my friend"; only the picture shows its kind and position."""
         aliases = [a for a in ALIASES if all(m.alias != a for m in self.cast.members)]
         if len(self.cast.members) >= MAX_OBJECTS or len(aliases) < len(ALIASES) - 1:
             return None
@@ -181,7 +181,7 @@ class Narrator:
         return self._commit_move(moved, Kind.MOVE_RELATION)
 
     def leave(self) -> str | None:
-        """An object goes away; the scene is never left empty."""
+        """An object leaves, but never the last one."""
         member = self._movable()
         if member is None or len(self.cast.members) < 2:
             return None
@@ -249,12 +249,12 @@ class Narrator:
         return self._fill(Kind.TRAVEL, setting=pick(SETTING_PHRASES[background], self.rng))
 
     def travel_in_image(self) -> str | None:
-        """The background changes, and only the picture shows to what."""
+        """The background changes; only the picture shows the new one."""
         self._change_background(Source.IMAGE)
         return self._fill(Kind.SETTING_SHOWN)
 
     def show_background(self) -> None:
-        """The background is not told in words: the first picture shows it."""
+        """Mark the background as shown by the first picture, not told in words."""
         self.cast = replace(self.cast, background_told=Told(Source.IMAGE, self.caption))
 
     def opening(self) -> str:
@@ -282,19 +282,19 @@ class Narrator:
         return [m for m in self.cast.members if self.cast.can_refer(m)]
 
     def _movable(self) -> Member | None:
-        """A member that can be named and that no other member's position hangs on."""
+        """A member that can be named and is no anchor of another member."""
         free = [m for m in self._referable() if not self.cast.is_anchor(m.key)]
         return pick(free, self.rng) if free else None
 
     def _draw_size(self) -> tuple[Size, str]:
-        """A size and its word; without a word a thing is medium."""
+        """A size and its word; medium has none."""
         if self.rng.random() >= _SIZE_WORD_CHANCE:
             return Size.MEDIUM, ""
         size = pick((Size.SMALL, Size.SMALL, Size.MEDIUM, Size.LARGE, Size.LARGE), self.rng)
         return size, pick(SIZE_WORDS[size], self.rng)
 
     def _new_member(self) -> tuple[Member | None, str]:
-        """A member that still needs a position, and how the text calls it: "a large fox", "another fox"."""
+        """A member without a position yet, and its words in the text: "a large fox", "another fox"."""
         if len(self.cast.members) >= MAX_OBJECTS:
             return None, ""
         size, size_word = self._draw_size()

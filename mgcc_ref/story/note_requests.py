@@ -1,6 +1,6 @@
-"""Seven hundred requests in free English, half of which ask for something that the story model's picture cannot have.
+"""Seven hundred requests in free English, half of which ask for something that the story model cannot draw.
 
-The runtime's notes were written with sight of half `dev`, and are judged by half `test`.
+The runtime's notes were developed on half `dev`, and are judged by half `test`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Half(enum.StrEnum):
 
 @dataclass(frozen=True)
 class NoteRequest:
-    """A text and what it asks for in vain: a note's code, and the thing where it is an unknown one."""
+    """A text and the notes that it needs: each a code, and the thing if it is an unknown one."""
 
     text: str
     notes: frozenset[tuple[str, str]]
@@ -40,5 +40,5 @@ def note_requests(half: Half) -> tuple[NoteRequest, ...]:
 
 
 def _note(code: str, thing: str) -> tuple[str, str]:
-    """Things are told apart where they are unknown; of the other kinds a request has one."""
+    """Unknown things need a note each; of other codes, a request has one note."""
     return code, thing if code == "unknown-thing" else ""

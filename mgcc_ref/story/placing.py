@@ -1,4 +1,4 @@
-"""Putting objects onto a scene so that what the text says of them is true."""
+"""Placing objects in a scene so that the text's facts about them hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mgcc_ref.story.world.scene import IMAGE_PX, SIZE_RANGES_PX, PlacedObject, S
 from mgcc_ref.story.world.sprites import LABELS, sprite
 
 _TRIES = 8
-_BETWEEN_CHANCE = 0.35  # most pairs leave no room between them, so it must be tried often
+_BETWEEN_CHANCE = 0.35  # high, since most pairs leave no room between them
 _ROUNDING = 0.005  # boxes lie on whole pixels; half a pixel is 0.004
 
 
@@ -37,7 +37,7 @@ def sample_side(size: Size, rng: np.random.Generator) -> int:
 def put(
     label: str, side_px: int, fact: Fact, others: Sequence[PlacedObject], rng: np.random.Generator
 ) -> PlacedObject | None:
-    """`label` where `fact` holds and nothing is hidden, or None when no room was found."""
+    """`label` at a position where `fact` holds and nothing is hidden, or None if no room was found."""
     height, width = sprite(label, side_px).shape[:2]
     for _ in range(_TRIES):
         item = place(label, sample_centre(fact, (width / IMAGE_PX, height / IMAGE_PX), rng), side_px)
@@ -55,7 +55,7 @@ def consistent(cast: Cast) -> bool:
 
 
 def free_place(others: Sequence[PlacedObject], rng: np.random.Generator, *, besides: Place | None = None) -> Place:
-    """A cell of the grid in which no object's centre is, and which is not `besides`."""
+    """A cell of the grid without an object's centre, and not `besides`."""
     taken = {place_of(item.box) for item in others}
     free = [p for p in PLACES if p not in taken and p is not besides]
     return pick(free, rng)
@@ -71,7 +71,7 @@ def free_label(cast: Cast, rng: np.random.Generator) -> str:
 
 
 def choose_relation(candidates: Sequence[Member], rng: np.random.Generator) -> tuple[Relation, list[Member]]:
-    """A relation and as many anchors as it takes from `candidates` (at least one)."""
+    """A relation, and its one or two anchors from `candidates` (at least one)."""
     one_anchor = [r for r in Relation if r is not Relation.BETWEEN]
     between = len(candidates) > 1 and rng.random() < _BETWEEN_CHANCE
     relation = Relation.BETWEEN if between else pick(one_anchor, rng)
@@ -97,5 +97,5 @@ def put_by_relation(
 
 
 def newcomer(key: int, label: str, side_px: int, told: Told, alias: str | None = None) -> Member:
-    """A member that does not stand anywhere yet (its box is that of the picture's centre)."""
+    """A member without a position yet (its box is at the picture's centre)."""
     return Member(key, place(label, (0.5, 0.5), side_px), Place.CENTRE, None, (), alias, told, told)

@@ -1,4 +1,4 @@
-"""Stories: five captions and four images that lead to a scene which is to be drawn."""
+"""Stories: five captions and four images that lead to the scene to draw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mgcc_ref.story.world.scene import MAX_OBJECTS, Scene
 CAPTIONS = 5
 MAX_CAPTION_WORDS = 20
 _CONNECTOR_WORDS = 4  # of the longest connector
-_MORE_CHANCE = 0.3  # of a second event in a caption
+_MORE_CHANCE = 0.3  # that a caption has a second event
 
 Part = str | Scene
 
@@ -33,7 +33,7 @@ class Setting(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Turn:
-    """One caption, the scene that is true after it, and what has been told about that scene so far."""
+    """One caption, the scene after it, and what has been told about that scene so far."""
 
     caption: str
     scene: Scene
@@ -42,7 +42,7 @@ class Turn:
 
     @property
     def told(self) -> tuple[Told, ...]:
-        """Where each fact that the scene needs was told."""
+        """The source of each fact that the scene needs."""
         return (self.background_told, *(t for fact in self.facts for t in (fact.named, fact.placed)))
 
 
@@ -63,7 +63,7 @@ class Story:
 
     @property
     def facts(self) -> tuple[ObjectFact, ...]:
-        """For each object of the target, in its order, what the context says of its position."""
+        """The position that the context gives for each object of the target, in its order."""
         return self.turns[-1].facts
 
     @property
@@ -74,10 +74,10 @@ class Story:
     def view(self, setting: Setting) -> tuple[Part, ...]:
         """The parts that `setting` shows.
 
-        CAPTIONS_5_IMAGES_4: all captions, each but the last followed by its scene's image; everything the target
-        needs is told. CAPTIONS_5: no images, so what only an image told is lost (who "my friend" is, where it first
-        stands and how large it is, a background that was only shown). CAPTION_1: the last caption alone; it tells
-        only what changes, so the background and all objects that stay as they were are lost too.
+        CAPTIONS_5_IMAGES_4: all captions, each but the last followed by its scene's image; they tell the whole
+        target. CAPTIONS_5: no images, so facts that only an image shows are lost (what "my friend" is, its first
+        position and size, a background that was only shown). CAPTION_1: the last caption alone; it tells
+        only changes, so the background and all unchanged objects are lost too.
         """
         if setting is Setting.CAPTION_1:
             return (self.turns[-1].caption,)
@@ -87,7 +87,7 @@ class Story:
         return (*before, self.turns[-1].caption)
 
     def is_told(self, setting: Setting) -> bool:
-        """Whether the parts of `setting` tell all that the target holds."""
+        """Whether the parts of `setting` tell the whole target."""
         last = len(self.turns)
         told = self.turns[-1].told
         if setting is Setting.CAPTION_1:
@@ -97,13 +97,13 @@ class Story:
         return all(t.source is Source.TEXT or t.at < last for t in told)
 
     def at_turn(self, turn: int) -> Story:
-        """The story cut after caption `turn` (from 1), whose scene then is the target."""
+        """The story up to caption `turn` (from 1); that caption's scene is the target."""
         if not 1 <= turn <= len(self.turns):
             raise ValueError(f"turn {turn} of a story with {len(self.turns)} captions; choose 1 to {len(self.turns)}")
         return Story(self.turns[:turn], self.split)
 
     def drawable_turns(self) -> tuple[int, ...]:
-        """Turns (from 1) whose scene can be drawn from what stands before its image; the last is always one."""
+        """Turns (from 1) whose scene can be drawn from the parts before its image; the last is always one."""
         every = range(1, len(self.turns) + 1)
         return tuple(n for n in every if self.at_turn(n).is_told(Setting.CAPTIONS_5_IMAGES_4))
 
@@ -135,7 +135,7 @@ def _turn(caption: str, cast: Cast) -> Turn:
 
 
 def _first_caption(narrator: Narrator, goal: int) -> str:
-    """Tells the background and the first object, or shows it."""
+    """A caption that tells the background and the first object, or leaves the object or both to the image."""
     rng = narrator.rng
     draw = rng.random()
     if draw < 0.3:
@@ -161,7 +161,7 @@ def _first_caption(narrator: Narrator, goal: int) -> str:
 
 
 def _later_caption(narrator: Narrator, goal: int) -> str:
-    """One or two events, sometimes with a sentence beside the point."""
+    """At most two events, sometimes with a sentence that changes nothing."""
     rng = narrator.rng
     left = CAPTIONS - narrator.caption
     missing = goal - len(narrator.cast.members)
@@ -183,7 +183,7 @@ def _later_caption(narrator: Narrator, goal: int) -> str:
 
 
 def _tell(narrator: Narrator, goal: int) -> str:
-    """One event that is possible now."""
+    """The text of one event that is possible now."""
     while True:
         events = _events(narrator, goal)
         bounds = list(itertools.accumulate(weight for _, weight in events))
@@ -196,7 +196,7 @@ def _tell(narrator: Narrator, goal: int) -> str:
 
 
 def _extend(narrator: Narrator, text: str, choices: tuple[Event, ...], tries: int = 1) -> str:
-    """`text` and one more event, or `text` alone where that would be too long `tries` times."""
+    """`text` with one more event, or `text` alone if none of `tries` events was possible and short enough."""
     before = narrator.cast
     more = pick(choices, narrator.rng)()
     if more is None:
@@ -212,7 +212,7 @@ def _extend(narrator: Narrator, text: str, choices: tuple[Event, ...], tries: in
 
 
 def _events(narrator: Narrator, goal: int) -> list[tuple[Event, float]]:
-    """Events and their weights: towards `goal` objects, and nothing only shown in the last caption."""
+    """Events and their weights: they lead to `goal` objects, and in the last caption none leaves a fact to an image."""
     count = len(narrator.cast.members)
     missing = goal - count
     grow, shrink = (5.0, 0.2) if missing > 0 else (0.3, 2.5 if missing < 0 else 0.6)
@@ -250,7 +250,7 @@ _PLAIN_STARTS = frozenset({"a", "an", "another", "it", "my", "our", "the", "ther
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a connector can stand before `text`: one clause that starts with its subject."""
+    """Whether a connector can precede `text`: one clause that starts with its subject."""
     first, second = text.lower().split()[:2]
     starts = first in _PLAIN_STARTS and (first, second) != ("the", "next")
     return starts and " now" not in text and not any(mark in text for mark in _MARKS)

@@ -19,12 +19,12 @@ _JOINERS = (", ", ", ", "; ", " and ", ", and ", " while ", ", plus ")
 
 
 def room(teller: Teller, count: int = 1) -> bool:
-    """Whether so many more things may come."""
+    """Whether `count` more things fit into the scene."""
     return len(teller.world.members) + count <= MAX_OBJECTS
 
 
 def newcomer_at(teller: Teller, spot: Place | None = None) -> dict[str, str] | None:
-    """A new thing at `spot` or at any free place, already in the world: its slots."""
+    """Add a new thing to the world, at `spot` or at any free place; returns its slots."""
     size, word = teller.size()
     member = new_member(teller.world, free_label(teller.world.cast, teller.rng), size, teller.rng)
     spot = spot or pick(teller.world.free_cells(), teller.rng)
@@ -40,7 +40,7 @@ def _come_in(teller: Teller, placed: Member, size_word: str) -> dict[str, str]:
 
 
 def appear(teller: Teller) -> str | None:
-    """A thing at a place, where another was that left, or by others."""
+    """A thing comes to a place, to the place of a thing that left, or beside others."""
     if not room(teller):
         return None
     gone = vacated(teller)
@@ -133,7 +133,7 @@ def _beside(teller: Teller, relation: Relation, middle: Member) -> tuple[str, di
 
 
 def has_by(teller: Teller) -> str | None:
-    """Something known has something new at its side."""
+    """A thing of the world gets a new one at its side."""
     known = teller.world.referable()
     if not room(teller) or not known:
         return None
@@ -168,7 +168,7 @@ def between_new(teller: Teller) -> str | None:
 
 
 def pair(teller: Teller) -> str | None:
-    """Two things of one label, at two places or at places that no one tells."""
+    """Two things of one label, at two places that the text tells or leaves out."""
     if not room(teller, 2):
         return None
     label, (size, word) = free_label(teller.world.cast, teller.rng), teller.size()
@@ -194,7 +194,7 @@ def _untold(member: Member) -> Member:
 
 
 def again(teller: Teller) -> str | None:
-    """A second thing of a label that is there once."""
+    """A second thing of a label that the world has once."""
     known = [m for m in teller.world.referable() if not teller.world.cast.is_anchor(m.key)]
     if not room(teller) or not known:
         return None

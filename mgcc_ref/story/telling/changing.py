@@ -19,13 +19,13 @@ _RELATION_CHANCE = 0.35
 
 
 def _some(teller: Teller, count: int = 1) -> list[Member]:
-    """So many members that can be named, at random; fewer where there are not as many."""
+    """`count` random members that can be named, or as many as there are."""
     known = teller.world.referable()
     return [known[i] for i in teller.rng.permutation(len(known))[:count]]
 
 
 def leave(teller: Teller) -> str | None:
-    """One goes, in words of its class at times."""
+    """One leaves, sometimes in words of its class."""
     some = _some(teller)
     if not some or len(teller.world.members) < 2:
         return None
@@ -38,7 +38,7 @@ def leave(teller: Teller) -> str | None:
 
 
 def leave_two(teller: Teller) -> str | None:
-    """Two go together."""
+    """Two leave together."""
     some = _some(teller, 2)
     if len(some) < 2 or len(teller.world.members) < 3:
         return None
@@ -49,7 +49,7 @@ def leave_two(teller: Teller) -> str | None:
 
 
 def leave_all_but(teller: Teller) -> str | None:
-    """All go but one."""
+    """All but one leave."""
     some, members = _some(teller), teller.world.members
     if not some or len(members) < 3:
         return None
@@ -59,7 +59,7 @@ def leave_all_but(teller: Teller) -> str | None:
 
 
 def replace_one(teller: Teller) -> str | None:
-    """One goes and a new one comes to its place."""
+    """One leaves and a new one comes to its place."""
     some = _some(teller)
     if not some or not _alone_in_its_cell(teller, some[0]):
         return None
@@ -76,7 +76,7 @@ def _alone_in_its_cell(teller: Teller, member: Member) -> bool:
 
 
 def takes_over(teller: Teller) -> str | None:
-    """One goes, and another moves to its place."""
+    """One leaves, and another moves to its place."""
     some = _some(teller, 2)
     if len(some) < 2 or not _alone_in_its_cell(teller, some[0]):
         return None
@@ -90,7 +90,7 @@ def takes_over(teller: Teller) -> str | None:
 
 
 def follow(teller: Teller) -> str | None:
-    """One moves to where another was that left before."""
+    """One moves to the place of another that left earlier."""
     gone, some = vacated(teller), _some(teller)
     if gone is None or not some or some[0].label == gone.item.label:
         return None
@@ -103,7 +103,7 @@ def follow(teller: Teller) -> str | None:
 
 
 def move(teller: Teller) -> str | None:
-    """One goes to another place, or to others' sides."""
+    """One moves to another place, or beside others."""
     some = _some(teller)
     if not some:
         return None
@@ -125,7 +125,7 @@ def move(teller: Teller) -> str | None:
 
 
 def move_straight(teller: Teller) -> str | None:
-    """One goes to an edge along its row or column."""
+    """One moves along its row or column to an edge."""
     some = _some(teller)
     if not some or some[0].place is None:
         return None
@@ -143,7 +143,7 @@ def move_straight(teller: Teller) -> str | None:
 
 
 def swap(teller: Teller) -> str | None:
-    """Two exchange their places; where there are only two, "they"."""
+    """Two exchange their places; the only two things are called "they"."""
     some = _some(teller, 2)
     if len(some) < 2:
         return None
@@ -163,7 +163,7 @@ def swap(teller: Teller) -> str | None:
 
 
 def one_of_two(teller: Teller) -> str | None:
-    """One of two alike goes or moves: "the one on the left"."""
+    """One of two things of a label leaves or moves: "the one on the left"."""
     members = teller.world.members
     twins = [m for m in members if sum(o.label == m.label for o in members) == 2 and m.place is not None]
     if not twins:
@@ -218,7 +218,7 @@ def opening(teller: Teller) -> str:
     return teller.say("opening", None, **teller.setting(here, here))
 
 
-# -- second thoughts: something is said wrong, then right ----------------------------------------------------------
+# -- corrections: a wrong statement, then the right one ------------------------------------------------------------
 
 
 def wrong_place(teller: Teller) -> str | None:
@@ -280,7 +280,7 @@ def _then(first: str, second: str, teller: Teller) -> str:
 
 
 def beside_the_point(teller: Teller) -> str | None:
-    """What is not there, or a dream, a likeness, another place, something that stays."""
+    """A clause that changes nothing: an absent thing, a dream, a likeness, another background, a thing that stays."""
     kind = pick(("absent", "absent", "wish", "like", "setting_wish", "stays", "aside"), teller.rng)
     slots = teller.absent()
     some = _some(teller)
@@ -296,7 +296,7 @@ def beside_the_point(teller: Teller) -> str | None:
 
 
 def restate(teller: Teller) -> str | None:
-    """Where one stands that was told before, or where it does not."""
+    """The known place of a thing, or a place where it is not."""
     known = [m for m in _some(teller, 5) if m.place is not None]
     if not known or known[0].place is None:
         return None

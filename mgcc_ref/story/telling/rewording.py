@@ -1,7 +1,7 @@
-"""Training texts in more words than templates have: other phrases of the same meaning, asides, and slips of the pen.
+"""Training texts in more words than templates have: other phrases of the same meaning, asides, and spelling mistakes.
 
-The narrators' vocabulary is shared with StoryBench's items, so it stays, and finished texts are reworded. Meaning never
-changes: a phrase is replaced by one that puts the thing in the same place.
+StoryBench's items share the narrators' vocabulary, so it stays as it is, and finished texts are reworded. The meaning
+never changes: another phrase for a place means the same place.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ PHRASE_CHANCE, NOUN_CHANCE = 0.4, 0.15
 ASIDE_CHANCE, OPENER_CHANCE = 0.12, 0.15
 LOWER_CASE_CHANCE, SLIP_CHANCE = 0.08, 0.2
 CONTRACTION_CHANCE = 0.4
-_SHORTEST_SLIP = 4  # letters of a word that may be misspelt
+_SHORTEST_SLIP = 4  # the fewest letters of a misspelt word
 
 _WORDS = data("rewordings")
-#: Nouns that no template says.
+#: Nouns that no template has.
 MORE_NOUNS: Mapping[str, tuple[str, ...]] = words_by_name(data("nouns")["of"])
-#: What a template says -> what else means the same.
+#: A template's phrase -> other phrases of the same meaning.
 PHRASES: Mapping[str, tuple[str, ...]] = words_by_name(_WORDS["phrases"])
-#: What a word follows -> its short form: "it is here", not "yes, it is".
+#: Words that are contracted only before another word ("it is here", not "yes, it is") -> their short forms.
 CONTRACTIONS: Mapping[str, tuple[str, ...]] = words_by_name(_WORDS["contractions"])
 OPENERS: tuple[str, ...] = tuple(_WORDS["openers"])
 ASIDES: tuple[str, ...] = tuple(_WORDS["asides"])
 
 
 def reworded(text: str, rng: np.random.Generator) -> str:
-    """The same in other words, with an aside or a slip now and then."""
+    """The text in other words, sometimes with an aside or a spelling mistake."""
     text = contracted(_other_phrases(_other_nouns(text, rng), rng), rng)
     if rng.random() < OPENER_CHANCE:
         text = f"{pick(OPENERS, rng)}, {text[0].lower() if text[:2] != 'I ' else 'I'}{text[1:]}"
@@ -64,7 +64,7 @@ def _other_phrases(text: str, rng: np.random.Generator) -> str:
 
 
 def contracted(text: str, rng: np.random.Generator) -> str:
-    """Some of what can be said shorter said so."""
+    """The text with some of its words contracted."""
 
     def replace(found: re.Match[str]) -> str:
         if rng.random() >= CONTRACTION_CHANCE:
@@ -81,7 +81,7 @@ def _contraction_pattern() -> re.Pattern[str]:
 
 
 def _other_nouns(text: str, rng: np.random.Generator) -> str:
-    """One article fits two words only by chance, so it is set anew."""
+    """Replace some nouns, and fit the articles to the new ones."""
     pieces, end = [], 0
     for mention in mentions_in(text):
         said = text[mention.start : mention.end]
@@ -96,7 +96,7 @@ def _other_nouns(text: str, rng: np.random.Generator) -> str:
 
 
 def with_slips(text: str, rng: np.random.Generator) -> str:
-    """One or two words misspelt: a letter lost, doubled, or two of them swapped."""
+    """Misspell one or two words: a letter is lost or doubled, or two are swapped."""
     words = text.split(" ")
     long = [i for i, word in enumerate(words) if len(word) >= _SHORTEST_SLIP and word.isalpha()]
     for i in rng.permutation(long)[: 1 + int(rng.random() < 0.4)]:

@@ -1,4 +1,4 @@
-"""What is true at each moment of a telling: who is where, who left, and what a text may call them."""
+"""The state of a telling at each moment: which things are where, which left, and their names in the text."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Departed:
 
 @dataclass(frozen=True)
 class World:
-    """`nouns` and `genders` by the members' keys; `order` is kept: later members lie over earlier ones.
+    """`nouns` and `genders` are by the members' keys. Later members are drawn over earlier ones.
 
-    A member whose place and relation are both None stands somewhere that no text tells.
+    A member whose place and relation are both None is at a position that no text tells.
     """
 
     cast: Cast
@@ -55,16 +55,16 @@ class World:
         return tuple(m for m in self.members if m.key not in gone)
 
     def referable(self) -> list[Member]:
-        """Members of which there is but one of the label."""
+        """Members that are the only one of their label."""
         return [m for m in self.members if self.cast.can_refer(m)]
 
     def free_cells(self, *, without: Sequence[int] = ()) -> list[Place]:
-        """Cells in which no member's centre is, not counting the members `without`."""
+        """Cells without a member's centre, not counting the members `without`."""
         taken = {place_of(m.item.box) for m in self.others(*without)}
         return [p for p in PLACES if p not in taken]
 
     def facts(self) -> tuple[ObjectFact, ...]:
-        """What was told of each member's position, in the members' order; untold ones are left out."""
+        """The told position of each member, in the members' order, without members whose position was not told."""
         index = {m.key: i for i, m in enumerate(self.members)}
         return tuple(
             ObjectFact(
@@ -83,13 +83,13 @@ class World:
         )
 
     def with_new(self, member: Member, noun: str, gender: str) -> World:
-        """`member` comes in, and is in focus."""
+        """The world with `member` added and in focus."""
         cast = replace(self.cast, members=(*self.members, member), focus=member.key)
         nouns, genders = self.nouns | {member.key: noun}, self.genders | {member.key: gender}
         return replace(self, cast=cast, nouns=nouns, genders=genders, next_key=max(self.next_key, member.key + 1))
 
     def without(self, *gone: int) -> World:
-        """They leave; what was told to stand by them stays where it is."""
+        """The world without the members of these keys; members that were placed relative to them stay in place."""
         left = tuple(
             Departed(self.nouns[m.key], m.item, self.genders[m.key])
             for m in self.members
@@ -101,7 +101,7 @@ class World:
         return replace(self, cast=cast, departed=(*self.departed, *left)[-3:])
 
     def changed(self, *moved: Member, focus: int | None) -> World:
-        """They stand elsewhere or are of another size; what was told to stand by them stays where it is."""
+        """The world with `moved` in place of their old versions; members placed relative to them stay in place."""
         keys, new = tuple(m.key for m in moved), {m.key: m for m in moved}
         members = tuple(new.get(m.key, _on_its_own(m, keys)) for m in self.members)
         return replace(self, cast=replace(self.cast, members=members, focus=focus))
@@ -114,7 +114,7 @@ class World:
 
 
 def _on_its_own(member: Member, gone: Sequence[int]) -> Member:
-    """`member` as no longer told by its anchors if one of them is among `gone`."""
+    """`member` without its anchors if one of them is among `gone`."""
     if not set(member.anchors) & set(gone):
         return member
     return replace(member, place=None, relation=None, anchors=())
@@ -123,15 +123,15 @@ def _on_its_own(member: Member, gone: Sequence[int]) -> Member:
 def moved_to(
     world: World, member: Member, spot: Place, rng: np.random.Generator, without: Sequence[int] = ()
 ) -> Member | None:
-    """`member` at `spot`, clear of all others but those `without`; None where there is no room."""
+    """`member` at `spot`, clear of all others except `without`; None if there is no room."""
     return put_at_place(member, spot, world.others(member.key, *without), rng)
 
 
 def new_member(world: World, label: str, size: Size, rng: np.random.Generator) -> Member:
-    """A thing that does not stand anywhere yet."""
+    """A thing without a position yet."""
     return newcomer(world.next_key, label, sample_side(size, rng), TOLD)
 
 
 def empty_world(rng: np.random.Generator) -> World:
-    """A background and nobody."""
+    """A random background without things."""
     return World(Cast(pick(tuple(Background), rng), TOLD), {}, {})

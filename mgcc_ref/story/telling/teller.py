@@ -1,4 +1,4 @@
-"""A teller holds a world and says clauses about it; `events` decides what happens."""
+"""A teller holds a world and says clauses about it; `tellings.py` chooses the events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPOKEN_VOWEL = re.compile(r"(?!one|uni|us[eu]|eu)[aeiou]|hour|hono|heir", re.IG
 
 @dataclass(frozen=True)
 class Said:
-    """A clause as it was said: which, and what its slots were offered, used by its pattern or not."""
+    """A clause that was said: its kind, its text, and all slots given, used by its pattern or not."""
 
     kind: str
     text: str
@@ -41,7 +41,7 @@ class Teller:
         self.said: list[Said] = []
 
     def say(self, kind: str, label: str | None = None, **slots: str) -> str:
-        """A clause of `kind`; a slot `the` with a gendered pronoun takes the form that its place asks for."""
+        """A clause of `kind`. A slot `the` of "he" or "she" becomes "the" and the noun unless it begins the pattern."""
         pattern = self.voice.inflected(self.voice.pattern(kind, self.rng), label, self.rng)
         shown = dict(slots)
         if shown.get("the") in ("he", "she") and not pattern.startswith("{the}"):
@@ -53,16 +53,16 @@ class Teller:
     # -- nouns -----------------------------------------------------------------------------------------------------
 
     def noun(self, label: str) -> str:
-        """What a telling calls a thing from now on: often its label."""
+        """A noun for a thing: often its label."""
         return label if self.rng.random() < _LABEL_CHANCE else pick(nouns_of(label), self.rng)
 
     def gender(self, label: str) -> str:
-        """ "it", or for animals at times "he" or "she"."""
+        """ "it", or for some animals "he" or "she"."""
         gendered = class_of(label) == "animal" and self.rng.random() < _GENDERED_CHANCE
         return pick(("he", "she"), self.rng) if gendered else "it"
 
     def size(self) -> tuple[Size, str]:
-        """A size and its word; without a word a thing is medium."""
+        """A size and its word; medium has none."""
         if self.rng.random() < 0.7:
             return Size.MEDIUM, ""
         size = pick((Size.SMALL, Size.LARGE), self.rng)
@@ -77,14 +77,14 @@ class Teller:
         return {"a": indefinite(bare), "noun": bare, "bare_noun": bare, "a_pron": "it"}
 
     def absent(self) -> dict[str, str]:
-        """Slots of a thing that is not there."""
+        """Slots of a thing that is not in the world."""
         noun = self.noun(free_label(self.world.cast, self.rng))
         return {"absent": indefinite(noun), "bare_absent": noun, "absent_plural": plural(noun)}
 
     # -- references --------------------------------------------------------------------------------------------------
 
     def reference(self, member: Member, *, short: bool = True) -> dict[str, str]:
-        """Slots of a member that is there; `short` allows pronouns and the like."""
+        """Slots of a member; `short` allows pronouns and the like."""
         noun = self.world.nouns[member.key]
         if self.rng.random() < _OTHER_NOUN_CHANCE:
             noun = self.noun(member.label)
@@ -116,7 +116,7 @@ class Teller:
         return "the other one" if two and draw < _BY_PLACE_CHANCE + _CLASS_NAME_CHANCE + _OTHER_ONE_CHANCE else None
 
     def by_place(self, member: Member, among: tuple[Member, ...]) -> str | None:
-        """ "the one on the left", where only this one of them can be meant."""
+        """ "the one on the left", if that can mean only this one of them."""
         here = place_of(member.item.box)
         rest = [place_of(m.item.box) for m in among if m.key != member.key]
         if here in _SIDES:
@@ -157,7 +157,7 @@ class Teller:
         return str(pick(data("places")["of_focus"][relation.value], self.rng)).format(its=its, him=him)
 
     def setting(self, background: Background, other: Background) -> dict[str, str]:
-        """Slots of a background, and of another that it is not."""
+        """Slots of a background, and of `other`, a wrong one."""
         places = data("places")
         return {
             "setting": pick(places["setting"][background.value], self.rng),
@@ -172,5 +172,5 @@ def _cell(place: Place) -> tuple[int, int]:
 
 
 def fitting_articles(text: str) -> str:
-    """One article fits two words only by chance, so it is set anew."""
+    """The text with "a" or "an" as the following word needs it."""
     return _ARTICLE.sub(lambda found: f"{found[1]}{'n' if _SPOKEN_VOWEL.match(found[2]) else ''} ", text)

@@ -1,8 +1,8 @@
-"""Tellings: training conversations in free words, whose world is tracked through every clause.
+"""Tellings: training conversations in free words, with a world that is tracked through every clause.
 
-A telling is what people may write: a caption of several clauses, a story with or without pictures, a list, second
-thoughts, things that leave and come back, and much that is not there at all. What is drawn follows from the world,
-never from the words.
+A telling is like a user's text: a caption of several clauses, a story with or without pictures, a list, corrections,
+things that leave and come back, and mentions of absent things. The scene to draw is the world's, and is not parsed
+from the words.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mgcc_ref.story.world.scene import MAX_OBJECTS, Scene
 
 Event = Callable[[Teller], str | None]
 
-_NO_PICTURES, _PICTURE_FIRST = 0.55, 0.8  # of the tellings; the others show a picture after a text now and then
-_TEXTS = (1, 1, 2, 3, 3, 4, 4, 5, 6)  # as likely each
-_MOST_WORDS = 120  # after which a telling ends: what it reads costs memory
+_NO_PICTURES, _PICTURE_FIRST = 0.55, 0.8  # cumulative shares of tellings; all after the first may show more pictures
+_TEXTS = (1, 1, 2, 3, 3, 4, 4, 5, 6)  # each as likely
+_MOST_WORDS = 120  # a telling ends after so many: long contexts take memory
 _TRIES = 12
 _OPENING_CHANCE, _ASKED_CHANCE = 0.75, 0.12
 _LOWER_CASE_CHANCE, _OPEN_END_CHANCE = 0.12, 0.1
@@ -36,7 +36,7 @@ _JOINTS = (", and ", ", then ", " and then ", "; ", " - ", ", ")
 
 @dataclass(frozen=True)
 class TellingPoint:
-    """After the first `parts` parts, `scene` can be drawn; `facts` are what was told of positions."""
+    """After the first `parts` parts, `scene` can be drawn; `facts` are the told positions."""
 
     parts: int
     scene: Scene
@@ -45,7 +45,7 @@ class TellingPoint:
 
 @dataclass(frozen=True)
 class Telling:
-    """Texts and scenes that were shown, the scene after each text, and all clauses that were said up to each."""
+    """The shown texts and scenes, the scene after each text, and all clauses up to each text."""
 
     parts: tuple[str | Scene, ...]
     points: tuple[TellingPoint, ...]
@@ -141,11 +141,11 @@ class _Telling:
         self.said.append(tuple(self.teller.said))
 
     def _first_is_opening(self) -> bool:
-        """A scene's place may be told at its end, for nothing hangs on it."""
+        """Whether the first clause tells the background; as nothing depends on it, it may come last."""
         return self.teller.said[0].kind == "opening"
 
     def _happening(self) -> str | None:
-        """Something that is possible now and leaves all that was told true."""
+        """The clause of an event that is possible now and keeps all told facts true."""
         missing = MAX_OBJECTS - len(self.teller.world.members)
         grow = 1.0 if missing > 2 else 0.4
         events = [(e, w * grow) for e, w in _FIRST]
@@ -164,7 +164,7 @@ class _Telling:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def _written(self, clauses: list[str]) -> str:
-        """Clauses as sentences, some of them joined, in the telling's own hand."""
+        """The clauses as sentences, some of them joined, in the telling's style."""
         sentences: list[str] = []
         for clause in clauses:
             words = clause

@@ -1,7 +1,7 @@
 """The words that free tellings are made of: data files, inflected and picked by register.
 
-A pattern is written as in `story.patterns`, with verbs in brackets: [sit] takes the telling's tense, [sit*] the plural,
-[stand@] and [go@] a verb that suits the thing's class (a fox sits, a moon hangs), [standing@] its participle.
+A pattern is written as in `wording/patterns.py`, with verbs in brackets: [sit] takes the telling's tense, [sit*] the
+plural, [stand@] and [go@] a verb that suits the thing's class (a fox sits, a moon hangs), [standing@] its participle.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mgcc_ref.story.wording.mentions import Mention, any_of
 from mgcc_ref.story.wording.patterns import any_wording
 from mgcc_ref.story.wording.phrases import NOUNS, pick, plural
 
-_REGISTER_CHANCE = 0.55  # of a wording of the telling's own register where there is one
+_REGISTER_CHANCE = 0.55  # of a wording in the telling's own register, if there is one
 _VERB = re.compile(r"\[([a-z]+)([*@]?)\]")
 
 
 class Register(enum.StrEnum):
-    """Who speaks; every clause has plain wordings, and some have wordings of other registers."""
+    """The style of a telling. All clauses have plain wordings, some have wordings of other registers."""
 
     PLAIN = "plain"
     CHILD = "child"
@@ -52,13 +52,13 @@ def data(name: str) -> Mapping[str, Any]:
 
 @functools.cache
 def class_of(label: str) -> str:
-    """What kind of thing it is: animal, plant, vehicle, sky, food or thing."""
+    """The class of a label: animal, plant, vehicle, sky, food or thing."""
     return next(name for name, labels in data("nouns")["class"].items() if label in labels)
 
 
 @functools.cache
 def nouns_of(label: str) -> tuple[str, ...]:
-    """Every noun of a label, those of the templates first."""
+    """All nouns of a label, those of the templates first."""
     return (*NOUNS[label], *data("nouns")["of"].get(label, ()))
 
 
@@ -75,26 +75,26 @@ def noun_pattern() -> re.Pattern[str]:
 
 
 def every_mention_in(text: str) -> Iterator[Mention]:
-    """As `mentions_in`, with the nouns of tellings too."""
+    """`mentions_in` with the nouns of tellings too."""
     for match in noun_pattern().finditer(text):
         yield Mention(label_of_form()[match.group().lower()], match.start(), match.end())
 
 
 @functools.cache
 def bank(kind: str, register: Register) -> tuple[str, ...]:
-    """The patterns of a kind of clause in one register; none where it has none."""
+    """The patterns of a kind of clause in one register; may be empty."""
     return tuple(data("clauses")[kind].get(register.value, ()))
 
 
 @dataclass(frozen=True)
 class Voice:
-    """How one telling sounds throughout."""
+    """The register and tense of one telling."""
 
     register: Register
     tense: Tense
 
     def pattern(self, kind: str, rng: np.random.Generator) -> str:
-        """A wording of `kind`, with its slots and verbs still open."""
+        """A wording of `kind` with unfilled slots and verbs."""
         own = bank(kind, self.register)
         plain = bank(kind, Register.PLAIN)
         if own and (not plain or rng.random() < _REGISTER_CHANCE):
@@ -118,7 +118,7 @@ class Voice:
 
 
 def any_voice(rng: np.random.Generator) -> Voice:
-    """Two in five tellings are plain; a third are in the past."""
+    """A random voice: plain for two in five tellings, in the past tense for a third."""
     others = [r for r in Register if r is not Register.PLAIN]
     register = Register.PLAIN if rng.random() < 0.4 else pick(others, rng)
     return Voice(register, Tense.PAST if rng.random() < 0.33 else Tense.PRESENT)

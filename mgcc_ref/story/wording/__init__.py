@@ -1,1 +1,1 @@
-"""The words of StoryWorld: phrases, templates with choices, and other words of the same meaning."""
+"""The words of StoryWorld: phrases, templates with choices, and the mentions of objects in a text."""

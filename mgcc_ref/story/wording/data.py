@@ -1,4 +1,4 @@
-"""The data files of words and of items in words: JSON, each beside the module that reads it."""
+"""The JSON data files of words and items, each in the folder of the module that reads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @functools.cache
 def data_file(path: Path) -> Mapping[str, Any]:
-    """What the file at `path` holds, read once a process."""
+    """The content of the file at `path`, read once a process."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 

@@ -1,4 +1,4 @@
-"""Where a text names objects: nouns of the world, singular or plural."""
+"""Mentions of objects in a text: nouns of the world, singular or plural."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mention:
 
 
 def any_of(phrases: Iterable[str]) -> re.Pattern[str]:
-    """Any of the phrases as whole words, the longest first: "palm tree" is no tree."""
+    """A pattern for any of the phrases as whole words, the longest first: "palm tree" is no "tree"."""
     forms = sorted(phrases, key=len, reverse=True)
     return re.compile(r"\b(?:" + "|".join(re.escape(form) for form in forms) + r")\b", re.IGNORECASE)
 
@@ -29,6 +29,6 @@ _PATTERN = any_of(_LABEL_OF)
 
 
 def mentions_in(text: str) -> Iterator[Mention]:
-    """Every object's noun in the text, in order, repeats included."""
+    """All nouns of objects in the text, in order, repeats included."""
     for match in _PATTERN.finditer(text):
         yield Mention(_LABEL_OF[match.group().lower()], match.start(), match.end())

@@ -1,6 +1,6 @@
 """Templates with choices: "{the} <walks/runs> <away/off>" stands for four templates.
 
-Many wordings of one meaning are what lets a head trained on them understand a wording that it never saw.
+A head that is trained on many wordings of one meaning also understands wordings that it never saw.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CHOICE = re.compile(r"<([^<>]*)>")
 
 
 def every_wording(pattern: str) -> tuple[str, ...]:
-    """All templates that `pattern` stands for; itself alone if it leaves no choice."""
+    """All templates that `pattern` stands for; only `pattern` if it has no choice."""
     pieces = _CHOICE.split(pattern)  # text, choices, text, ...
     options = [piece.split("/") if i % 2 else [piece] for i, piece in enumerate(pieces)]
     return tuple(" ".join("".join(words).split()) for words in itertools.product(*options))
@@ -41,14 +41,14 @@ def every_wording_of(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def any_wording(patterns: tuple[str, ...], rng: np.random.Generator) -> str:
-    """A wording of one of the patterns, which count by the logarithm of their wordings."""
+    """A wording of one of the patterns, drawn with the weights of `weighted`."""
     counted = weighted(patterns)
     return one_wording(counted[int(rng.integers(len(counted)))], rng)
 
 
 @functools.cache
 def weighted(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Each pattern as often as a uniform draw should count it: once, and once more a doubling of its wordings."""
+    """Each pattern repeated for a uniform draw: once, and once more for each doubling of its wordings."""
     return tuple(p for p in patterns for _ in range(1 + int(math.log2(_count(p)))))
 
 

@@ -1,9 +1,9 @@
 """The words of StoryWorld: nouns, places, sizes and backgrounds (shared, `words.json`) and sentence templates (split).
 
-Training draws templates of Split.TRAIN only. StoryBench draws those of the other two: weights may be chosen by those of
-Split.VALIDATION, and those of Split.TEST judge them once. Each split has a file, `train.json` and so on; `Bank` names
-its parts. Those of the test split were written after the others, and share none with them. Whoever words another split
-keeps off them; `benchmarks/quality.py --split test` scores by them, and keeps a record of it.
+Training draws templates of Split.TRAIN only. StoryBench draws those of the other two: Split.VALIDATION may choose
+weights, and Split.TEST judges the chosen ones once. Each split has a file, `train.json` and so on; `Bank` names its
+parts. The test split's templates were written after the others, and share none with them; new templates of other splits
+must not be like them. `benchmarks/quality.py --split test` scores with them, and keeps a record of it.
 
 A choice <such/like> this makes several templates of one. Slots of stories: {a} "a large fox", {the} "the fox" or "it",
 {where} a place or relation phrase, {setting} a background phrase, {size} a size word, {plural} "balloons", {p1} {p2}
@@ -31,7 +31,7 @@ _FOLDER = Path(__file__).parent
 
 
 class Split(enum.StrEnum):
-    """Which templates a text may use."""
+    """The templates that a text may use."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -39,16 +39,16 @@ class Split(enum.StrEnum):
 
 
 class Bank(enum.StrEnum):
-    """The parts of a split's file, each with patterns by what they say."""
+    """The parts of a split's file, each with patterns by their meaning."""
 
     STORIES = "stories"  # by `Kind`
-    SETTINGS = "settings"  # whole sentences without slots that bring the story to a background, by it
+    SETTINGS = "settings"  # by background: whole sentences without slots that bring the story to it
     DIALOGUES = "dialogues"  # questions and answers
-    DRAW = "draw"  # a dialogue's lines that ask for a picture, those that do not, and those that only speak of one
+    DRAW = "draw"  # a dialogue's lines that ask for a picture, that do not, and that only mention one
 
 
 class Kind(enum.StrEnum):
-    """What a sentence does; the values are names in the bank of stories."""
+    """The event of a sentence; the values are names in the bank of stories."""
 
     APPEAR_PLACE = "APPEAR_PLACE"
     APPEAR_RELATION = "APPEAR_RELATION"
@@ -72,15 +72,15 @@ class Kind(enum.StrEnum):
 
 @functools.cache
 def patterns(split: Split, bank: Bank) -> Mapping[str, tuple[str, ...]]:
-    """Every pattern of a split's bank, by what it says."""
+    """All patterns of a split's bank, by their meaning."""
     found = words_by_name(data_file(_FOLDER / f"{split.value}.json")[bank.value])
-    if bank is Bank.STORIES:  # what moves things to places moves them by others, too
+    if bank is Bank.STORIES:  # patterns for moves to places also serve for moves beside others
         found[Kind.MOVE_RELATION.value] = found[Kind.MOVE_PLACE.value]
     return found
 
 
 def templates(kind: Kind, split: Split) -> tuple[str, ...]:
-    """The templates of `kind` that `split` may use, every wording of every pattern."""
+    """All wordings of the patterns of `kind` that `split` may use."""
     return every_wording_of(patterns(split, Bank.STORIES)[kind.value])
 
 
@@ -90,7 +90,7 @@ def template(kind: Kind, split: Split, rng: np.random.Generator) -> str:
 
 
 def specific_settings(background: Background, split: Split) -> tuple[str, ...]:
-    """Whole sentences without slots that bring the story to `background`, every wording of every pattern."""
+    """All wordings of the whole sentences, without slots, that bring the story to `background`."""
     return every_wording_of(patterns(split, Bank.SETTINGS)[background.value])
 
 
@@ -107,7 +107,7 @@ PLACE_PHRASES = {Place(name): words for name, words in words_by_name(_WORDS["pla
 RELATION_PHRASES = {Relation(name): words for name, words in words_by_name(_WORDS["relations"]).items()}
 SIZE_WORDS = {Size(name): words for name, words in words_by_name(_WORDS["sizes"]).items()}
 SETTING_PHRASES = {Background(name): words for name, words in words_by_name(_WORDS["settings"]).items()}
-#: What a story calls a thing that only a picture has shown.
+#: Names for a thing that only a picture has shown.
 ALIASES: tuple[str, ...] = tuple(_WORDS["aliases"])
 _IRREGULAR_PLURALS: Mapping[str, str] = _WORDS["irregular_plurals"]
 

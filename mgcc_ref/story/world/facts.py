@@ -1,4 +1,4 @@
-"""What a story or dialogue says about each object of a scene, and the cast that it is derived from."""
+"""The facts that a story or dialogue tells about each object of a scene, and the cast that they derive from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgcc_ref.story.world.scene import Background, Box, PlacedObject
 
 
 class Source(enum.StrEnum):
-    """Where a fact can be read."""
+    """The kind of part that tells a fact."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -19,7 +19,7 @@ class Source(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Told:
-    """Where a fact was told: in text or only in an image, and in which caption or round (from 1)."""
+    """The source of a fact: text or only an image, and the caption or round (from 1)."""
 
     source: Source
     at: int
@@ -27,10 +27,10 @@ class Told:
 
 @dataclass(frozen=True)
 class ObjectFact:
-    """What the context says of `scene.objects[index]`.
+    """The context's facts about `scene.objects[index]`.
 
-    `fact` holds the boxes of its anchors in this scene; `anchors` are their indices, so that a score may take the
-    boxes that were really drawn (`with_anchor_boxes`).
+    `fact` holds the boxes of its anchors in this scene. `anchors` are their indices, so that a score can use the
+    boxes in the drawn picture instead (`with_anchor_boxes`).
     """
 
     index: int
@@ -49,7 +49,7 @@ class ObjectFact:
 
 @dataclass(frozen=True)
 class Member:
-    """An object of a growing scene; `place` tells its position, or `relation` to the members `anchors` (their keys)."""
+    """An object of a growing scene. Its position is `place`, or `relation` to the members `anchors` (keys)."""
 
     key: int
     item: PlacedObject
@@ -67,7 +67,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Cast:
-    """Everything that is true at one moment; `focus` is the member that "it" would mean."""
+    """The state of a scene at one moment; `focus` is the key of the member that "it" means."""
 
     background: Background
     background_told: Told
@@ -78,11 +78,11 @@ class Cast:
         return next(m for m in self.members if m.key == key)
 
     def is_anchor(self, key: int) -> bool:
-        """Whether the position of another member is told by this one."""
+        """Whether the position of another member is relative to this one."""
         return any(key in m.anchors for m in self.members)
 
     def can_refer(self, member: Member) -> bool:
-        """Whether the text can name this member without meaning another one too."""
+        """Whether the text can name this member without ambiguity."""
         return member.alias is not None or sum(m.label == member.label for m in self.members) == 1
 
     def fact_of(self, member: Member) -> Fact:

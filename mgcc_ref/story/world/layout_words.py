@@ -1,4 +1,4 @@
-"""Where an object stands, in words that can be checked: nine places of a 3x3 grid and seven relations.
+"""Positions of objects in words that can be checked: nine places of a 3x3 grid and seven relations.
 
 Coordinates are in [0, 1], x to the right and y down; boxes are xyxy.
 """
@@ -29,7 +29,7 @@ class Place(enum.StrEnum):
 
 
 class Relation(enum.StrEnum):
-    """How an object stands to its anchor; BETWEEN has two anchors, all others one."""
+    """An object's position relative to its anchor; BETWEEN has two anchors, all others one."""
 
     LEFT_OF = "left of"
     RIGHT_OF = "right of"
@@ -40,7 +40,7 @@ class Relation(enum.StrEnum):
     BETWEEN = "between"
 
 
-#: If A stands so to B, B stands like this to A. "Under" is a narrow "below".
+#: A's relation to B -> B's relation to A. "Under" is a narrow "below".
 INVERSE: dict[Relation, Relation] = {
     Relation.LEFT_OF: Relation.RIGHT_OF,
     Relation.RIGHT_OF: Relation.LEFT_OF,
@@ -59,11 +59,11 @@ REGIONS: dict[Place, Box] = {
     place: (column * _THIRD, row * _THIRD, (column + 1) * _THIRD, (row + 1) * _THIRD)
     for place, (row, column) in zip(PLACES, ((r, c) for r in range(3) for c in range(3)), strict=True)
 }
-_INSET = 0.03  # scenes keep this far from the cell's inner edges, so that a reader can tell the cell by eye
+_INSET = 0.03  # centres keep this distance from the cell's inner edges, so that the cell is clear to the eye
 PLACE_TOLERANCE = 0.04  # a drawn centre may lie this far outside its cell
 RELATION_TOLERANCE = 0.06  # and a drawn relation this far outside its bounds
 
-#: The two slots of geometry that a one-anchor relation bounds: the gap along its axis and the sideways shift.
+#: A one-anchor relation bounds two lengths: the gap along its axis and the sideways shift.
 _GAP = dict.fromkeys(RELATIONS, 0.16) | {Relation.UNDER: 0.08}
 _SHIFT = dict.fromkeys(RELATIONS, 0.1) | {Relation.UNDER: 0.06}
 _BETWEEN_ALONG = (0.32, 0.68)  # part of the way from the first anchor's centre to the second's
@@ -79,7 +79,7 @@ class PlaceFact:
 
 @dataclass(frozen=True)
 class RelationFact:
-    """The object stands in `relation` to the boxes `anchors` (two for BETWEEN, else one)."""
+    """The object is in `relation` to the boxes `anchors` (two for BETWEEN, else one)."""
 
     relation: Relation
     anchors: tuple[Box, ...]
@@ -104,10 +104,10 @@ def place_of(box: Box) -> Place:
 
 
 def is_at(object_box: Box, fact: Fact, *, tolerance: float | None = None) -> bool:
-    """Whether the object stands where `fact` puts it.
+    """Whether `fact` holds for the object's box.
 
-    A place wants the centre in its cell; a relation wants the box on the named side of the anchor, clear of it and
-    near. `tolerance` (part of the picture's side) loosens every bound; by default PLACE_TOLERANCE or
+    A place requires the centre in its cell; a relation requires the box on the named side of the anchor, clear of it
+    and near. `tolerance` (a share of the picture's side) loosens all bounds; by default PLACE_TOLERANCE or
     RELATION_TOLERANCE.
     """
     if isinstance(fact, PlaceFact):
@@ -162,10 +162,10 @@ def _is_between(box: Box, first: Box, second: Box, slack: float) -> bool:
 
 
 def sample_centre(fact: Fact, size: tuple[float, float], rng: np.random.Generator) -> tuple[float, float]:
-    """A centre for a box of `size` (width, height) that `fact` allows.
+    """A random centre for a box of `size` (width, height) that `fact` allows.
 
     The caller checks the result: a relation to an anchor at the picture's edge may leave no room, and `scene.place`
-    then moves the box inwards.
+    then moves the box inwards, where `fact` may not hold.
     """
     width, height = size
     u, v = float(rng.random()), float(rng.random())
@@ -194,7 +194,7 @@ def sample_centre(fact: Fact, size: tuple[float, float], rng: np.random.Generato
 
 
 def _inside(low: float, high: float, extent: float, u: float) -> float:
-    """A coordinate in the cell, off its inner edges, such that a box of `extent` stays in the picture."""
+    """A coordinate in the cell, off its inner edges, that keeps a box of `extent` inside the picture."""
     start = max(low + _INSET if low > 0 else 0.0, extent / 2)
     end = min(high - _INSET if high < 1 else 1.0, 1 - extent / 2)
     return start + (end - start) * u

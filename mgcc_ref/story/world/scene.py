@@ -16,7 +16,7 @@ IMAGE_PX = 128
 MIN_OBJECT_PX = 28
 MAX_OBJECT_PX = 60
 MAX_OBJECTS = 5
-MAX_OVERLAP = 0.12  # of the smaller box: more hides what a reader must recognise
+MAX_OVERLAP = 0.12  # of the smaller box: more hides objects from the reader
 
 Box = tuple[float, float, float, float]
 
@@ -70,7 +70,7 @@ class Scene:
 
 
 def place(label: str, centre: tuple[float, float], long_side_px: int) -> PlacedObject:
-    """Put `label` so that its centre is as near to `centre` (in [0, 1]) as the picture's edges allow."""
+    """`label` with its centre as near to `centre` (in [0, 1]) as the picture's edges allow."""
     height, width = sprite(label, long_side_px).shape[:2]
     left = min(max(round(centre[0] * IMAGE_PX - width / 2), 0), IMAGE_PX - width)
     top = min(max(round(centre[1] * IMAGE_PX - height / 2), 0), IMAGE_PX - height)
@@ -95,7 +95,7 @@ def fits(candidate: PlacedObject, others: Sequence[PlacedObject]) -> bool:
 def random_scene(rng: np.random.Generator, *, max_objects: int = MAX_OBJECTS, repeat_chance: float = 0.15) -> Scene:
     """A scene with 1 to `max_objects` objects at continuous positions and sizes.
 
-    `repeat_chance` is the chance that an object repeats the label of the one before it.
+    `repeat_chance` is the probability that an object repeats the label of the one before it.
     """
     background = list(Background)[rng.integers(len(Background))]
     count = int(rng.integers(1, max_objects + 1))
@@ -139,7 +139,7 @@ def backdrop(background: Background) -> np.ndarray:
 
 
 def painted(background: Background, side_px: int) -> Image.Image:
-    """The empty background as a picture of any size, its edges not smoothed."""
+    """The empty background as a square picture of any size, without smoothed edges."""
     image = Image.new("RGB", (side_px, side_px))
     _PAINTERS[background](ImageDraw.Draw(image), side_px)
     return image
@@ -153,7 +153,7 @@ def _gradient(draw: ImageDraw.ImageDraw, side: int, y0: float, y1: float, top: C
     for y in range(first, last):
         t = (y - first) / max(1, last - first - 1)
         draw.line([(0, y), (side, y)], fill=tuple(round(a + (b - a) * t) for a, b in zip(top, bottom, strict=True)))
-    draw.rectangle([0, last, side, side], fill=bottom)  # what hills leave open must not stay black
+    draw.rectangle([0, last, side, side], fill=bottom)  # gaps below the hills must not stay black
 
 
 def _hill(draw: ImageDraw.ImageDraw, side: int, centre_x: float, top_y: float, width: float, colour: Colour) -> None:

