@@ -1,4 +1,4 @@
-"""`python -m mgcc_ref.train --profile story --step vae`: train one step, or go on with it after a kill."""
+"""`python -m mgcc_ref.train --profile story --step vae`: train one step, or resume it after a kill."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def _draw(profile: Profile, weights: Path, run_folder: Path, precision: Training
 
 
 #: In the order of dependence: `decoder` needs `vae`; `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`;
-#: `draw` needs `align`, `student` and `caption_unet` need `unet`. `evaluator` needs nothing. Nothing needs it but
-#: StoryBench, and `caption_unet` but the ablation.
+#: `draw` needs `align`; `student` and `caption_unet` need `unet`. `evaluator` needs nothing. Only StoryBench uses
+#: `evaluator`, and only the ablation uses `caption_unet`.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
     "decoder": (_decoder, LoopOptions(total_steps=1000, learning_rate=8e-4)),
@@ -124,7 +124,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
 }
 
 _NAME = "python -m mgcc_ref.train"
-LAST_SET = 4  # of the grounder's conversations
+LAST_SET = 4  # number of the last set of the grounder's conversations
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -238,7 +238,7 @@ def _train(args: argparse.Namespace) -> None:
         total_steps=options.total_steps if args.steps is None else args.steps,
         precision=precision,
     )
-    with PartialState().main_process_first():  # one process fills the caches that all of them read
+    with PartialState().main_process_first():  # one process fills the caches that all processes read
         step = build(profile, weights, run_folder, precision)
     if args.go_on and not (run_folder / "checkpoint.pt").exists():
         step.load_weights(weights)

@@ -1,8 +1,8 @@
-"""The caption's map, trained before the UNet that draws from it: it learns to read, and is told what words look like.
+"""Trains the caption's map before the UNet that draws from it: it learns to read captions; its map values are computed.
 
-An arm's conditioning is a regression's: what it does not know lies nearer to the mean. Three captions of ten are read
-so, and with noise, in parts of the conditioning's own spread. (With half of them, and twice as much, 0.87 of the things
-in clear captions were read right after 2,000 steps, and 0.63 of their kinds.)
+The conditioning of the ablation's arms comes from a regression, whose uncertain values lie nearer to the mean. So three
+captions in ten are blurred towards the mean, with noise in shares of the conditioning's own spread. (With half of the
+captions and twice the noise, 0.87 of the things in clear captions were right after 2,000 steps, and 0.63 of the kinds.)
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ STEPS, BATCH_SIZE, LEARNING_RATE = 4_000, 64, 1e-3
 BLUR_CHANCE, MOST_BLUR, MOST_NOISE = 0.3, 0.3, 0.15
 
 _SEED, _HELD_BACK_SEED, _CHUNK = 12_000_017, 13_000_027, 200
-NOT_READ = -1  # no thing ends at this token
+NOT_READ = -1  # the kind of a token that ends no clause
 _PLACES, _SIZES = [place.value for place in PLACES], [size.value for size in Size]
 
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """B captions, their conditioning, and what their tokens are."""
+    """The conditioning of B captions, and the targets of their tokens."""
 
     conditioning: Tensor  # (B, N_c, D_c)
-    things: Tensor  # (B, N_c) int64: the label's index at a thing's last token, the number of labels elsewhere
-    kinds: Tensor  # (B, N_c) int64: its place and size there, -1 elsewhere
+    things: Tensor  # (B, N_c) int64: the label's index at a clause's last token, the number of labels elsewhere
+    kinds: Tensor  # (B, N_c) int64: index of its place and size there, -1 elsewhere
 
     def __len__(self) -> int:
         return len(self.things)
@@ -55,14 +55,14 @@ class CaptionSet:
 
 
 def kind_of(place: str, size: str) -> int:
-    """Index of a clause's place and size, of KINDS."""
+    """Index, below KINDS, of a clause's place and size."""
     return _PLACES.index(place) * len(_SIZES) + _SIZES.index(size)
 
 
 def clauses(caption: str) -> dict[int, tuple[int, int]]:
-    """Token position (after the begin token) of each thing's last word -> indices of its label and of its kind.
+    """Token position of each clause's last word -> indices of its label and kind.
 
-    Of a canonical caption: clauses of size, label and place after the background.
+    `caption` is canonical: the background, then clauses of size, label and place. A begin token precedes it.
     """
     words = caption.split()
     cuts = [i for i, word in enumerate(words) if word == COMMA] + [len(words)]
@@ -74,7 +74,7 @@ def clauses(caption: str) -> dict[int, tuple[int, int]]:
 
 @torch.no_grad()
 def caption_set(painter: ScenePainter, scenes: Sequence[Scene], rng: np.random.Generator) -> CaptionSet:
-    """The scenes' captions, their things in any order."""
+    """The scenes' captions, with objects in random order."""
     chunks: list[tuple[Tensor, ...]] = []
     for start in range(0, len(scenes), _CHUNK):
         captions = [canonical_caption(scene, rng) for scene in scenes[start : start + _CHUNK]]
@@ -90,7 +90,7 @@ def caption_set(painter: ScenePainter, scenes: Sequence[Scene], rng: np.random.G
 
 @dataclass(frozen=True)
 class Blur:
-    """Makes conditioning (B, N_c, D_c) as unsure as a regression's."""
+    """Makes conditioning (B, N_c, D_c) as uncertain as a regression's."""
 
     mean: Tensor  # (N_c, D_c)
     spread: Tensor
@@ -110,7 +110,7 @@ class Blur:
 
 @torch.no_grad()
 def tell_looks(caption_map: CaptionMap, painter: ScenePainter, unet: CaptionUNet, scenes: Sequence[Scene]) -> None:
-    """Fill `kinds` with what the scenes' boxes look like by place and size, and `things` with labels' embeddings."""
+    """Fill `kinds` with the mean layout of the scenes' boxes by place and size, and `things` with label embeddings."""
     layout_map = unet.layout_map.eval()
     whitened = layout_map.whitened(painter.phrase_table)
     caption_map.things.copy_(layout_map.embed(whitened))
@@ -125,13 +125,13 @@ def tell_looks(caption_map: CaptionMap, painter: ScenePainter, unet: CaptionUNet
 
 
 def reading_loss(reading: CaptionReading, things: Tensor, kinds: Tensor) -> Tensor:
-    """Cross-entropies of things and of kinds, both (B, N_c) as in `CaptionSet`."""
+    """Sum of the cross-entropies of things and of kinds, both (B, N_c) as in `CaptionSet`."""
     kind = F.cross_entropy(reading.kind.flatten(0, 1), kinds.flatten(), ignore_index=NOT_READ)
     return F.cross_entropy(reading.thing.flatten(0, 1), things.flatten()) + kind
 
 
 def fit_caption_map(painter: ScenePainter, unet: CaptionUNet, kept: Path) -> None:
-    """Train the caption's map of `unet`, or load what is `kept`. AdamW, cosine, one seed."""
+    """Train the caption's map of `unet`, or load the file `kept`. AdamW, cosine, one seed."""
     caption_map = unet.caption_map
     if not kept.exists():
         rng = np.random.default_rng(_SEED)
@@ -167,7 +167,7 @@ def _train(caption_map: CaptionMap, known: CaptionSet, rng: np.random.Generator)
 
 @torch.no_grad()
 def _right(caption_map: CaptionMap, known: CaptionSet) -> tuple[float, float]:
-    """Share of the things that are read, and of these things' kinds."""
+    """Share of right labels among the clauses, and of right kinds."""
     reading, there = caption_map.read(known.conditioning), known.kinds != NOT_READ
     thing = reading.thing.argmax(dim=-1)[there] == known.things[there]
     kind = reading.kind.argmax(dim=-1)[there] == known.kinds[there]

@@ -1,4 +1,4 @@
-"""Groups of requests as the frozen language model reads them, on disk: what `align` trains on, read once."""
+"""The frozen language model's outputs for groups of requests, on disk: the training data of `align`, read once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ GROUP_SIZE = 16  # requests of about the same length, padded to the longest
 
 
 def grouped_by_length(requests: Sequence[Request]) -> list[list[Request]]:
-    """The requests in groups of `GROUP_SIZE`, shortest first: little padding."""
+    """The requests in groups of `GROUP_SIZE` of similar length, shortest first, for little padding."""
     ordered = sorted(requests, key=lambda r: sum(len(p) if isinstance(p, str) else 40 for p in r.parts))
     return [ordered[i : i + GROUP_SIZE] for i in range(0, len(ordered), GROUP_SIZE)]
 
 
 class ContextStore:
-    """One safetensors file a group. With their key-value caches, 200 groups of the story profile are 6.2 GB.
+    """One safetensors file a group. With their key-value caches, 200 groups of the profile story take 6.2 GB.
 
-    Runs of other seeds or arms that lie beside each other share it; reading goes on where a kill stopped it.
+    Runs of other seeds or arms in neighbouring folders share it. After a kill, reading resumes at the missing groups.
     """
 
     def __init__(self, folder: Path, groups: int) -> None:
@@ -35,7 +35,7 @@ class ContextStore:
     def build(
         self, requests: Callable[[], Sequence[Request]], read: Callable[[list[Request]], dict[str, Tensor]]
     ) -> None:
-        """Read the groups that are not there yet; `requests()` gives `groups` * GROUP_SIZE of them."""
+        """Read the missing groups; `requests()` gives `groups` * GROUP_SIZE requests."""
         missing = [i for i in range(self.groups) if not self._file(i).exists()]
         if not missing:
             return

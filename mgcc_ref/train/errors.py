@@ -1,7 +1,7 @@
-"""What a run of the trainer cannot go on with."""
+"""The error that stops a run of the trainer."""
 
 from __future__ import annotations
 
 
 class TrainingError(ValueError):
-    """A step and its run's folder or profile do not go together; the message says what to do."""
+    """A step does not fit its run's folder or profile; the message says what to do."""

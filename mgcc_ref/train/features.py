@@ -1,4 +1,4 @@
-"""Reading requests through the frozen language model, in batches, once: features and caches to train heads on."""
+"""Passes requests through the frozen language model, once and in batches: features and caches to train heads on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("mgcc.train")
 
 @dataclass(frozen=True)
 class Contexts:
-    """Requests read together, padded on the left (rotary positions are relative; OPT's are counted without padding)."""
+    """A batch of read requests, padded on the left (rotary positions are relative; OPT's skip the padding)."""
 
     features: Tensor  # (B, S, D_f)
     mask: Tensor  # (B, S) bool
@@ -32,9 +32,9 @@ class Contexts:
 
 
 def left_padding_mask(mask: Tensor, new: int) -> Tensor:
-    """Attention mask (B, 1, new, S') for the last `new` of S' = mask's positions: causal, padding hidden.
+    """Attention mask (B, 1, new, S') for the last `new` positions of mask (B, S'): causal, without padding.
 
-    A padded query attends itself alone, so that its softmax stays finite.
+    A padding position attends to itself alone, so that its softmax stays finite.
     """
     total = mask.shape[1]
     causal = torch.ones(total, total, dtype=torch.bool, device=mask.device).tril()
@@ -43,7 +43,7 @@ def left_padding_mask(mask: Tensor, new: int) -> Tensor:
 
 
 def padded_positions(mask: Tensor) -> Tensor:
-    """Positions of requests padded on the left, each counted from its own beginning: mask (B, S) -> (B, S) int64.
+    """Positions in requests padded on the left, counted from each request's start: mask (B, S) -> (B, S) int64.
 
     OPT's learned positions are absolute, so padding would shift them.
     """
@@ -51,7 +51,7 @@ def padded_positions(mask: Tensor) -> Tensor:
 
 
 def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Contexts:
-    """One pass of vision tower and language model over several requests."""
+    """Pass several requests through vision tower and language model at once."""
     embedded = []
     for parts in requests:
         images = [part for part in parts if not isinstance(part, str)]
@@ -68,11 +68,11 @@ def read_requests(model: MgccModel, requests: Sequence[Sequence[Part]]) -> Conte
 
 @dataclass(frozen=True)
 class Reading:
-    """Hidden states of a conversation: rows of its parts, then of the answer's opening once for each point.
+    """Hidden states of a conversation: rows of its parts, then of the template's closing pieces once a point.
 
-    The language model is causal, so what stands before a point has the same hidden states in every request that
-    goes on from there: one pass reads a conversation for all its points. Only the closing pieces of the template
-    differ, and each copy of them sees just the parts before its own point.
+    The language model is causal, so positions before a point have the same hidden states in every request that
+    contains them: one pass reads a conversation for all its points. Only the closing pieces of the template
+    differ; each copy attends to the parts before its own point.
     """
 
     rows: np.ndarray  # (S + points x closing, D_f) float16
@@ -94,20 +94,20 @@ class Reading:
 
 
 def closing_ids(model: MgccModel) -> list[int]:
-    """Ids of what follows the last part of a request."""
+    """Ids of the template's closing pieces, which follow the last part of a request."""
     template, tokenizer = model.template, model.tokenizer
     return encode_template(tokenizer, template.user_close) + encode_template(tokenizer, template.assistant_open)
 
 
 def point_ends(model: MgccModel, conversation: Conversation) -> tuple[int, ...]:
-    """Positions before each point: the request's length without the closing pieces."""
+    """For each point, the length of its request without the closing pieces."""
     closing = len(closing_ids(model))
     return tuple(len(prompt_ids(model, conversation.parts[: p.parts])) - closing for p in conversation.points)
 
 
 def _embedded(model: MgccModel, conversation: Conversation) -> tuple[Tensor, tuple[int, ...], int]:
-    """What the language model would be given, (1, S + points x closing, D); the points' ends; rows of the closing."""
-    parts = conversation.parts[: conversation.points[-1].parts]  # what stands behind the last point, no request reads
+    """The language model's input (1, S + points x closing, D), the points' ends, and the length of the closing."""
+    parts = conversation.parts[: conversation.points[-1].parts]  # no request reads the parts after the last point
     ids, closing, ends = prompt_ids(model, parts), closing_ids(model), point_ends(model, conversation)
     images = [part for part in parts if not isinstance(part, str)]
     visual = model.vision_encoder(torch.cat([preprocess(i, model) for i in images])) if images else None
@@ -117,13 +117,13 @@ def _embedded(model: MgccModel, conversation: Conversation) -> tuple[Tensor, tup
 
 @torch.no_grad()
 def embed_conversation(model: MgccModel, conversation: Conversation) -> np.ndarray:
-    """The rows of a `Reading` that holds layer 0 alone, (rows, D): no pass of the language model is needed for it."""
+    """The rows (rows, D) of a `Reading` with layer 0 alone, which needs no pass of the language model."""
     return _embedded(model, conversation)[0][0].float().half().numpy()
 
 
 @torch.no_grad()
 def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarray:
-    """One pass of vision tower and language model over a conversation: the rows of its `Reading`."""
+    """Pass a conversation through vision tower and language model: the rows of its `Reading`."""
     embeds, ends, extra = _embedded(model, conversation)
     total = embeds.shape[1]
     length = total - extra * len(ends)
@@ -139,14 +139,14 @@ def read_conversation(model: MgccModel, conversation: Conversation) -> np.ndarra
     return features[0].float().clamp(-6e4, 6e4).half().numpy()  # within float16's range
 
 
-#: Relative L2 between two readings of a conversation: bf16 differs from fp32 by 0.7 %.
+#: Largest relative L2 difference of two readings of one conversation: bf16 differs from fp32 by 0.7 %.
 _STALE = 0.05
 
 
 class FeatureStore:
     """Readings of many conversations on disk, float16, each at its own length; written once, then memory-mapped.
 
-    Writing goes on where a kill stopped it: finished shards stay.
+    After a kill, writing resumes after the finished shards.
     """
 
     SHARD = 100
@@ -155,9 +155,9 @@ class FeatureStore:
         self.folder, self.count = folder, count
 
     def build(self, rows_of: Callable[[int], np.ndarray], precision: TrainingPrecision) -> None:
-        """Read the conversations 0 to `count` that are not there yet; `rows_of` reads one.
+        """Read the missing ones of `count` conversations; `rows_of` reads one.
 
-        ValueError if what is there was read from other conversations or by another model: the first is read again.
+        TrainingError if the stored readings are of other conversations or another model: the first is read again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._shard(0).exists():
@@ -203,7 +203,7 @@ class FeatureStore:
 def pad_features(views: Sequence[np.ndarray], width: int) -> tuple[Tensor, Tensor]:
     """Features of different lengths -> (B, S, width) float32 and mask (B, S), padded on the left.
 
-    Views of fewer features (the first layers alone) are zero in the others.
+    Views with only the first layers' features are zero in the others.
     """
     longest = max(len(v) for v in views)
     out = torch.zeros(len(views), longest, width)

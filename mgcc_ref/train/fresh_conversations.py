@@ -1,4 +1,4 @@
-"""Conversations that the grounder trains on: free tellings, and templates in words of their own."""
+"""The grounder's training conversations: free tellings, and reworded templates."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ REWORDED_CHANCE, JOINED_CHANCE, SLIP_CHANCE = 0.6, 0.35, 0.12
 
 
 def fresh_conversation(seed: int, index: int) -> Conversation:
-    """Conversation `index` of the endless set `seed`, in none of the validation texts' words.
+    """Conversation `index` of the endless set `seed`, which shares no run of words with the validation texts.
 
-    A picture may be asked for after each of its texts; one of texts alone may have several of them in one part.
+    A picture may be asked for after each text. A conversation of texts alone may join several of them in one part.
     """
     rng = np.random.default_rng([seed, index, 2])
     while True:
@@ -31,7 +31,7 @@ def fresh_conversation(seed: int, index: int) -> Conversation:
 
 
 def _telling(rng: np.random.Generator) -> Conversation:
-    """In free words, with slips of the pen here and there."""
+    """A telling, sometimes with spelling mistakes."""
     found = telling_conversation(make_telling(rng))
 
     def written(text: str) -> str:
@@ -42,7 +42,7 @@ def _telling(rng: np.random.Generator) -> Conversation:
 
 
 def _of_templates(seed: int, rng: np.random.Generator) -> Conversation:
-    """Most of them reworded."""
+    """A conversation of templates; most are reworded."""
     found = training_conversation(seed, int(rng.integers(2**62)), Split.TRAIN, Points.ALL)
     if rng.random() >= REWORDED_CHANCE:
         return found
@@ -50,7 +50,7 @@ def _of_templates(seed: int, rng: np.random.Generator) -> Conversation:
 
 
 def _joined(conversation: Conversation, rng: np.random.Generator) -> Conversation:
-    """Neighbouring parts as one, at random; points stay where a part still ends."""
+    """Join neighbouring parts at random; points within a joined part are dropped."""
     count = len(conversation.parts)
     ends = [n for n in range(1, count) if rng.random() < 0.4] + [count]
     starts = [0, *ends[:-1]]

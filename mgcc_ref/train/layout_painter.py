@@ -1,10 +1,9 @@
-"""The layout map's painter, trained alone before the UNet: a step of it costs a thirtieth of the UNet's.
+"""The layout map's painter, trained alone before the UNet: one of its steps costs a thirtieth of the UNet's.
 
-Textures are fitted to pictures first, pixel by pixel, and stay as they are; their encoder learns as the other painter
-does.
+Textures are first fitted to pictures, pixel by pixel, and then frozen. Their encoder is trained like the other painter.
 
-What it says of a box has to hold the true latents there, by one linear map that only training needs. The rest of the
-box's rectangle shows the background, which the painter is not told, so the error has a floor.
+A linear map, used in training alone, predicts the true latents inside the boxes from the painter's channels. Parts of
+a box show the background, which the painter does not know, so the error has a floor.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ log = logging.getLogger("mgcc.train")
 
 SCENES = 12_000
 STEPS, BATCH_SIZE, LEARNING_RATE = 6000, 32, 4e-3
-#: Of the textures alone, which are compared pixel by pixel; a batch of 16 takes 0.7 s on one core.
+#: For the textures alone, fitted pixel by pixel; a batch of 16 takes 0.7 s on one core.
 TEXTURE_STEPS, TEXTURE_BATCH_SIZE, TEXTURE_LEARNING_RATE = 600, 16, 2e-2
-#: Of the encoder behind them, each with pixels of its own to go through.
+#: For the encoder of the textures.
 ENCODER_STEPS = 1500
 
 
 class PaintedLatents(nn.Module):
-    """What the painter alone says of the latents: (B, LAYOUT_CHANNELS, h, w) -> (B, C, h, w)."""
+    """Latents predicted from the painter's channels alone: (B, LAYOUT_CHANNELS, h, w) -> (B, C, h, w)."""
 
     def __init__(self, latent_channels: int) -> None:
         super().__init__()
@@ -47,7 +46,7 @@ class PaintedLatents(nn.Module):
         return self.shown(layout[:, :PAINTED_CHANNELS])
 
     def error(self, layout: Tensor, latents: Tensor, told: Tensor) -> Tensor:
-        """Mean squared error over the cells of `told` (B, h, w), those inside boxes."""
+        """Mean squared error over the cells of `told` (B, h, w), which is 1 inside boxes."""
         error = (self(layout) - latents).square().mean(dim=1)
         return (error * told).sum() / told.sum().clamp_min(1.0)
 
@@ -55,9 +54,9 @@ class PaintedLatents(nn.Module):
 def fit_painter(
     painter: ScenePainter, shown: PaintedLatents, scenes: Sequence[Scene], latents: Tensor, kept: Path
 ) -> None:
-    """Train the painter of `painter.unet` and `shown`, or load those in `kept`. AdamW, cosine, one seed.
+    """Train the painter of `painter.unet` and `shown`, or load both from `kept`. AdamW, cosine, one seed.
 
-    `latents` (B, C, h, w) are the scenes' own.
+    `latents` (B, C, h, w) are the scenes' true ones.
     """
     objects = painter.unet.layout_map.painter
     both = nn.ModuleDict({"painter": objects, "shown": shown})
@@ -72,7 +71,7 @@ def fit_painter(
         save_module(both, kept)
     load_module(both, kept)
     if isinstance(objects, TexturePainter):
-        objects.texture.requires_grad_(False)  # finished: pixels said what they are
+        objects.texture.requires_grad_(False)  # finished: they were fitted to pixels
 
 
 def _rate(peak: float, step: int, steps: int) -> float:
@@ -81,7 +80,7 @@ def _rate(peak: float, step: int, steps: int) -> float:
 
 
 def _train_textures(objects: TexturePainter, painter: ScenePainter, scenes: Sequence[Scene]) -> None:
-    """Textures whose canvas over the bare background is the scene's picture."""
+    """Fit the textures: the canvas over the bare background should equal the scene's picture."""
     where, layout_map = painter.boxes(scenes), painter.unet.layout_map
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(objects.texture.parameters(), betas=(0.9, 0.99), weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""How right a layout is: every told object there, nothing else, and each one where the text puts it."""
+"""The score of a layout: all told objects found, no others, and each where the text puts it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LayoutScore:
     wanted: int
     given: int
     found: int
-    placed: int  # of the found, as their facts say
+    placed: int  # of the found, those whose fact holds
 
     @property
     def whole(self) -> bool:
@@ -30,7 +30,7 @@ class LayoutScore:
 def score_layout(layout: Sequence[tuple[str, Box]], request: Request) -> LayoutScore:
     """Match `layout` to the target's objects by label, nearest first, and check every object's fact.
 
-    A relation is checked against where its anchor was put; an anchor that was not found leaves the relation wrong.
+    A relation is checked against its anchor's box in the layout; without the anchor, the relation is wrong.
     """
     objects = request.target.objects
     pairs = _matches(layout, [(o.label, o.box) for o in objects])
@@ -43,7 +43,7 @@ def score_layout(layout: Sequence[tuple[str, Box]], request: Request) -> LayoutS
 
 
 def total(scores: Sequence[LayoutScore]) -> dict[str, float]:
-    """Recall, precision, share of the objects in their place, and share of layouts that are wholly right."""
+    """Recall, precision, share of wanted objects in their place, and share of layouts without a fault."""
     wanted, given = sum(s.wanted for s in scores), sum(s.given for s in scores)
     found, placed = sum(s.found for s in scores), sum(s.placed for s in scores)
     return {
@@ -55,7 +55,7 @@ def total(scores: Sequence[LayoutScore]) -> dict[str, float]:
 
 
 def _matches(layout: Sequence[tuple[str, Box]], wanted: Sequence[tuple[str, Box]]) -> dict[int, int]:
-    """Index into `layout` of each wanted object that has one of its own label."""
+    """Wanted object's index -> index of its match in `layout`, of the same label."""
     if not layout or not wanted:
         return {}
     cost = np.full((len(wanted), len(layout)), 1e3)

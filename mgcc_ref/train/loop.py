@@ -1,7 +1,7 @@
 """The training loop that every step shares: resume, EMA, progress, metrics and sample pictures.
 
 A run is a function of (step, seed, number of steps): batch `i` is drawn from a generator seeded with
-(seed, i), so a run killed at any moment goes on from its last checkpoint with the very same data.
+(seed, i), so a killed run resumes from its last checkpoint with the same data.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Batch = Mapping[str, Tensor]
 
 
 def on_device_of(module: nn.Module, batch: Batch) -> Batch:
-    """The batch where the module's parameters are."""
+    """The batch on the device of the module's parameters."""
     device = next(module.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}
 
 
 class TrainingStep(Protocol):
-    """What one step (vae, clip, unet, align, grounder) brings to the loop."""
+    """The interface of a step (vae, clip, unet, align, grounder) for the loop."""
 
     @property
     def objective(self) -> nn.Module:
@@ -53,18 +53,18 @@ class TrainingStep(Protocol):
         """Scores on held-back data, with the averaged weights in place."""
 
     def picture(self, path: Path) -> None:
-        """Write a PNG that shows how well the model does now."""
+        """Write a PNG that shows the model's present quality."""
 
     def save_weights(self, folder: Path) -> list[Path]:
         """Write the trained modules as fp16 safetensors; return the files."""
 
     def load_weights(self, folder: Path) -> None:
-        """Start from what `save_weights` wrote into `folder`, instead of fresh weights."""
+        """Start from the files of `save_weights` in `folder`, instead of fresh weights."""
 
 
 @runtime_checkable
 class OrderedStep(Protocol):
-    """A step over a data set, whose batches are the same ones in however many parts and processes they are drawn."""
+    """A step over a data set. Its batches do not depend on the number of parts and processes that draw them."""
 
     def part_of_batch(self, step: int, part: int, parts: int) -> Batch:
         """One of `parts` equal parts of the batch of training step `step`."""
@@ -83,8 +83,8 @@ class TrainingPrecision(Enum):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How long and how to train. `learning_rate` is reached after `warmup_steps`, held, then falls as a half cosine, or
-    to a tenth at every `tenth_every_steps` after the warm-up."""
+    """Settings of the loop. The rate reaches `learning_rate` after `warmup_steps`. Over the last `decay_fraction` it
+    falls as a half cosine, or else to a tenth at every `tenth_every_steps` after the warm-up."""
 
     total_steps: int
     learning_rate: float
@@ -99,9 +99,9 @@ class LoopOptions:
     evaluate_every_steps: int = 400
     log_every_steps: int = 20
     precision: TrainingPrecision = TrainingPrecision.FP32
-    workers: int = 0  # processes that draw batches ahead; 0: the trainer's own, between two steps
+    workers: int = 0  # processes that draw batches ahead; 0: the trainer draws them between two steps
     tenth_every_steps: int | None = None
-    accumulate: int = 1  # batches whose gradients are one step's
+    accumulate: int = 1  # batches whose gradients one step accumulates
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step `step` (from 0)."""
@@ -115,7 +115,7 @@ class LoopOptions:
 
 @dataclass(frozen=True)
 class _Share:
-    """Which part of each batch a process draws."""
+    """The part of each batch that a process draws."""
 
     process: int
     processes: int
@@ -123,7 +123,7 @@ class _Share:
 
 
 class _Batches(Dataset[tuple[int, Batch]]):
-    """Batch `i` of a run with the seed that PyTorch has in its step, whichever process draws it."""
+    """Batch `i` of a run, with PyTorch's seed for its step; the same in any worker process."""
 
     def __init__(self, step: TrainingStep, seed: int, share: _Share) -> None:
         self._step, self._seed, self._share = step, seed, share
@@ -145,7 +145,7 @@ _ACCELERATE_NAME = {TrainingPrecision.FP32: "no", TrainingPrecision.BF16: "bf16"
 
 
 def attention_of(precision: TrainingPrecision) -> AbstractContextManager[None]:
-    """On the CPU, PyTorch's fused attention goes backwards in bf16 thirteen times slower than in fp32 (2.13)."""
+    """Unfused attention for bf16 on the CPU: there, PyTorch 2.13's fused backward is 13 times slower than in fp32."""
     if precision is TrainingPrecision.BF16 and not torch.cuda.is_available():
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
@@ -153,7 +153,7 @@ def attention_of(precision: TrainingPrecision) -> AbstractContextManager[None]:
 
 @contextmanager
 def frozen_arithmetic(precision: TrainingPrecision) -> Iterator[None]:
-    """What a frozen model computes in while it makes training data, where accelerate has no hand in it.
+    """The number format of a frozen model that makes training data, outside of accelerate's control.
 
     The language model's hidden states in bf16 differ from fp32's by 0.7 % (relative L2, median over positions).
     """
@@ -164,7 +164,7 @@ def frozen_arithmetic(precision: TrainingPrecision) -> Iterator[None]:
 
 
 class ExponentialAverage:
-    """Exponential moving average of all trained parameters, warmed up so that early steps don't stick."""
+    """Exponential moving average of all trained parameters; a warm-up reduces the weight of early steps."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -202,7 +202,7 @@ class Trainer:
         self.done_steps = 0
 
     def run(self) -> None:
-        """Train up to `total_steps`, resuming where a checkpoint of the same folder stands."""
+        """Train up to `total_steps`, from the folder's checkpoint if there is one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         started, first, last_save = time.monotonic(), self.done_steps, time.monotonic()
@@ -222,7 +222,7 @@ class Trainer:
         self._evaluate()
 
     def trial(self, steps: int) -> float:
-        """Seconds a step takes, of `steps` after a first one. What they learn is not saved."""
+        """Mean seconds a step over `steps` steps after a first one. Nothing is saved."""
         batches = iter(self._batches())
         self._train_step(batches)
         started = time.monotonic()
@@ -239,12 +239,12 @@ class Trainer:
             self.ema.swap(self.step.objective)
 
     def _batches(self) -> DataLoader[tuple[int, Batch]]:
-        """What is left of the run, in order."""
+        """The remaining batches of the run, in order."""
         options, accelerator = self.options, self.accelerator
         left = range(self.done_steps * options.accumulate, options.total_steps * options.accumulate)
         share = _Share(accelerator.process_index, accelerator.num_processes, options.accumulate)
         drawn, workers = _Batches(self.step, options.seed, share), options.workers
-        # forked, so that what a step has cached is there once
+        # forked, so that the processes share what a step has cached
         context = "fork" if workers else None
         return DataLoader(drawn, batch_size=None, sampler=left, num_workers=workers, multiprocessing_context=context)
 
@@ -260,7 +260,7 @@ class Trainer:
             torch.manual_seed(seed)
             batch = {k: v.to(accelerator.device) for k, v in drawn.items()}
             last = turn == count - 1
-            with nullcontext() if last else accelerator.no_sync(self.objective):  # processes meet at the last one
+            with nullcontext() if last else accelerator.no_sync(self.objective):  # gradients are shared at the last
                 with attention_of(options.precision):
                     loss, metrics = self.objective(batch, self.done_steps)
                 if not torch.isfinite(loss):
@@ -316,7 +316,7 @@ class Trainer:
         }
         temporary = self.folder / "checkpoint.tmp"
         torch.save(state, temporary)
-        os.replace(temporary, self.folder / "checkpoint.pt")  # atomic: a kill leaves the old or the new, never half
+        os.replace(temporary, self.folder / "checkpoint.pt")  # atomic: a kill leaves the old or the new file
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"

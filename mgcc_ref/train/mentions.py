@@ -1,4 +1,4 @@
-"""Where a request mentions each object: the pointer targets of `LayoutHead`."""
+"""The positions at which a request mentions each object: the pointer targets of `LayoutHead`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgcc_ref.train.requests import Request
 def mention_positions(model: MgccModel, request: Request, labels: Iterable[str]) -> dict[str, list[int]]:
     """Context positions of the last mention of each label: its word's tokens, or an image's visual tokens.
 
-    A label that only an image shows points at the image; the quadrant's token where the object stands.
+    The mention of a label that only images show is the visual token of its quadrant in the first of them.
     """
     template, tokenizer = model.template, model.tokenizer
     wanted, found = set(labels), dict[str, list[int]]()

@@ -1,4 +1,4 @@
-"""The frozen parts around the UNet while it trains: what it is told of a scene, and sampling from it."""
+"""The frozen parts around the UNet in training: a scene's conditions, and sampling from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mgcc_ref.weights import load_module
 
 
 class ScenePainter:
-    """Trained VAE and text tower of a weights folder, and a fresh `unet` that speaks their language."""
+    """Trained VAE and text tower of a weights folder, and a fresh `unet` for their latents and embeddings."""
 
     def __init__(self, profile: Profile, weights: Path) -> None:
         self.profile = profile
@@ -52,7 +52,7 @@ class ScenePainter:
             return self.vae.encode(scene_pixels(scenes, self.profile.image_px))
 
     def boxes(self, scenes: Sequence[Scene]) -> dict[str, Tensor]:
-        """Where the UNet is told that things stand: boxes, box_mask, phrases; and the cells inside boxes."""
+        """The UNet's boxes, box_mask and phrases for the scenes, and the cells inside boxes."""
         n, size = self.profile.max_objects, self.profile.unet.latent_px
         boxes, mask = np.zeros((len(scenes), n, 4), np.float32), np.zeros((len(scenes), n), np.float32)
         labels, inside = np.zeros((len(scenes), n), np.int64), np.zeros((len(scenes), size, size), np.float32)
@@ -70,7 +70,7 @@ class ScenePainter:
         }
 
     def conditions(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
-        """What the UNet is told of each scene: `boxes`, and the captions' conditioning."""
+        """The UNet's conditions for each scene: those of `boxes`, and the captions' conditioning."""
         with torch.no_grad():
             conditioning = self.text_encoder(encode_captions(self.tokenizer, captions))[0]
         return {**self.boxes(scenes), "conditioning": conditioning}

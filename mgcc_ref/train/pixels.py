@@ -1,4 +1,4 @@
-"""Pictures of scenes as the networks take and give them, and how far two of them are apart."""
+"""Pictures of scenes in the networks' format and back, and the PSNR of two pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training requests: what the model reads, and the scene that it should draw."""
+"""Training requests: the parts that the model reads, and the scene that it should draw."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CAPTIONS_ONLY_CHANCE = 0.25
 
 
 class Points(enum.Enum):
-    """At which points of a conversation a picture is asked for."""
+    """The points of a conversation at which a picture is asked for."""
 
-    WHOLE = enum.auto()  # where all that the scene holds has been told
-    ALL = enum.auto()  # wherever something has been named: the scene is what has been named, and may stand anywhere
+    WHOLE = enum.auto()  # after the whole scene has been told
+    ALL = enum.auto()  # after any object has been named; the target is the named objects, and untold positions are free
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to draw. `facts` say where the context puts each object of `target`, in its order."""
+    """One picture to draw. `facts` are the told positions of `target`'s objects, in its order."""
 
     parts: tuple[Part, ...]
     image_scenes: tuple[Scene, ...]  # of the parts that are images, in order
@@ -50,9 +50,9 @@ class DrawPoint:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A story or dialogue and every point at which all that its picture needs has been told.
+    """A story, dialogue or telling, and the points at which a picture is asked for.
 
-    Of what follows the last point no picture is asked for.
+    No picture is asked for after the last point.
     """
 
     parts: tuple[Part, ...]
@@ -60,7 +60,7 @@ class Conversation:
     points: tuple[DrawPoint, ...]
 
     def request(self, point: int) -> Request:
-        """The conversation up to `points[point]`."""
+        """The request at `points[point]`."""
         here = self.points[point]
         scenes = tuple(scene for scene in self.scenes[: here.parts] if scene is not None)
         return Request(self.parts[: here.parts], scenes, here.target, here.facts)
@@ -71,8 +71,8 @@ def training_conversation(
 ) -> Conversation:
     """Conversation `index` of the endless training set `seed`.
 
-    Three in ten are dialogues; the others are stories with images, a quarter of them without where the text alone
-    tells everything.
+    Three in ten are dialogues. The others are stories with images; if the text alone tells the whole scene, a quarter
+    of these are without images.
     """
     rng = np.random.default_rng([seed, index])
     if rng.random() < DIALOGUE_CHANCE:
@@ -83,7 +83,7 @@ def training_conversation(
 
 
 def training_request(seed: int, index: int, split: Split = Split.TRAIN) -> Request:
-    """A conversation of the set cut at one of its points: mostly the last, where the most has happened."""
+    """The request at a point of conversation `index`: mostly at the last point, after the most events."""
     conversation = training_conversation(seed, index, split)
     rng = np.random.default_rng([seed, index, 1])
     count = len(conversation.points)
@@ -91,7 +91,8 @@ def training_request(seed: int, index: int, split: Split = Split.TRAIN) -> Reque
 
 
 def story_conversation(story: Story, setting: Setting, points: Points = Points.WHOLE) -> Conversation:
-    """A story as `setting` shows it; its points are the turns that `setting` tells wholly, and always the last."""
+    """A story as `setting` shows it. Its points are the last turn, turns that `setting` tells wholly, and with
+    Points.ALL the others with a named object."""
     last = len(story.turns)
     parts_a_turn = 2 if setting is Setting.CAPTIONS_5_IMAGES_4 else 1
     found = []
@@ -107,18 +108,18 @@ def story_conversation(story: Story, setting: Setting, points: Points = Points.W
 
 
 def _before(number: int, *, images: bool) -> Callable[[Told], bool]:
-    """Whether something is told before the picture of turn `number`."""
+    """Whether a fact is told before the picture of turn `number`."""
     return lambda told: told.source is Source.TEXT or (images and told.at < number)
 
 
 def _conversation(shown: tuple[str | Scene, ...], points: tuple[DrawPoint, ...]) -> Conversation:
-    """With every scene that is shown as its picture."""
+    """The conversation of `shown` with each scene rendered as its picture."""
     parts = tuple(part if isinstance(part, str) else Image.fromarray(render(part)) for part in shown)
     return Conversation(parts, tuple(part if isinstance(part, Scene) else None for part in shown), points)
 
 
 def _named_so_far(point: DrawPoint, shown: Callable[[Told], bool]) -> list[DrawPoint]:
-    """`point` with the things that were named alone, and places as far as they were told; none if no thing was."""
+    """`point` with only the named objects and their told positions; empty if none was named."""
     kept = [f.index for f in point.facts if shown(f.named)]
     if not kept:
         return []
@@ -133,7 +134,7 @@ def _named_so_far(point: DrawPoint, shown: Callable[[Told], bool]) -> list[DrawP
 
 
 def telling_conversation(telling: Telling) -> Conversation:
-    """A telling; after every text of it a picture may be asked for."""
+    """A telling; its points are the ends of its texts."""
     return _conversation(telling.parts, tuple(DrawPoint(p.parts, p.scene, p.facts) for p in telling.points))
 
 

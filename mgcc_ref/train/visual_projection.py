@@ -1,7 +1,7 @@
-"""The visual projection: trained on pictures alone, before anything is read, so that visual tokens read like words.
+"""The visual projection, trained on pictures alone before the other steps: visual tokens should be like words.
 
-A quadrant's token aims at the language model's own embeddings of the words for what stands there; directions of its
-own for each label say where in the quadrant, which words cannot.
+A quadrant's target is the language model's own word embeddings of the objects and the background in it. Directions of
+its own for each label add the position in the quadrant, which words cannot give.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ log = logging.getLogger("mgcc.train")
 
 SCENES, HELD_BACK_SCENES = 16_000, 400
 STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 3600, 64, 1.2e-3, 0.02
-WHERE_SCALE = 0.7  # of a label's own directions, in norms of a word's embedding
+WHERE_SCALE = 0.7  # norm of a label's own directions, in norms of a word's embedding
 SCENE_SEED, DIRECTIONS_SEED = 7_000_003, 7_100_003
 
 
 def word_embedding(model: MgccModel, text: str) -> Tensor:
-    """Mean input embedding of ` text` (with the space that it has inside a sentence): (D,)."""
+    """Mean input embedding of ` text` (with a space before it, as inside a sentence): (D,)."""
     ids = encode_user_text(model.tokenizer, " " + text).ids
     return model.embed_tokens[torch.tensor(ids)].mean(dim=0)
 
@@ -43,7 +43,7 @@ def quadrant(item: PlacedObject) -> int:
 
 
 def visual_targets(model: MgccModel, scenes: list[Scene]) -> Tensor:
-    """What the four visual tokens should read like: (scenes, 4, D)."""
+    """Word embeddings that the four visual tokens should be like: (scenes, 4, D)."""
     words: dict[str, Tensor] = {}
 
     def word(text: str) -> Tensor:
@@ -70,7 +70,7 @@ def place_directions(model: MgccModel) -> Tensor:
 
 
 def offsets(model: MgccModel, scenes: list[Scene]) -> Tensor:
-    """Sum over the things of a label in each quadrant of x and y from its middle, 1 at its edge: (scenes, 4, 2, L)."""
+    """Offsets x and y from each quadrant's middle, 1 at its edge, summed over a label's objects: (scenes, 4, 2, L)."""
     found = torch.zeros(len(scenes), 4, 2, len(model.labels))
     for row, scene in enumerate(scenes):
         for item in scene.objects:
@@ -83,7 +83,7 @@ def offsets(model: MgccModel, scenes: list[Scene]) -> Tensor:
 
 @torch.no_grad()
 def _pictures(model: MgccModel) -> tuple[list[Tensor], Tensor]:
-    """Vision features of all scenes, and the tokens that they should give: (scenes, 4, D)."""
+    """Vision features of all scenes, and the target tokens: (scenes, 4, D)."""
     scenes = [random_scene(np.random.default_rng([SCENE_SEED, i])) for i in range(SCENES + HELD_BACK_SCENES)]
     rows = []
     for start in range(0, len(scenes), 100):
@@ -101,7 +101,7 @@ def explained(given: Tensor, wanted: Tensor) -> float:
 
 
 def fit_visual_projection(model: MgccModel, kept: Path) -> None:
-    """Train the projection, or load the one in `kept`. Regression with AdamW, cosine from LEARNING_RATE, one seed."""
+    """Train the projection, or load it from `kept`. Regression with AdamW, cosine from LEARNING_RATE, one seed."""
     projection = model.vision_encoder.projection
     if kept.exists():
         load_module(projection, kept)
@@ -116,7 +116,7 @@ def fit_visual_projection(model: MgccModel, kept: Path) -> None:
     log.info("visual projection explains %.3f of its held-back targets", share)
     kept.parent.mkdir(parents=True, exist_ok=True)
     save_module(projection, kept)
-    load_module(projection, kept)  # rounded as the file is, so that every run reads with the same
+    load_module(projection, kept)  # with the file's rounding, so that all runs use the same weights
 
 
 def _train(projection: nn.Module, features: list[Tensor], targets: Tensor) -> None:
