@@ -1,4 +1,4 @@
-"""`python -m mgcc_ref.story`: a contact sheet of stories, or the speed of making scenes and stories."""
+"""`python -m mgcc_ref.story`: a contact sheet of stories, or how fast scenes and stories are made."""
 
 from __future__ import annotations
 

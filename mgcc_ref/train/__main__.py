@@ -1,4 +1,4 @@
-"""`python -m mgcc_ref.train --profile story --step vae`: train one step, or resume it after a kill."""
+"""`python -m mgcc_ref.train --profile story --step vae`: train one step, or go on with it after a kill."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Captioned pictures as others publish them: CC3M's table, WebDataset shards, COCO, Flickr30k Entities.
+"""Captioned pictures in their published formats: CC3M's table, WebDataset shards, COCO, Flickr30k Entities.
 
-A reader opens the lists alone; a picture is read when its sample is drawn, by number, so that a killed run goes on with
-the very samples that would have come next.
+A reader opens the lists alone; a picture is read when its sample is drawn. Samples are drawn by number, so that a
+killed run resumes with the next samples.
 """

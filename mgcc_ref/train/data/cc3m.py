@@ -1,4 +1,4 @@
-"""CC3M as GILL reads it: a table with the header `caption<TAB>image`, a folder of pictures, and in it `clip_embs`."""
+"""CC3M in GILL's form: a table with the header `caption<TAB>image`, a folder of pictures, and in it `clip_embs`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TARGETS = "clip_embs"  # <image>.npy, (77, 768): Stable Diffusion's conditioning
 
 
 class CaptionTable:
-    """The rows of a .tsv, of which only the places of lines are in memory: three million captions are 24 MB.
+    """The rows of a .tsv. Only the offsets of lines are in memory: 24 MB for three million captions.
 
-    Pictures lie in `pictures`; where that holds a folder `clip_embs`, each picture has its target there.
+    Pictures are in `pictures`; if it holds a folder `clip_embs`, each picture's target is there.
     """
 
     def __init__(self, table: Path, pictures: Path) -> None:
@@ -29,7 +29,7 @@ class CaptionTable:
         self._columns = columns
 
     def _scan(self) -> tuple[array[int], dict[str, int]]:
-        """Where each row starts, and which column is which."""
+        """The offset of each row, and the columns' numbers."""
         starts, position = array("q"), 0
         try:
             with self.table.open("rb") as file:

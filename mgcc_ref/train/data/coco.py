@@ -12,11 +12,11 @@ from typing import Any
 from mgcc_ref.train.data.sample import Box, DataError, Phrase, Sample, as_text, read_bytes
 
 SPLIT = "train2017"
-SMALLEST = 0.02  # edge of a box, of the picture: smaller things no layout needs
+SMALLEST = 0.02  # least side of a box, of the picture's: no layout needs smaller objects
 
 
 class Coco:
-    """One sample a caption, in the order of the pictures' ids. Without `instances_SPLIT.json` there are no phrases."""
+    """One sample a caption, in order of the pictures' ids. Without `instances_SPLIT.json` there are no phrases."""
 
     def __init__(self, folder: Path, split: str = SPLIT, pictures: Path | None = None) -> None:
         self._captions_file = folder / "annotations" / f"captions_{split}.json"
@@ -54,7 +54,7 @@ class Coco:
 
 
 def named(label: str, caption: str) -> tuple[int, int] | None:
-    """Where a caption names a category: its word, or its plural; None where it says it in other words."""
+    """The characters at which a caption names a category, singular or plural; None if it uses other words."""
     found = re.search(rf"\b{re.escape(label)}(?:s|es)?\b", caption, re.IGNORECASE)
     return found.span() if found else None
 
@@ -80,7 +80,7 @@ def _field(record: Any, field: str, path: Path) -> Any:
 
 
 def _things(path: Path) -> dict[int, list[tuple[str, Sequence[float]]]]:
-    """Category and box (x, y, width, height in pixels) of every thing of each picture, crowds left out."""
+    """Picture's id -> category and box (x, y, width, height in pixels) of each object, without crowds."""
     lists = _read(path)
     labels = {_field(c, "id", path): str(_field(c, "name", path)) for c in lists.get("categories", ())}
     found = defaultdict(list)

@@ -17,12 +17,12 @@ SPLIT = "train"
 PICTURES = "flickr30k-images"
 _CHAIN = re.compile(r"\[/EN#(\d+)(?:/\w+)+ ([^\[\]]+)\]")
 _SENTENCES = 5  # of each picture
-_KEPT = 64  # pictures whose lists are in memory
+_KEPT = 64  # pictures with their lists in memory
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A caption without its marks, and which characters of it are which entity."""
+    """A caption without its marks, and the characters of each entity."""
 
     text: str
     entities: tuple[tuple[str, Span], ...]
@@ -86,11 +86,11 @@ def read_boxes(path: Path) -> dict[str, list[Box]]:
         width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
         for thing in root.iterfind("object"):
             if (corners := thing.find("bndbox")) is None:
-                continue  # a scene, or what is not to be seen
+                continue  # a scene, or an entity that is not visible
             x0, y0, x1, y1 = (float(corners.findtext(side, "")) - 1 for side in ("xmin", "ymin", "xmax", "ymax"))
             box = (max(x0 / width, 0.0), max(y0 / height, 0.0), min(x1 / width, 1.0), min(y1 / height, 1.0))
             if box[0] >= box[2] or box[1] >= box[3]:
-                continue  # some have no area
+                continue  # some boxes have no area
             for name in thing.iterfind("name"):
                 found.setdefault(str(name.text), []).append(box)
     except (ValueError, ZeroDivisionError) as error:

@@ -1,4 +1,4 @@
-"""What every format becomes: a caption, its picture, and where that shows what the caption names."""
+"""The common form of all data sets: a caption, its picture, and the boxes of what the caption names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image, UnidentifiedImageError
 from mgcc_ref.train.errors import TrainingError
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in [0, 1] of the picture
-Span = tuple[int, int]  # first and last + 1 character
+Span = tuple[int, int]  # characters: first, and last + 1
 
 
 class DataError(TrainingError):
-    """A data set is not in its official form; the sentence says which file, and what it should be."""
+    """A data set is not in its official form; the message names the file and the expected form."""
 
 
 class PictureError(DataError):
@@ -27,7 +27,7 @@ class PictureError(DataError):
 
 @dataclass(frozen=True)
 class Phrase:
-    """Something that the picture shows: as it is called, where, and which characters of the caption say so."""
+    """Something in the picture: its name, its box, and the characters of the caption that name it."""
 
     text: str
     box: Box
@@ -40,7 +40,7 @@ class Sample:
     caption: str
     read: Callable[[], bytes]  # the picture's file; OSError
     phrases: tuple[Phrase, ...] = ()
-    target: Callable[[], bytes] | None = None  # .npy of the conditioning that others have made of the caption
+    target: Callable[[], bytes] | None = None  # .npy of the caption's published conditioning
 
     def picture(self) -> Image.Image:
         """The picture in RGB. PictureError if it is missing or damaged."""
@@ -52,9 +52,9 @@ class Sample:
             raise PictureError(f"picture {self.name} cannot be read ({reason}); copy it again") from error
 
     def conditioning(self, shape: tuple[int, int]) -> np.ndarray | None:
-        """The text tower's output that is kept beside the picture, (N_c, D_c) float32; None if none is.
+        """The text tower's output stored beside the picture, (N_c, D_c) float32; None if there is none.
 
-        DataError if it is of another shape, as of another text tower.
+        DataError if its shape differs, as that of another text tower.
         """
         if self.target is None:
             return None
@@ -81,7 +81,7 @@ class Samples(Protocol):
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """A list of a data set. DataError if it is not there."""
+    """The bytes of a data set's list. DataError if it is missing."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -89,7 +89,7 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def as_text(data: bytes, where: str) -> str:
-    """UTF-8, with a byte-order mark or without. DataError for anything else."""
+    """Decode UTF-8 with or without a byte-order mark. DataError for anything else."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

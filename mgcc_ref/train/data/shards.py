@@ -1,7 +1,7 @@
-"""WebDataset: .tar shards in which files of one name, up to its first dot, are one sample.
+"""WebDataset: .tar shards in which files with the same name up to the first dot are one sample.
 
-Shards are indexed by their headers when they are opened, and a sample is read by its place. The library `webdataset`
-streams them instead, from which no sample can be had by number.
+Opening indexes the shards by their headers, and a sample is read by its offset. The library `webdataset` streams
+shards instead, without access to samples by number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Place = tuple[int, int, int]  # shard, first byte, bytes
 
 
 class Shards:
-    """All samples of some shards, in the order in which they stand; 21 bytes of memory a file."""
+    """All samples of some shards, in stored order; 21 bytes of memory a file."""
 
     def __init__(self, place: Path) -> None:
         self.files = shard_files(place)
@@ -31,7 +31,7 @@ class Shards:
         for number, file in enumerate(self.files):
             for name, members in _grouped(file):
                 if not any(kind in members for kind in PICTURES):
-                    continue  # of a download that failed, the record alone is there
+                    continue  # a failed download leaves only its record
                 if TEXT not in members and RECORD not in members:
                     raise DataError(
                         f"sample {name} of {file} has no caption: it has {', '.join(members)}, expected .{TEXT} or "
@@ -63,7 +63,7 @@ class Shards:
         return Sample(name, self._caption(name, members), self._reader(members[kind]), target=target)
 
     def _name(self, place: Place) -> str:
-        """As the header says that stands before the file."""
+        """The file's name, from the header before it."""
         shard, start, _ = place
         header = _read(self.files[shard], start - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
         return f"{self.files[shard].name}/{tarfile.TarInfo.frombuf(header, 'utf-8', 'replace').name}"
@@ -87,7 +87,7 @@ class Shards:
 
 
 def shard_files(place: Path) -> list[Path]:
-    """A .tar, or all of a folder. DataError if there is none."""
+    """The file `place`, or all .tar files of the folder `place`. DataError if there is none."""
     if place.is_dir():
         files = sorted(place.glob("*.tar"))
         if not files:
@@ -106,10 +106,10 @@ def _read(file: Path, start: int, size: int) -> bytes:
 
 
 def _grouped(file: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """(name, ending -> first byte and bytes) of each sample."""
+    """(name, file ending -> first byte and size) of each sample."""
     name, members = "", dict[str, tuple[int, int]]()
     try:
-        with tarfile.open(file, "r:") as shard:  # without compression, in which nothing is read by its place
+        with tarfile.open(file, "r:") as shard:  # uncompressed: a compressed file has no offsets to read at
             for entry in shard:
                 if not entry.isfile():
                     continue

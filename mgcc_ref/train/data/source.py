@@ -1,4 +1,4 @@
-"""`--data FORMAT=PLACE`: which format, and where it lies."""
+"""`--data FORMAT=PLACE`: a data set's format and path."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class DataFormat(enum.StrEnum):
 class DataSource:
     format: DataFormat
     place: Path
-    pictures: Path | None = None  # None: where the format has them
+    pictures: Path | None = None  # None: the format's own folder
     split: str | None = None  # None: the format's training split
 
     @property
     def named(self) -> str:
-        """As a run's settings keep it."""
+        """The source's text in a run's settings."""
         return f"{self.format}={self.place}{f' {self.split}' if self.split else ''}"
 
 

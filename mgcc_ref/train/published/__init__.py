@@ -1,4 +1,4 @@
-"""Training around published weights: `align` and `grounder` of the paper's scale, on captioned pictures.
+"""Training around published weights: steps `align` and `grounder` at the paper's scale, on captioned pictures.
 
-The language model and CLIP stay as they are; of the picture side nothing is trained here.
+The language model and CLIP are frozen; the UNet and the autoencoder are not trained here.
 """

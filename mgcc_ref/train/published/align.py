@@ -1,7 +1,7 @@
-"""Step `align` at the paper's scale, by GILL's recipe: captions from pictures, [IMG] tokens and pictures from captions.
+"""Step `align` at the paper's scale, by GILL's recipe (arXiv 2305.17216).
 
-Three losses at once: the captions' cross-entropy behind their pictures, which is what the visual projection learns by;
-that of captions and [IMG] tokens; and how far the refiner's conditioning is from the text tower's of the caption.
+It has three losses: the cross-entropy of captions after their pictures, which trains the visual projection; that of
+captions and the [IMG] tokens after them; and the distance of the refiner's conditioning from the text tower's.
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ from mgcc_ref.train.steps.align import gill_loss
 from mgcc_ref.weights import load_module, save_module
 
 FILE = "alignment.safetensors"
-_JOINING = 1  # of the seeds: which batches are read in pairs
+_JOINING = 1  # in the seeds for the choice of batches read in pairs
 _SHOWN = 6
 
 
 class GillObjective(nn.Module):
-    """The three losses. The language model and CLIP stand beside it, and are no part of its state."""
+    """The three losses. The frozen language model and CLIP are not in its state."""
 
     def __init__(self, start: Start) -> None:
         super().__init__()
         model = start.model
         self.alignment = Alignment(model).requires_grad_(True).to(start.device)
         tokens = self.alignment.image_tokens
-        self.tied = model.profile.llm.tied  # then the [IMG] tokens' rows of the head are their embeddings, as GILL's
+        self.tied = model.profile.llm.tied  # then the [IMG] tokens' rows of the head are their embeddings, as in GILL
         self._norm = start.llm.table.float().norm(dim=-1).mean()
         with torch.no_grad():
             self._rescale()
             tokens.head.weight.copy_(tokens.embeddings)
             tokens.head.bias.zero_()
         tokens.head.requires_grad_(not self.tied)
-        self._frozen = [start]  # in a list: nn.Module would take what is in it for its own
+        self._frozen = [start]  # in a list, which nn.Module does not search for submodules
 
     @torch.no_grad()
     def _rescale(self) -> None:
-        """Give the [IMG] embeddings the mean norm of the words', as GILL does after each step."""
+        """Scale the [IMG] embeddings to the mean norm of the words', as GILL does after each step."""
         rows = self.alignment.image_tokens.embeddings
         rows.mul_(self._norm / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Leave the [IMG] tokens as they are saved."""
+        """Bring the [IMG] tokens into the form in which they are saved."""
         self._rescale()
         if self.tied:
             self.alignment.image_tokens.head.weight.copy_(self.alignment.image_tokens.embeddings)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.training:  # before a step is after the one before
+        if self.training:  # here, since the loop has no call after a step
             self._rescale()
         words = self.words(batch)
         drawn_words, given, wanted = self.drawn(batch)
@@ -77,7 +77,7 @@ class GillObjective(nn.Module):
         return loss, {name: value.detach() for name, value in told.items()}
 
     def words(self, batch: Batch) -> Tensor:
-        """Cross-entropy of the captions behind their pictures."""
+        """Cross-entropy of the captions after their pictures."""
         start, ids = self._frozen[0], batch["told_ids"]
         with torch.no_grad():
             seen = start.model.vision_encoder.vision_features(batch["pixels"])
@@ -88,7 +88,7 @@ class GillObjective(nn.Module):
         return self._cross_entropy(last, batch["told_labels"])
 
     def drawn(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy of captions and [IMG] tokens, and the conditioning (B, N_c, D_c) given and wanted."""
+        """Cross-entropy of captions and [IMG] tokens, and the conditioning (B, N_c, D_c), predicted and wanted."""
         start, ids, tokens = self._frozen[0], batch["drawn_ids"], self.alignment.image_tokens.embeddings
         count = len(tokens)
         embeds = torch.cat([start.llm.embed(ids.clamp_min(0)), tokens.expand(len(ids), -1, -1)], dim=1)
@@ -104,7 +104,7 @@ class GillObjective(nn.Module):
         return words, given, wanted
 
     def _cross_entropy(self, last: Tensor, labels: Tensor) -> Tensor:
-        """Normed last layer (B, S, D) against what stands one further in `labels` (B, S)."""
+        """Cross-entropy of the normed last layer (B, S, D) with the next position's label in `labels` (B, S)."""
         asked = labels[:, 1:] != UNTOLD
         rows = last[:, :-1][asked]
         tokens = self.alignment.image_tokens
@@ -136,10 +136,10 @@ class PublishedAlignStep:
         return Example(sample.caption, preprocess(sample.picture(), self._start.model), target)
 
     def _batch_of(self, examples: Sequence[Example], joined: tuple[bool, bool]) -> Batch:
-        """`joined`: whether captions are read in pairs behind their pictures, and before the [IMG] tokens."""
+        """`joined`: whether captions are read in pairs after their pictures, and before the [IMG] tokens."""
         captions = [example.caption for example in examples]
         told = [self._writer.told(captions[i : i + 1 + joined[0]]) for i in range(0, len(captions), 1 + joined[0])]
-        # of a pair the first is read alone, too: a causal model gives it the same features in front of the second
+        # the first of a pair is read alone: before the second, a causal model gives it the same features
         drawn = [self._writer.drawn(captions[i - (joined[1] and i % 2) : i + 1]) for i in range(len(captions))]
         batch = {
             "pixels": torch.cat([example.pixels for example in examples]),
@@ -168,13 +168,13 @@ class PublishedAlignStep:
             yield {name: value.to(self._start.device) for name, value in batch.items()}
 
     def evaluate(self) -> dict[str, float]:
-        """The losses of held-back samples, and how much of the conditioning's variance is explained."""
+        """The losses of held-back samples, and the share of the conditioning's variance explained."""
         told = [(len(batch["pixels"]), self.objective(batch, 0)[1]) for batch in self._held_back()]
         count = sum(size for size, _ in told)
         return {name: sum(size * float(one[name]) for size, one in told) / count for name in told[0][1]}
 
     def picture(self, path: Path) -> None:
-        """Conditioning wanted (left) and given (right) for held-back captions, as grey maps."""
+        """Wanted (left) and predicted (right) conditioning of held-back captions, as grey maps."""
         _, given, wanted = self.objective.drawn(next(self._held_back()))
         both = torch.cat([wanted, given], dim=-1)[:_SHOWN].flatten(0, 1).cpu()
         grey = (both.clamp(-3, 3).add(3).div(6) * 255).byte().numpy()

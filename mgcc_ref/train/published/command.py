@@ -28,7 +28,7 @@ STEPS: dict[str, Callable[[Setup, Samples, Recipe], TrainingStep]] = {
     "align": PublishedAlignStep,
     "grounder": PublishedGrounderStep,
 }
-#: Steps of StoryWorld's own networks, and what a profile of published parts has in their place.
+#: Steps of StoryWorld's own networks, and their substitutes in a profile of published parts.
 _IN_PLACE = {
     "vae": "its autoencoder as published", "decoder": "its autoencoder as published", "clip": "CLIP as published",
     "unet": "its UNet as published", "caption_unet": "its UNet as published",
@@ -40,12 +40,12 @@ _STORY_OPTIONS = ("fresh", "scenes", "conversations", "painter")
 
 
 def is_published(profile: Profile) -> bool:
-    """Whether a profile's picture side is others' weights, around which is trained."""
+    """Whether training is around published parts: profiles paper*, gill* and derived ones."""
     return profile.vae.kl
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Of profiles of published parts alone."""
+    """Add the options that only profiles of published parts have."""
     group = parser.add_argument_group("with published parts (profiles paper*, gill*, and derived ones)")
     group.add_argument(
         "--data", type=data_argument, metavar="FORMAT=PLACE",
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it was asked for."""
+    """A requested run."""
 
     step: str
     setup: Setup
@@ -79,7 +79,7 @@ class Run:
 
     @classmethod
     def of(cls, args: argparse.Namespace, profile: Profile) -> Run:
-        """From the command's arguments. TrainingError if they do not go together."""
+        """The run of the command's arguments. TrainingError if they contradict each other."""
         if args.step in _IN_PLACE:
             raise TrainingError(
                 f"step {args.step} trains a network of StoryWorld's, and profile {profile.name} takes "
@@ -120,7 +120,7 @@ class Run:
         )
 
     def trainer(self, *, keep: bool = True, go_on: bool = False) -> Trainer:
-        """Read data and weights. WeightsError and DataError name what is missing."""
+        """Open data and weights. WeightsError and DataError name what is missing."""
         recipe = replace(RECIPES[self.step], batch=self.batch, at_once=self.micro_batch)
         processes = PartialState().num_processes
         if keep and PartialState().is_main_process:
@@ -139,7 +139,7 @@ class Run:
 
 
 def train_published(args: argparse.Namespace, profile: Profile) -> list[Path]:
-    """Train `align` or `grounder`, and save its weights; the files, in the main process."""
+    """Train `align` or `grounder` and save its weights; returns the files, in the main process."""
     run = Run.of(args, profile)
     trainer = run.trainer(go_on=args.go_on)
     trainer.run()
@@ -147,7 +147,7 @@ def train_published(args: argparse.Namespace, profile: Profile) -> list[Path]:
 
 
 def what_it_takes(args: argparse.Namespace, profile: Profile) -> Iterator[str]:
-    """The run's memory from shapes, then what a few of its steps take; in the main process."""
+    """Lines on the run's memory from shapes, then on the time of a few steps; in the main process."""
     run = Run.of(args, profile)
     device, main = PartialState().device, PartialState().is_main_process
     size = llm_bytes(run.setup.profile.llm, run.setup.precision)
@@ -164,7 +164,7 @@ def what_it_takes(args: argparse.Namespace, profile: Profile) -> Iterator[str]:
 
 
 def refuse_options(args: argparse.Namespace, profile: Profile) -> None:
-    """TrainingError if an option of published parts is given with a profile of StoryWorld's."""
+    """TrainingError if an option of published parts is given with one of StoryWorld's profiles."""
     if given := [name for name in OPTIONS if getattr(args, name)]:
         option = f"--{given[0].replace('_', '-')}"
         raise TrainingError(

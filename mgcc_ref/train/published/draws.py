@@ -1,4 +1,4 @@
-"""Which samples a step of a run sees: every sample once an epoch, in an order that only the seed decides."""
+"""The samples of a run's steps: every sample once an epoch, in an order that depends on the seed alone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mgcc_ref.train.data.sample import DataError, PictureError, Sample, Samples
 
 log = logging.getLogger("mgcc.train")
 
-MOST_BROKEN = 50  # pictures in a row that are passed over: of a table of a million addresses some are always gone
+MOST_BROKEN = 50  # pictures in a row that are skipped: of a million web addresses some are always gone
 _HELD_BACK_SHARE = 10  # at most a tenth
 Found = TypeVar("Found")
 
 
 class Draws:
-    """A data set cut into what is trained on and the last samples, which are held back."""
+    """A data set split into training samples and the last samples, which are held back."""
 
     def __init__(self, samples: Samples, seed: int, held_back: int) -> None:
         count = len(samples)
@@ -34,21 +34,21 @@ class Draws:
         return np.random.default_rng([self._seed, epoch]).permutation(self.count)
 
     def part(self, step: int, batch: int, part: int, parts: int) -> Iterator[int]:
-        """Positions of one of `parts` parts of the batch of a step; together they are the whole batch."""
+        """Positions of one of `parts` parts of a step's batch; together they are the whole batch."""
         start = step * batch
         return iter(range(start + part * batch // parts, start + (part + 1) * batch // parts))
 
     def at(self, position: int, made: Callable[[Sample], Found | None]) -> Found:
-        """What `made` makes of the sample at a position of the run.
+        """The result of `made` for the sample at a position of the run.
 
-        The next sample takes the place of one with a broken picture, or of which `made` makes None. DataError after
+        The next sample replaces one with a broken picture, or for which `made` returns None. DataError after
         `MOST_BROKEN` of them.
         """
         epoch, place = divmod(position, self.count)
         return self._first(int(self._order(epoch)[place]), self.count, made)
 
     def held(self, index: int, made: Callable[[Sample], Found | None]) -> Found:
-        """The same of held-back sample `index`."""
+        """The result of `made` for held-back sample `index`, with the same replacement."""
         return self._first(index, len(self.samples), made)
 
     def _first(self, start: int, count: int, made: Callable[[Sample], Found | None]) -> Found:

@@ -1,4 +1,4 @@
-"""What a run will hold in memory, from shapes, and what it takes, by a few steps that are done and thrown away."""
+"""A run's memory, computed from shapes, and its time, from a few steps whose results are discarded."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mgcc_ref.train.published.parts import Setup
 from mgcc_ref.train.published.sequences import TEXT_TOKENS
 
 TRIAL_STEPS = 3
-_COPIES = 5  # of what is trained: the weights, their gradient, AdamW's two moments, the average
+_COPIES = 5  # of trained weights: themselves, their gradient, AdamW's two moments, the average
 _LOGIT_COPIES = 3  # the logits, their softmax, its gradient
-_LAYER_COPIES = 16  # values that a layer keeps for the gradient, of each that goes through it
+_LAYER_COPIES = 16  # values that a layer keeps for the gradient, for each of its inputs
 _GIB = 2**30
 
 
@@ -34,7 +34,7 @@ class Need:
 
 
 def needs(setup: Setup, step: str, micro_batch: int, placement: Placement) -> list[Need]:
-    """Everything that is in memory while a part of `micro_batch` samples goes through, by its size."""
+    """The memory needs of a pass of `micro_batch` samples."""
     profile, size = setup.profile, 4 if setup.precision is TrainingPrecision.FP32 else 2
     llm = profile.llm
     with torch.device("meta"):
@@ -42,9 +42,9 @@ def needs(setup: Setup, step: str, micro_batch: int, placement: Placement) -> li
         trained = _bytes(*_trained(setup, step))
     tables = (llm.vocabulary * (1 if llm.tied else 2) + llm.max_positions * (llm.family == "opt")) * llm.hidden * size
     positions = micro_batch * (TEXT_TOKENS + profile.visual_tokens)
-    passes = 2 if step == "align" else 0  # of which a gradient comes back
+    passes = 2 if step == "align" else 0  # passes of the language model with gradient
     matrices = 2 if llm.family == "opt" else 3
-    within = positions * (8 * llm.hidden + 2 * matrices * llm.intermediate) * size  # of the one block at work
+    within = positions * (8 * llm.hidden + 2 * matrices * llm.intermediate) * size  # of the one running block
     logits = passes * micro_batch * TEXT_TOKENS * (llm.vocabulary + profile.image_tokens) * 4 * _LOGIT_COPIES
     kept = passes * (llm.layers + 1) * positions * llm.hidden * size + within
     own = _LAYER_COPIES * micro_batch * 4 * _own_values(setup, step)
@@ -63,7 +63,7 @@ def needs(setup: Setup, step: str, micro_batch: int, placement: Placement) -> li
 
 
 def _own_values(setup: Setup, step: str) -> int:
-    """Values of one sample between the layers of what is trained."""
+    """Values between the trained layers for one sample."""
     p = setup.profile
     if step == "grounder":
         head, positions = p.grounder, TEXT_TOKENS + p.visual_tokens
@@ -97,7 +97,7 @@ def told(found: list[Need], device: torch.device, free_bytes: int) -> list[str]:
 
 
 def trial(begin: Callable[[], Trainer], total_steps: int) -> list[str]:
-    """Do a few steps, and say what all of them take."""
+    """Run a few steps; returns lines on the peak memory and the time of the run."""
     trainer = begin()
     a_step_s = trainer.trial(TRIAL_STEPS)
     device = trainer.accelerator.device

@@ -1,7 +1,7 @@
-"""The frozen parts: the language model in bf16, on the device, in main memory or on disk, with gradient through it.
+"""The frozen language model on the device, in main memory or on disk, with gradient through it.
 
-A block's activations are not kept: it is computed again when the gradient comes by. So a block that is not on the
-device is brought there twice a pass, and never more than one is there.
+A block's activations are not kept; the backward pass computes them again. So a block that is not on the
+device is copied there twice a pass, one block at a time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger("mgcc.train")
 
 _DTYPES = {TrainingPrecision.FP32: torch.float32, TrainingPrecision.BF16: torch.bfloat16}
 _MEMORY = Path("/proc/meminfo")
-_DEVICE_SHARE, _HOST_SHARE = 0.6, 0.7  # of what is free, that the language model may take
+_DEVICE_SHARE, _HOST_SHARE = 0.6, 0.7  # shares of the free memory that the language model may take
 
 
 class Placement(enum.StrEnum):
-    """Where the blocks of the language model are between their turns."""
+    """The place of the language model's blocks between their uses."""
 
     DEVICE = "device"
     HOST = "host"  # main memory
@@ -38,26 +38,26 @@ class Placement(enum.StrEnum):
 
 
 def llm_bytes(config: LlmConfig, precision: TrainingPrecision) -> int:
-    """All blocks of a language model; its tables are beside."""
+    """Bytes of all blocks of a language model, without its tables."""
     return config.layers * config.block_parameters * _DTYPES[precision].itemsize
 
 
 def choose_placement(needed_bytes: int, device: torch.device) -> Placement:
-    """The fastest place that has room."""
+    """The fastest place with room for `needed_bytes`."""
     if needed_bytes <= _DEVICE_SHARE * free_bytes(device):
         return Placement.DEVICE
     return Placement.HOST if needed_bytes <= _HOST_SHARE * free_bytes(torch.device("cpu")) else Placement.DISK
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a process may have: of its GPU, or its share of what the system can give."""
+    """Free memory for a process: of its GPU, or its share of the system's."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return _available_bytes() // PartialState().num_processes
 
 
 def _available_bytes() -> int:
-    """With what the system holds of files, which it gives back; without that where it does not say."""
+    """Available memory, with the file cache that the system can free where it reports that."""
     if _MEMORY.is_file():
         for line in _MEMORY.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -66,7 +66,7 @@ def _available_bytes() -> int:
 
 
 class FrozenLm:
-    """A language model that is read with gradient through it and never changed."""
+    """A language model whose outputs have gradients and whose weights never change."""
 
     def __init__(
         self, llm: StreamedLm, precision: TrainingPrecision, device: torch.device, placement: Placement
@@ -98,7 +98,7 @@ class FrozenLm:
         return there.eval().requires_grad_(False)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Words (...) -> (..., D) float32."""
+        """Word ids (...) -> embeddings (..., D) float32."""
         return self._outer.embed_tokens(ids).float()
 
     @property
@@ -109,7 +109,7 @@ class FrozenLm:
     def read(self, embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Requests padded on the left: embeds (B, S, D) and mask (B, S) -> features (B, S, D_f), normed last (B, S, D).
 
-        Float32 whatever the blocks compute in.
+        Both are float32, in whatever format the blocks compute.
         """
         length, device = embeds.shape[1], embeds.device
         positions = padded_positions(mask) if self.config.family == "opt" else torch.arange(length, device=device)
@@ -127,12 +127,12 @@ class FrozenLm:
     def _run(self, number: int, x: Tensor, attend: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         shape = (x.shape[0], self.config.kv_heads, 0, self.config.head_dim)
         nothing = x.new_zeros(shape)
-        with attention_of(self._precision):  # in the second computation as in the first
+        with attention_of(self._precision):  # here, so that the recomputation uses it too
             after: Tensor = self.block(number)(x, (nothing, nothing), attend, rotary)[0]
         return after
 
     def word_logits(self, last: Tensor) -> Tensor:
-        """(M, D) -> logits of the words (M, V) float32."""
+        """Normed last layer (M, D) -> logits of the words (M, V) float32."""
         table = self.table if self.config.tied else self._outer.lm_head.weight
         with torch.autocast(last.device.type, enabled=False):
             return nn.functional.linear(last.to(self._dtype), table).float()

@@ -1,6 +1,6 @@
 """Step `grounder` at the paper's scale: boxes of whatever captions name, from COCO or Flickr30k Entities.
 
-There is no list of labels: a query gives a phrase's CLIP embedding and points at its word in the request.
+There is no list of labels: a query predicts a phrase's CLIP embedding and points at its word in the request.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from mgcc_ref.weights import load_module, require_file, save_module
 
 FILE = "grounder.safetensors"
 FOUND_IOU = 0.5
-_EARLIER = 2  # of the seeds: what stands before a request
+_EARLIER = 2  # in the seeds for the parts before a request
 _SHOWN, _SHOWN_PX = 6, 224
 
 
 class ReadingObjective(nn.Module):
-    """`GrounderObjective` on requests that the frozen language model reads as they come."""
+    """`GrounderObjective` on requests that the frozen language model reads in each step."""
 
     def __init__(self, start: Start, head: LayoutHead) -> None:
         super().__init__()
         self.objective = GrounderObjective(head.requires_grad_(True).to(start.device))
-        if head.rounds == 1:  # nothing reads an answer, and several processes wait for every gradient
+        if head.rounds == 1:  # `answered` is unused, and several processes would wait for its gradient
             head.answered.requires_grad_(False)
         self._frozen = [start]
 
@@ -58,7 +58,7 @@ class ReadingObjective(nn.Module):
 
     @torch.no_grad()
     def phrases(self, batch: Batch) -> Tensor:
-        """CLIP embeddings of the batch's phrases (B, K, D_p), as GLIGEN reads them; zero where there is none."""
+        """CLIP embeddings of the batch's phrases (B, K, D_p), as GLIGEN uses them; zero where there is none."""
         there = batch["labels"] >= 0
         embedded = self._frozen[0].model.text_encoder(batch["phrase_ids"][there])[1].float()
         return embedded.new_zeros(*there.shape, embedded.shape[-1]).masked_scatter(there.unsqueeze(-1), embedded)
@@ -67,13 +67,13 @@ class ReadingObjective(nn.Module):
         features, mask = self.features(batch)
         read = {"features": features, "mask": mask, "phrases": self.phrases(batch)}
         loss, metrics = self.objective({**batch, **read}, step)
-        # several processes wait for every gradient, also where no caption of a part names what it shows
+        # several processes wait for all gradients, even if no caption of a part names its objects
         return loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad), metrics
 
 
 @dataclass(frozen=True)
 class Example:
-    """A request and where what it names stands."""
+    """A request, and the boxes of what it names."""
 
     ids: tuple[int, ...]
     pixels: Tensor | None  # (1, 3, H_v, W_v) of the picture before it
@@ -153,15 +153,15 @@ class PublishedGrounderStep:
             yield examples, self._layouts(examples)
 
     def _layouts(self, examples: Sequence[Example]) -> list[list[Box]]:
-        """Boxes of what the head finds in each request."""
+        """Boxes that the head finds in each request."""
         batch = {name: value.to(self._start.device) for name, value in self._batch_of(examples).items()}
         boxes, presence, *_ = self.objective.objective.head(*self.objective.features(batch))
         kept = presence >= PRESENCE_THRESHOLD
         return [[tuple(box) for box in boxes[i][kept[i]].tolist()] for i in range(len(examples))]
 
     def evaluate(self) -> dict[str, float]:
-        """Of held-back captions: the share of boxes that a found one covers by half, the mean IoU of the nearest, and
-        how many are found for each there is."""
+        """For held-back captions: the share of boxes with a found one of IoU 0.5, the mean IoU of the best found one,
+        and the number of found boxes for each true one."""
         best, count = list[float](), 0
         for examples, layouts in self._held_back():
             for example, found in zip(examples, layouts, strict=True):
@@ -175,7 +175,7 @@ class PublishedGrounderStep:
         }
 
     def picture(self, path: Path) -> None:
-        """Held-back pictures with the boxes that are there (grey) and those found (white)."""
+        """Held-back pictures with the true boxes (grey) and the found ones (white)."""
         examples, layouts = next(self._held_back())
         tiles = []
         for example, found in zip(examples[:_SHOWN], layouts[:_SHOWN], strict=True):
@@ -195,7 +195,7 @@ class PublishedGrounderStep:
 
 
 def last_word_tokens(encoding: Encoding, caption: str, span: Span | None) -> list[int]:
-    """Tokens of a phrase's last word, which in English is the thing itself ("a red shirt"); none if it is not named."""
+    """Tokens of a phrase's last word, in English its head ("a red shirt"); none if the caption does not name it."""
     if span is None:
         return []
     words = list(re.finditer(r"\w[\w'-]*", caption[span[0] : span[1]]))
@@ -206,7 +206,7 @@ def last_word_tokens(encoding: Encoding, caption: str, span: Span | None) -> lis
 
 
 def iou(one: Box, other: Box) -> float:
-    """Shared area of two boxes as part of the area of both."""
+    """Intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(width, 0.0) * max(height, 0.0)

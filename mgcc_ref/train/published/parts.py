@@ -1,4 +1,4 @@
-"""The model that training around published weights begins with: frozen parts filled and placed, trained ones fresh."""
+"""The model at the start of training around published weights: frozen parts filled and placed, trained ones fresh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALIGNED = ("projection", "refiner")  # what step `align` trains, beside the [IMG
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins."""
+    """The model and device at the start of a run."""
 
     model: MgccModel
     llm: FrozenLm
@@ -31,24 +31,24 @@ class Start:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is trained with: the profile with its sources, the weights folder, number format and place."""
+    """A run's setup: the profile with its sources, the weights folder, number format and placement."""
 
     profile: Profile
     weights: Path
     precision: TrainingPrecision
-    placement: Placement | None = None  # None: where there is room
+    placement: Placement | None = None  # None: the fastest with room
     seed: int = 0
 
     @property
     def local(self) -> Setup:
-        """With the parts taken from the weights folder where they are."""
+        """The setup with those parts from the weights folder that it holds."""
         return replace(self, profile=local_sources(self.profile, self.weights))
 
 
 def begin(setup: Setup, parts: Collection[str]) -> Start:
     """Published weights from `weights`/llm and /clip, or the profile's sources; seeded noise for a profile without.
 
-    `parts` are in memory. WeightsError names what is missing, or is not the profile's.
+    `parts` are in memory. WeightsError names what is missing or differs from the profile.
     """
     setup = setup.local
     device = PartialState().device

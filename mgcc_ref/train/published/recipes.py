@@ -1,4 +1,4 @@
-"""The published settings, as the defaults of the steps."""
+"""The published settings as defaults of the steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mgcc_ref.train.loop import LoopOptions, TrainingPrecision
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a step is trained if nothing else is said. `batch` counts samples over all processes."""
+    """A step's default training. `batch` counts samples over all processes."""
 
     batch: int
     options: LoopOptions
@@ -18,12 +18,12 @@ class Recipe:
     at_once: int | None = None  # samples in memory of a process when it is evaluated; None: the batch
 
     def chunks(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Held-back samples in pieces that memory takes."""
+        """Held-back samples in pieces that fit into memory."""
         size = self.at_once or self.batch
         return (indices[start : start + size] for start in range(0, len(indices), size))
 
     def of_length(self, steps: int | None) -> LoopOptions:
-        """The options for another number of steps: warm-up and falls keep their shares of the run."""
+        """The options for another number of steps: warm-up and decays keep their shares of the run."""
         whole = self.options
         if steps is None:
             return whole
@@ -35,7 +35,7 @@ class Recipe:
 
 
 #: GILL's (arXiv 2305.17216, its published code): ten epochs of 2,000 steps of 200, a tenth of the rate after five.
-#: Left out are its two losses of retrieval, since nothing is retrieved here.
+#: Its two retrieval losses are left out, since nothing is retrieved here.
 ALIGN = Recipe(
     200,
     LoopOptions(
@@ -45,9 +45,9 @@ ALIGN = Recipe(
     ),
 )  # fmt: skip
 JOINED_CHANCE = 0.5  # of a batch whose captions are read in pairs
-WORDS_WEIGHT, DRAWN_WORDS_WEIGHT = 1.0, 0.5  # of the captions' cross-entropy, and of that before the [IMG] tokens
+WORDS_WEIGHT, DRAWN_WORDS_WEIGHT = 1.0, 0.5  # of the captions' cross-entropy, and of that with the [IMG] tokens
 
-#: Ours: nobody has published a head like it. The rates are DETR's (arXiv 2005.12872).
+#: Ours: no such head is published. The rates are DETR's (arXiv 2005.12872).
 GROUNDER = Recipe(
     64,
     LoopOptions(
@@ -55,5 +55,5 @@ GROUNDER = Recipe(
         evaluate_every_steps=2_000, checkpoint_every_s=600.0, precision=TrainingPrecision.BF16,
     ),
 )  # fmt: skip
-EARLIER_CHANCE = 0.5  # of a request that another picture and its caption stand before
+EARLIER_CHANCE = 0.5  # that another picture and its caption precede a request
 RECIPES = {"align": ALIGN, "grounder": GROUNDER}

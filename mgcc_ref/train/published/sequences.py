@@ -1,7 +1,7 @@
-"""Captions and pictures as the language model reads them in training: the profile's template, and what is to be said.
+"""Training sequences of captions and pictures in the profile's template, with the target of each position.
 
-The order is the runtime's, so that a model is asked as it was taught. GILL's own code has the first token behind the
-picture in training and before it in use.
+The order is the runtime's, so that training and use agree. In GILL's own code the first token is after the picture in
+training and before it in use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 from mgcc_ref.model import MgccModel
 from mgcc_ref.tokens import encode_template, encode_user_text
 
-SLOT, PAD, UNTOLD = -1, -2, -100  # a visual token's place, padding, and a position that nothing is asked of
+SLOT, PAD, UNTOLD = -1, -2, -100  # the id of a visual token's position, of padding, and the label without a target
 TEXT_TOKENS = 32  # GILL's: the first token, the caption and the [IMG] tokens
 
 
 @dataclass
 class Reading:
-    """One sequence: ids with SLOT for visual tokens, and of each position what it should have been foretold as."""
+    """One sequence: ids with SLOT for visual tokens, and for each position its target id or UNTOLD."""
 
     ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Writer:
         return encode_user_text(self._tokenizer, text).ids[: self._room]
 
     def told(self, captions: Sequence[str]) -> Reading:
-        """Pictures with their captions: a picture, what it shows, and so on; every caption is to be foretold."""
+        """Pictures, each followed by its caption; all captions are targets."""
         found = Reading()
         found.add(self._opening)
         for i, caption in enumerate(captions):
@@ -67,9 +67,9 @@ class Writer:
         return found
 
     def drawn(self, captions: Sequence[str]) -> Reading:
-        """Captions, and the [IMG] tokens behind the last; all of these are to be foretold.
+        """Captions, and the [IMG] tokens after the last; all of these are targets.
 
-        The [IMG] tokens are in the labels alone: their embeddings are trained.
+        The [IMG] tokens are in the labels alone: the caller appends their trained embeddings.
         """
         found = Reading()
         found.add(self._opening)
@@ -81,8 +81,8 @@ class Writer:
         return found
 
     def request(self, caption: str, earlier: str | None = None) -> tuple[list[int], Encoding, int]:
-        """A request that ends with `caption`, after an earlier caption and its picture: ids, and the caption's tokens
-        with the position of their first."""
+        """A request that ends with `caption`, after an earlier caption and its picture: its ids, the caption's
+        encoding, and the position of the caption's first token."""
         ids = list(self._opening)
         if earlier is not None:
             ids += [*self._caption(earlier), *self._separator, *self._picture, *self._separator]

@@ -1,4 +1,4 @@
-"""What a run was started with, kept in its folder: the same command goes on, and another one is refused."""
+"""A run's settings, kept in its folder: the same command resumes the run, and another one is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = "settings.json"
 
 
 def keep_settings(folder: Path, settings: Mapping[str, str | int]) -> None:
-    """Write the settings, or compare them with those of the run that is there. TrainingError names what differs."""
+    """Write the settings, or compare them with those of the folder's run. TrainingError names what differs."""
     path = folder / FILE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
 """Step `align`: visual projection, [IMG] tokens, CMRM and mapper, around the frozen language model.
 
-The visual projection comes from `visual_projection.py`, once for all steps that read. Then the [IMG] embeddings, the
-CMRM and the mapper learn to give the text tower's output for the target's canonical caption (L2, as GILL). The contexts
-are read once; their caches are kept on disk, so a training step passes only the eight [IMG] tokens through the language
-model, with gradient.
+The visual projection comes from `visual_projection.py`, trained once for all steps. Then the [IMG] embeddings, the
+CMRM and the mapper learn to predict the text tower's output for the target's canonical caption (L2, as in GILL). The
+contexts are read once, and their caches are kept on disk. So a training step passes only the eight [IMG] tokens through
+the language model, with gradient.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 GROUPS, HELD_BACK_GROUPS = 300, 6
-BACKGROUND_TOKEN = 1  # a caption's first word is its background, and it rules the whole picture
-BACKGROUND_WEIGHT = 12.0  # in the loss, of that token
+BACKGROUND_TOKEN = 1  # the background is a caption's first word, and determines the whole picture
+BACKGROUND_WEIGHT = 12.0  # of that token in the loss
 SEED, HELD_BACK_SEED = 5_000_003, 6_000_003
 
 
 def gill_loss(given: Tensor, wanted: Tensor) -> Tensor:
-    """GILL's (arXiv 2305.17216, as its code has it): the Euclidean norm of each token's error, not squared; the mean.
+    """GILL's loss (arXiv 2305.17216, as in its code): the mean over tokens of the error's Euclidean norm, not squared.
 
-    Conditionings (B, N_c, D_c).
+    Both conditionings are (B, N_c, D_c).
     """
     return (given - wanted).norm(dim=-1).mean()
 
 
 @torch.no_grad()
 def rescale_rows(rows: Tensor, table: Tensor) -> None:
-    """Give each of `rows` (r, D) the mean norm of the rows of `table` (V, D), as GILL does after each step."""
+    """Scale each of `rows` (r, D) to the mean norm of the rows of `table` (V, D), as GILL does after each step."""
     rows.mul_(table.norm(dim=-1).mean() / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 class AlignObjective(nn.Module):
-    """L2 between the refiner's conditioning and the text tower's, over every token of it; for GILL its own loss.
+    """L2 between the refiner's conditioning and the text tower's, over all tokens; for GILL, GILL's own loss.
 
-    The text tower is causal, so the token of the background holds the background alone.
+    The text tower is causal, so the background's token encodes the background alone.
     """
 
     backgrounds: Tensor
@@ -72,14 +72,14 @@ class AlignObjective(nn.Module):
         weights = torch.ones(wanted.shape[1])
         weights[BACKGROUND_TOKEN] = BACKGROUND_WEIGHT
         self.register_buffer("token_weights", (weights / weights.mean()).unsqueeze(-1), persistent=False)
-        self._llm = [model.llm]  # in a list: the frozen model is no part of this module's state
+        self._llm = [model.llm]  # in a list, to keep the frozen model out of this module's state
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> AlignObjective:
-        self._llm[0]._apply(fn, *args, **kwargs)  # but it has to be on the same device
+        self._llm[0]._apply(fn, *args, **kwargs)  # the frozen model has to be on the same device
         return super()._apply(fn, *args, **kwargs)
 
     def conditioning(self, batch: Batch) -> Tensor:
-        """Pass the [IMG] tokens on top of a group's kept caches, then CMRM and mapper: (B, N_c, D_c)."""
+        """Pass the [IMG] tokens with a group's kept caches, then CMRM and mapper: (B, N_c, D_c)."""
         cache = tuple(batch["cache"].float().unbind(0))
         tokens = self.alignment.image_tokens.embeddings.expand(len(batch["target"]), -1, -1)
         mask = F.pad(batch["mask"], (0, tokens.shape[1]), value=True)
@@ -89,7 +89,7 @@ class AlignObjective(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         gill = self.alignment.refiner.refinement is Refinement.GILL
-        if gill and self.training:  # before a step is after the one before
+        if gill and self.training:  # here, since the loop has no call after a step
             rescale_rows(self.alignment.image_tokens.embeddings, self._llm[0].embed_tokens.weight)
         given = self.conditioning(batch)
         error = (given - batch["target"]).square()
@@ -103,13 +103,13 @@ class AlignStep:
     def __init__(
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
-        self._precision = precision  # of the frozen model that is read
+        self._precision = precision  # of the frozen model
         self.model = load_frozen(profile, weights, run_folder.parent)
         with torch.no_grad():
             draw = self.model.llm.image_tokens.embeddings
             draw.add_(word_embedding(self.model, "picture") - draw.mean(dim=0))
         self.objective = AlignObjective(self.model)
-        contexts = run_folder.parent / "contexts"  # beside the run: other seeds and arms read the same ones
+        contexts = run_folder.parent / "contexts"  # beside the run: other seeds and arms share them
         self._groups = self._stored(contexts / "train", SEED, GROUPS, Split.TRAIN)
         self._held_back = self._stored(contexts / "held-back", HELD_BACK_SEED, HELD_BACK_GROUPS, Split.VALIDATION)
 
@@ -134,13 +134,13 @@ class AlignStep:
         return self._groups[int(rng.integers(len(self._groups)))]
 
     def evaluate(self) -> dict[str, float]:
-        """Of held-back phrasings: the conditioning's variance explained, and how often its background is right."""
+        """For held-back phrasings: the conditioning's variance explained, and the share of right backgrounds."""
         groups = [on_device_of(self.objective, self._held_back[i]) for i in range(len(self._held_back))]
         metrics = [self.objective(group, 0)[1] for group in groups]
         return {name: float(np.mean([m[name] for m in metrics])) for name in ("explained", "background")}
 
     def picture(self, path: Path) -> None:
-        """Conditioning wanted (left) and given (right) for one held-back group, as grey maps."""
+        """Wanted (left) and predicted (right) conditioning of one held-back group, as grey maps."""
         group = on_device_of(self.objective, self._held_back[len(self._held_back) - 1])
         both = torch.cat([group["target"], self.objective.conditioning(group)], dim=-1)[:6].flatten(0, 1).cpu()
         grey = (both.clamp(-3, 3).add(3).div(6) * 255).byte().numpy()
@@ -154,9 +154,9 @@ class AlignStep:
 
 
 def load_frozen(profile: Profile, weights: Path, shared: Path) -> MgccModel:
-    """What `align` and `grounder` build on: the language model, the trained CLIP and the projection between them.
+    """The basis of `align` and `grounder`: the language model, the trained CLIP and the projection between them.
 
-    The projection is trained once and kept in the folder `shared`, so that all runs beside each other read alike.
+    The projection is trained once and kept in the folder `shared`, so that all runs beside it use the same.
     """
     model = load_untrained(profile)
     load_module(model.clip, weights / "clip.safetensors")

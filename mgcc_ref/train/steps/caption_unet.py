@@ -1,7 +1,7 @@
-"""Step `caption_unet`: a UNet without boxes, on captions that say what stands where. For the ablation alone.
+"""Step `caption_unet`: a UNet without boxes, on captions with objects and places. For the ablation alone.
 
-It goes on from the grounded UNet. First the caption's map learns to read (`caption_map.py`); then both draw, and the
-map goes on reading.
+It starts from the grounded UNet. First the caption's map learns to read (`caption_map.py`); then both are trained to
+draw, and the reading loss stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ READING_LOSS = 0.1
 
 
 class CaptionUNetObjective(nn.Module):
-    """The grounded UNet's loss, and the caption map's reading."""
+    """The grounded UNet's loss, and the caption map's reading loss."""
 
     def __init__(self, unet: CaptionUNet, profile: Profile) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class CaptionUNetStep:
         fit_caption_map(self.painter, unet, run_folder / "caption-map.safetensors")
 
     def _told(self, scenes: list[Scene], rng: np.random.Generator) -> dict[str, Tensor]:
-        """Conditioning of the scenes' captions, what their tokens are, and cells inside boxes."""
+        """Conditioning of the scenes' captions, the targets of their tokens, and cells inside boxes."""
         known = caption_set(self.painter, scenes, rng)
         inside = self.painter.boxes(scenes)["inside"]
         return {"conditioning": known.conditioning, "things": known.things, "kinds": known.kinds, "inside": inside}
@@ -94,7 +94,7 @@ class CaptionUNetStep:
         return {name: float(value) for name, value in metrics.items()}
 
     def picture(self, path: Path) -> None:
-        """Eight held-back scenes above what the model draws from their captions alone."""
+        """Eight held-back scenes above the model's pictures from their captions alone."""
         save_drawn(self.painter, self.scenes.held_back[:8], path)
 
     def save_weights(self, folder: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """Step `clip`: the small CLIP pair, on scenes and captions of the closed vocabulary.
 
 Two losses: CLIP's own, image against caption over the batch; and a region loss, every patch against the
-phrases of all labels and backgrounds, so that patch features know what they show (the visual tokens are made of
-them) and phrase embeddings are apart (the UNet's boxes are filled by them).
+phrases of all labels and backgrounds. The region loss makes patch features recognise their content (the visual tokens
+derive from them), and separates phrase embeddings (the UNet's boxes hold them).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mgcc_ref.weights import load_module, save_module
 BATCH_SIZE = 64
 PARAPHRASE_CHANCE = 0.4
 PHRASES = (*LABELS, *(b.value for b in Background))
-OBJECT_WEIGHT = 3.0  # of a patch inside a box in the region loss: most patches are background, and easy
+OBJECT_WEIGHT = 3.0  # of a patch inside a box in the region loss: most patches show the background, and are easy
 HELD_BACK_SEED = 2_000_003
 
 
 def patch_phrases(scene: Scene, patches_a_side: int) -> np.ndarray:
-    """Index into PHRASES of what lies at each patch's centre, topmost object first: (G, G) int64."""
+    """Index into PHRASES of the topmost object, or else the background, at each patch's centre: (G, G) int64."""
     names = np.full((patches_a_side, patches_a_side), PHRASES.index(scene.background.value), dtype=np.int64)
     centres = (np.arange(patches_a_side) + 0.5) / patches_a_side
     for item in scene.objects:
@@ -85,7 +85,7 @@ class ClipObjective(nn.Module):
 
 
 class ClipStep:
-    """Trains the story profile's CLIP from scratch."""
+    """Trains the profile's CLIP from scratch."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -114,7 +114,7 @@ class ClipStep:
         return {k: float(v) for k, v in metrics.items()}
 
     def picture(self, path: Path) -> None:
-        """Similarity of the first 64 held-back images (rows) and captions (columns); the diagonal should shine."""
+        """Similarity of the first 64 held-back images (rows) and captions (columns); its diagonal should be bright."""
         batch = on_device_of(self.objective, self._held_back)
         images, _ = self.objective.embed_images(batch["pixels"][:64])
         similarity = (images @ self.objective.embed_text(batch["ids"][:64]).T).cpu()

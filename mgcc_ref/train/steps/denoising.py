@@ -1,4 +1,4 @@
-"""What the steps that train a UNet on cached latents share: noise levels, loss, scenes, latents, and the picture."""
+"""Shared parts of the steps that train a UNet on cached latents: noise levels, loss, scenes, latents, pictures."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ log = logging.getLogger("mgcc.train")
 
 @dataclass(frozen=True)
 class SetSize:
-    """How many scenes a step learns from and how many at a time; None: as many as the step's own constants say."""
+    """A step's numbers of scenes, in all and in a batch; None: the step's own constants."""
 
     batch: int | None = None
     scenes: int | None = None
 
 
 USUAL = SetSize()
-BOX_WEIGHT = 2.0  # extra loss weight inside the boxes: objects are small, and they are the point
+BOX_WEIGHT = 2.0  # extra loss weight inside the boxes: objects are small, and they matter most
 SCENE_SEED = 3_100_003
 HELD_BACK_SEED = 4_000_003
 
 
 class NoiseLevels(nn.Module):
-    """The training schedule of a profile, for the v-prediction at uniform t."""
+    """The training schedule of a profile, for the v-prediction."""
 
     signal: Tensor  # square roots of the schedule's cumulative alphas, (1000,)
     sigma: Tensor
@@ -54,20 +54,20 @@ class NoiseLevels(nn.Module):
         self.register_buffer("sigma", (1 - alphas_cumprod).sqrt(), persistent=False)
 
     def noised(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The batch's `latents` with `noise` at `t`, and the v to be predicted of them: (B, C, h, w) each."""
+        """The batch's `latents` with `noise` at `t`, and the v to predict from them: (B, C, h, w) each."""
         t, noise, x0 = batch["t"], batch["noise"], batch["latents"]
         signal, sigma = self.signal[t].view(-1, 1, 1, 1), self.sigma[t].view(-1, 1, 1, 1)
         return signal * x0 + sigma * noise, signal * noise - sigma * x0
 
 
 def weighted_error(prediction: Tensor, target: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squared error that counts more in the cells `inside` boxes (B, h, w), and the plain one."""
+    """Mean squared error with extra weight in the cells `inside` boxes (B, h, w), and the plain one."""
     error = (prediction - target).square().mean(dim=1)
     return (error * (1 + BOX_WEIGHT * inside)).mean(), error.mean().detach()
 
 
 class _Pictures(Dataset[tuple[list[Scene], Tensor]]):
-    """Scenes by the hundred with their pictures: drawing one takes 3 ms."""
+    """Scenes with their pictures, a hundred an item: drawing one takes 3 ms."""
 
     SIZE = 100
 
@@ -80,12 +80,12 @@ class _Pictures(Dataset[tuple[list[Scene], Tensor]]):
 
 
 def scene_of(index: int) -> Scene:
-    """Training scene `index`: the same one in every run."""
+    """Training scene `index`, the same in every run."""
     return random_scene(np.random.default_rng([SCENE_SEED, index]))
 
 
 class SceneLatents:
-    """Training scenes by number with their latents, encoded once a run, and 64 scenes that are held back."""
+    """Training scenes by number with their latents, encoded once a run, and 64 held-back scenes."""
 
     def __init__(self, painter: ScenePainter, count: int, path: Path) -> None:
         self.painter, self.count = painter, count
@@ -118,7 +118,7 @@ class SceneLatents:
     def _encode(self) -> np.ndarray:
         pictures, device = _Pictures(self.painter.profile.image_px), PartialState().device
         numbers = range(math.ceil(self.count / pictures.SIZE))
-        # a GPU would wait for one core; without one, encoding takes longest, and processes would only share the cores
+        # a GPU would wait for one core; without a GPU, encoding takes longest and needs the cores itself
         workers = (os.cpu_count() or 1) if device.type == "cuda" else 0
         context = "fork" if workers else None
         drawn = DataLoader(
@@ -141,7 +141,7 @@ def draw_noise(rng: np.random.Generator, latents: Tensor) -> dict[str, Tensor]:
 
 
 def inside_psnr_db(painter: ScenePainter, scenes: list[Scene]) -> float:
-    """How near the pictures drawn with the sampler's own settings come to the true ones, inside the boxes."""
+    """PSNR in dB, inside the boxes, of pictures drawn with the sampler's own settings against the true ones."""
     sampler = painter.profile.sampler
     captions = [canonical_caption(s) for s in scenes]
     drawn = painter.draw(
@@ -155,7 +155,7 @@ def inside_psnr_db(painter: ScenePainter, scenes: list[Scene]) -> float:
 
 
 def save_drawn(painter: ScenePainter, scenes: list[Scene], path: Path) -> None:
-    """A row of true pictures above what the painter's UNet draws from their captions (and boxes, if it reads them)."""
+    """Save a row of true pictures above those that the UNet draws from their captions and, if it reads them, boxes."""
     drawn = painter.draw(scenes, [canonical_caption(s) for s in scenes], steps=20, guidance=2.0, seed=0)
     true = to_image_range(scene_pixels(scenes, painter.profile.image_px))
     rows = [np.concatenate(list(images), axis=1) for images in (true, drawn)]

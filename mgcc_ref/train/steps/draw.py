@@ -1,8 +1,8 @@
-"""Step `draw`: when to draw. Fits the output row of `[IMG1]`, so that the language model says so itself.
+"""Step `draw`: the decision to draw. It fits the output row of `[IMG1]` for the frozen language model.
 
-The frozen model's last hidden state after a turn decides between `[IMG1]` and all words together:
-z = head(h) - logsumexp(words), and P(draw) = sigmoid(z), the very share that a softmax over the whole vocabulary
-gives it. One row of D weights and a bias, trained on dialogues' turns; nothing else changes.
+The frozen model's last hidden state h after a turn decides between `[IMG1]` and all words together:
+z = head(h) - logsumexp(words), and P(draw) = sigmoid(z), its probability in a softmax over `[IMG1]` and the words. One
+row of D weights and a bias is trained on dialogues' turns; nothing else changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("mgcc.train")
 BATCH_SIZE = 128
 TURNS, HELD_BACK_TURNS = 4000, 240
 SEED, HELD_BACK_SEED = 12_000_017, 13_000_027
-FEATURE_NOISE = 0.05  # of a feature's own spread: few phrasings, many dimensions
+FEATURE_NOISE = 0.05  # in standard deviations of a feature, against overfitting: few phrasings, many dimensions
 
 
 def draw_turn(seed: int, index: int, split: Split) -> DrawTurn:
@@ -48,8 +48,8 @@ class DrawObjective(nn.Module):
         self.row = nn.Linear(states.shape[1], 1)
         nn.init.zeros_(self.row.weight)
         with torch.no_grad():
-            self.row.bias.fill_(words.mean())  # as likely as all words together, before anything is learned
-        # the residual stream's few huge dimensions would rule every step: trained on standardised states
+            self.row.bias.fill_(words.mean())  # at first as likely as all words together
+        # states are standardised: the residual stream's few huge dimensions would dominate every step
         self.register_buffer("mean", states.mean(dim=0))
         self.register_buffer("spread", states.std(dim=0).clamp_min(1e-4))
 
@@ -73,8 +73,8 @@ class DrawStep:
     def __init__(
         self, profile: Profile, weights: Path, run_folder: Path, precision: TrainingPrecision = TrainingPrecision.FP32
     ) -> None:
-        self._precision = precision  # of the frozen model that is read
-        self.model = load_untrained(profile)  # turns are texts: nothing but the language model reads them
+        self._precision = precision  # of the frozen model
+        self.model = load_untrained(profile)  # turns are texts, which only the language model reads
         self.alignment = Alignment(self.model)
         load_module(self.alignment, weights / "alignment.safetensors")
         self._turns = self._read(run_folder / "train.npz", SEED, TURNS, Split.TRAIN)
@@ -105,7 +105,7 @@ class DrawStep:
         return {name: values[chosen] for name, values in self._turns.items()}
 
     def evaluate(self) -> dict[str, float]:
-        """Of held-back phrasings: right decisions, pictures drawn when asked, and silence kept when not."""
+        """Shares for held-back phrasings: right decisions, drawn when asked, and not drawn when not asked."""
         decided = self._margins() > 0
         wanted = self._held_back["draws"] > 0.5
         return {
@@ -120,7 +120,7 @@ class DrawStep:
         return (batch["states"] @ weight + bias - batch["words"]).cpu()
 
     def picture(self, path: Path) -> None:
-        """The held-back turns on which the decision is most wrong, with their margins."""
+        """The held-back turns with the most wrong decisions, and their margins."""
         margins, draws = self._margins(), self._held_back["draws"]
         wrongness = torch.where(draws > 0.5, -margins, margins)
         image = Image.new("RGB", (900, 20 * 12 + 10), "white")

@@ -1,8 +1,8 @@
-"""Step `evaluator`: the CLIP of StoryBench's `clip_similarity`, which no part of the system is trained with.
+"""Step `evaluator`: the CLIP of StoryBench's `clip_similarity`; no other part is trained with it.
 
 CLIP's loss over the batch, where every scene also brings captions of two near misses (an object exchanged for
 another, an object moved), so that names and places count and not only colours; and a loss on the cells of the grid.
-Pictures are cropped, recoloured, blurred and noised. They are never mirrored: left and right are what captions say.
+Pictures are cropped, recoloured, blurred and noised. They are never mirrored, since captions contain left and right.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from mgcc_ref.train.steps.clip import PHRASES, patch_phrases
 from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 48
-EVALUATOR_SEED = 77_003  # of its weights and data, whatever --seed is: no other step may see the same
+EVALUATOR_SEED = 77_003  # of its weights and data, whatever --seed is: no other step may use the same data
 HELD_BACK_SCENES = 256
 PARAPHRASE_CHANCE = 0.3
 OBJECT_WEIGHT = 3.0  # of a cell inside a box
 CELLS_A_SIDE = 8
 MAX_CROP = 0.2  # of the side
-MIN_VISIBLE = 0.6  # of a box that a crop cut, for the caption to name it still
+MIN_VISIBLE = 0.6  # of a box: the caption does not name objects that a crop cuts to less
 
 
 def cropped(scene: Scene, pixels: np.ndarray, rng: np.random.Generator) -> tuple[Scene, np.ndarray]:
-    """A square cut out of the picture and scaled up again, with the scene as it then is; boxes are cut at the edges."""
+    """A square crop of the picture, scaled up, with its scene; boxes are cut at the edges."""
     side = round(IMAGE_PX * (1 - MAX_CROP * float(rng.random())))
     left, top = (int(rng.integers(IMAGE_PX - side + 1)) for _ in range(2))
     window = Image.fromarray(pixels).crop((left, top, left + side, top + side))
@@ -70,7 +70,7 @@ def recoloured(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def renamed(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one object exchanged for another kind of thing; with none, one more object."""
+    """The scene with one object's label exchanged for another; without objects, with a new one."""
     if not scene.objects:
         return moved(scene, rng)
     i = int(rng.integers(len(scene.objects)))
@@ -80,7 +80,7 @@ def renamed(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def moved(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one object somewhere else, a third of the picture away at least; with none, one more object."""
+    """The scene with one object moved by at least a third of the picture; without objects, with a new one."""
     if not scene.objects:
         return replace(scene, objects=(place(LABELS[int(rng.integers(len(LABELS)))], (0.5, 0.5), 40),))
     i = int(rng.integers(len(scene.objects)))
@@ -162,9 +162,9 @@ class EvaluatorStep:
         }
 
     def evaluate(self) -> dict[str, float]:
-        """Held-back scores, and how much closer a picture is to itself softened than to one with an object exchanged.
+        """Held-back scores, and whether a picture is nearer to itself blurred than to one with an object exchanged.
 
-        `near_margin` is the cosine with the blurred picture less that with the near miss: it must be above 0.
+        `near_margin` is the cosine with the blurred picture minus that with the near miss: it must be above 0.
         """
         batch = on_device_of(self.objective, self._held_back)
         _, metrics = self.objective(batch, 0)
@@ -177,7 +177,7 @@ class EvaluatorStep:
         return {**{k: float(v) for k, v in metrics.items()}, "near_margin": float(margin)}
 
     def picture(self, path: Path) -> None:
-        """Cosines of the first 64 held-back images (rows) and captions (columns); the diagonal should shine."""
+        """Cosines of the first 64 held-back images (rows) and captions (columns); the diagonal should be bright."""
         batch = on_device_of(self.objective, self._held_back)
         evaluator = self.objective.evaluator
         cosine = (evaluator.embed_images(batch["pixels"][:64]) @ evaluator.embed_texts(batch["ids"][:64]).T).cpu()
@@ -192,7 +192,7 @@ class EvaluatorStep:
 
 
 def renamed_in_place(scene: Scene, rng: np.random.Generator) -> Scene:
-    """`renamed`, with the other thing's own outline at the same centre, so that it can be rendered."""
+    """`renamed`, with the new label's own aspect at the same centre, so that it can be rendered."""
     other = renamed(scene, rng)
     objects = tuple(
         new if new.label == old.label else place(new.label, old.centre, old.long_side_px)

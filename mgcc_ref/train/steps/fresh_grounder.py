@@ -1,7 +1,7 @@
-"""Step `grounder` on a GPU: every batch is conversations that were never read before, reworded, and read on the way.
+"""Step `grounder` on a GPU: every batch has new, reworded conversations, which the language model reads in the step.
 
-Reading once and keeping what was read (`grounder.py`) suits a CPU, where the language model is what costs. A GPU reads
-256 requests while the workers write the next ones, so nothing is seen twice and nothing is learned by heart.
+Stored readings (`grounder.py`) suit a CPU, where the language model takes most of the time. A GPU reads 256 requests
+while the workers write the next ones, so no conversation is seen twice, and none can be memorised.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ReadingObjective(GrounderObjective):
     def __init__(self, model: MgccModel) -> None:
         super().__init__(model.grounder.requires_grad_(True))
         device = PartialState().device
-        # frozen, and no part of this module: they are in no checkpoint
+        # in a tuple: the frozen parts are not in this module's state, nor in checkpoints
         self._frozen = (model.llm.to(device), model.vision_encoder.to(device))
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -55,7 +55,7 @@ class ReadingObjective(GrounderObjective):
 
     @torch.no_grad()
     def read(self, batch: Batch) -> Tensor:
-        """f_mm of each request, zero where it is padded: (B, S, D_f)."""
+        """f_mm of each request, zero in the padding: (B, S, D_f)."""
         llm, vision_encoder = self._frozen
         ids, mask = batch["ids"], batch["mask"]
         embeds = llm.embed(ids.clamp_min(0))
@@ -69,7 +69,7 @@ class ReadingObjective(GrounderObjective):
 
 
 class FreshGrounderStep:
-    """Starts from a whole weights folder: its CLIP, its visual projection, and with --go-on its grounder."""
+    """Starts from a weights folder's CLIP and visual projection, and with --go-on from its grounder."""
 
     def __init__(self, profile: Profile, weights: Path, batch_size: int | None = None) -> None:
         self.model = load_model(profile, weights)
@@ -111,7 +111,7 @@ class FreshGrounderStep:
         return found_layouts(self.model, self._labels, self.head(self.objective.read(batch), batch["mask"]))
 
     def evaluate(self) -> dict[str, float]:
-        """As `GrounderStep` scores them; in fp32."""
+        """The scores of `GrounderStep`, in fp32."""
         scores: dict[str, list[LayoutScore]] = {"": [], "dialogue_": []}
         for start in range(0, len(self.held_back), 50):
             requests = self.held_back[start : start + 50]

@@ -1,9 +1,9 @@
 """Step `grounder`: `LayoutHead` on stored context features, matched to the scene's objects (DETR, arXiv 2005.12872).
 
-Reading with the language model is what costs (0.13 s a conversation on a core). Where its features begin with the
-embeddings, half of each batch are conversations of which only these are known, the other layers zero: they cost a
-fifth, so there can be many, and the head cannot learn them by heart. All are in words of their own
-(`fresh_conversation`), but for the held-back ones.
+The language model takes most of the time (0.13 s a conversation on a core). If its features begin with the embeddings,
+half of each batch are conversations with the embeddings alone and the other layers zero. They cost a fifth, so there
+can be so many that the head does not memorise them. All conversations are reworded (`fresh_conversation`), except the
+held-back ones.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
 TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4_000, 24_000, 200
-EMBEDDED_CHANCE = 0.5  # of an example from the conversations whose embeddings alone are known
+EMBEDDED_CHANCE = 0.5  # of an example from the conversations with embeddings alone
 SEED, EMBEDDED_SEED, HELD_BACK_SEED = 8_000_003, 8_500_003, 9_000_003
-SET_STRIDE = 100_000  # between the seeds of one set of conversations and the next: five fit before the embedded ones
+SET_STRIDE = 100_000  # between the seeds of two sets of conversations: five fit below EMBEDDED_SEED
 LAST_POINT_CHANCE = 0.4
-CHUNKS = 4  # a batch is one of so many, drawn together and sorted by length: less padding, the same distribution
+CHUNKS = 4  # batches drawn together and sorted by length; one is used: less padding, the same distribution
 PHRASE_COST, BOX_COST = 100.0, 2.0
-BIN_SIGMA = 0.8  # of the target's bell over the bins of the centre, in bins
+BIN_SIGMA = 0.8  # of the Gaussian target over the bins of the centre, in bins
 SIZE_LOSS, ASPECT_LOSS, EARLY_LOSS = 5.0, 5.0, 0.4
 
 
@@ -72,7 +72,7 @@ class Targets:
     def packed(every: Sequence[Targets]) -> dict[str, Tensor]:
         """A batch's targets as tensors: boxes (B, K, 4), phrases (B, K, D_p), labels (B, K), mentions (B, K, M).
 
-        What is not there is -1 in labels and 0 in mentions, which are negative.
+        Padding is -1 in labels and 0 in mentions, whose values are negative.
         """
         objects = max(len(t.labels) for t in every)
         most = max((len(m) for t in every for m in t.mentions), default=0)
@@ -91,7 +91,7 @@ class Targets:
 
     @staticmethod
     def unpacked(batch: Batch) -> list[Targets]:
-        """What `packed` was given, on the device where the batch is."""
+        """The targets of a packed batch, on the batch's device."""
         found = []
         every = zip(batch["labels"].tolist(), batch["mentions"].tolist(), strict=True)
         for b, (labels, mentions) in enumerate(every):
@@ -119,7 +119,7 @@ def scene_targets(model: MgccModel, request: Request, length: int, phrases: Tens
 def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     """Hungarian matching of Q queries to K objects by presence, box and phrase: (query indices, object indices).
 
-    Phrases by distance, not by angle: cat and lion may stand at cosine 0.99, and must not be exchanged.
+    Phrases are compared by distance, not by angle: cat and lion, at cosine 0.99, must not be exchanged.
     """
     phrase_distance = torch.cdist(phrases, targets.phrases)  # (Q, K)
     box_distance = torch.cdist(boxes, targets.boxes, p=1)
@@ -130,7 +130,7 @@ def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> t
 class GrounderObjective(nn.Module):
     """Presence and centre (cross-entropies), size (L1), pointer, and phrase (LEARNED only) losses.
 
-    The matching is the last round's; the rounds before it answer too, at a smaller weight.
+    The matching is the last round's; earlier rounds have the same losses at a smaller weight.
     """
 
     def __init__(self, head: LayoutHead) -> None:
@@ -140,7 +140,7 @@ class GrounderObjective(nn.Module):
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         answers, phrases, pointers = self.head.all_queries(batch["features"], batch["mask"])
         last, device = answers[-1], batch["features"].device
-        # matching wants Python objects, and a hundred small questions cost a GPU more than the answers
+        # on the CPU: matching needs Python objects, and a hundred small transfers would be slow on a GPU
         every = Targets.unpacked({name: batch[name].cpu() for name in ("boxes", "phrases", "labels", "mentions")})
         given = [values.detach().float().cpu() for values in (last.boxes, last.presence, phrases)]
         picked: list[tuple[int, int, int]] = []
@@ -162,16 +162,16 @@ class GrounderObjective(nn.Module):
 
 
 def phrase_loss(given: Tensor, wanted: Tensor) -> Tensor:
-    """Phrase embeddings (M, D_p): one less the cosine, and the squared error as part of what is wanted.
+    """Loss of phrase embeddings (M, D_p): 1 - cosine, plus the squared error relative to the target's square.
 
-    The UNet is given the embedding as it is, so its length counts too, which a cosine says nothing of.
+    The UNet reads the embedding without normalising it, so its length counts too, which a cosine ignores.
     """
     apart = (given - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1).clamp_min(1e-6)
     return (1 - F.cosine_similarity(given, wanted)).mean() + apart.mean()
 
 
 def _pointer_loss(pointers: Tensor, mentions: Tensor) -> Tensor:
-    """Logits (M, S) of the matched queries against positions from the end (M, K), 0 for none."""
+    """Loss of the matched queries' logits (M, S) for positions from the end (M, K), 0 for none."""
     told = (mentions != 0).any(dim=1)
     if not told.any():
         return pointers.new_zeros(())
@@ -188,8 +188,8 @@ def place_cell(boxes: Tensor) -> Tensor:
 def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tensor, wanted: Tensor) -> Tensor:
     """One round's loss; `wanted` (M, 4) cxcywh are the boxes of the queries `asked` of the requests `rows`.
 
-    The aspect counts apart from the size: a thing has one, and in a box of another it is drawn distorted. Without this,
-    half of the boxes were off by 2.8 % and a tenth by 7.5 %, and sprite PSNR was 2 dB below that with true boxes.
+    The aspect has a loss of its own: in a box of another aspect, an object is drawn distorted. Without this loss, half
+    of the aspects were off by 2.8 % and a tenth by 7.5 %, and sprite PSNR was 2 dB below that with true boxes.
     """
     presence = F.binary_cross_entropy_with_logits(answer.presence, present, reduction="none").sum(dim=1).mean() / 3
     index = torch.arange(CENTRE_BINS, device=wanted.device)
@@ -203,7 +203,7 @@ def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tens
 
 
 def found_layouts(model: MgccModel, table: Tensor, answers: Sequence[Tensor]) -> list[list[tuple[str, Box]]]:
-    """Label, by the nearest of `table` (L, D_p), and box xyxy of all that the head's `answers` say is there."""
+    """Label, by the nearest of `table` (L, D_p), and box xyxy of all objects that the head's `answers` contain."""
     every_boxes, every_presence, every_phrases, _ = (out.float().cpu() for out in answers)
     found = []
     for boxes, presence, phrases in zip(every_boxes, every_presence, every_phrases, strict=True):
@@ -232,7 +232,7 @@ def picture_of_layouts(scenes: Sequence[Scene], layouts: Sequence[Sequence[tuple
 
 @dataclass(frozen=True)
 class Example:
-    """One point of a conversation, ready to train on."""
+    """The training example of one point of a conversation."""
 
     reading: Reading
     point: int
@@ -245,7 +245,7 @@ class Example:
 
 
 class GrounderStep:
-    """`conversations`, 0 to 4: which set of them it reads; held-back ones are the same for all."""
+    """Trains on set `conversations` (0 to 4); all sets have the same held-back conversations."""
 
     def __init__(
         self,
@@ -255,11 +255,11 @@ class GrounderStep:
         precision: TrainingPrecision = TrainingPrecision.FP32,
         conversations: int = 0,
     ) -> None:
-        self._precision = precision  # of the frozen model that is read
+        self._precision = precision  # of the frozen model
         self.model = load_frozen(profile, weights, run_folder.parent)
         self.head = self.model.grounder.requires_grad_(True)
         self.objective = GrounderObjective(self.head)
-        # beside the run: runs of other seeds read the same ones
+        # beside the run: runs of other seeds share them
         features = run_folder.parent / (f"features-{conversations}" if conversations else "features")
         seed, embedded = SEED + SET_STRIDE * conversations, EMBEDDED_SEED + SET_STRIDE * conversations
         self.examples = self._read(
@@ -303,7 +303,7 @@ class GrounderStep:
     def _example(self, reading: Reading, point: int, conversation: Conversation, phrases: Tensor) -> Example:
         request = conversation.request(point)
         targets = scene_targets(self.model, request, reading.ends[point] + reading.closing, phrases)
-        return Example(reading, point, replace(request, parts=()), targets)  # the pictures would fill the memory
+        return Example(reading, point, replace(request, parts=()), targets)  # pictures would fill the memory
 
     def _batch(self, examples: list[Example]) -> Batch:
         padded, mask = pad_features([e.reading.context(e.point) for e in examples], self.model.profile.llm.feature_dim)
@@ -320,12 +320,12 @@ class GrounderStep:
         return self._batch(drawn[start : start + BATCH_SIZE])
 
     def layouts(self, examples: list[Example]) -> list[list[tuple[str, Box]]]:
-        """Label and box xyxy of all that the head finds in each request."""
+        """Label and box xyxy of all objects that the head finds in each request."""
         batch = on_device_of(self.head, self._batch(examples))
         return found_layouts(self.model, self.model.label_embeddings, self.head(batch["features"], batch["mask"]))
 
     def evaluate(self) -> dict[str, float]:
-        """Of held-back requests: object recall, precision, places as told, and whole layouts; stories and dialogues."""
+        """Object recall, precision, right places and whole layouts of held-back requests, with images and without."""
         scores: dict[str, list[LayoutScore]] = {"": [], "dialogue_": []}
         for start in range(0, len(self.held_back), 50):
             examples = self.held_back[start : start + 50]

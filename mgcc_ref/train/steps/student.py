@@ -1,8 +1,8 @@
-"""Step `student`: a UNet of four steps that lands where the guided teacher lands after twenty.
+"""Step `student`: a UNet that reaches in four steps the result of the guided teacher after twenty.
 
 The teacher's guided trajectories are drawn once, from fixed noise, and kept at the student's noise levels. Between
-two of them the student's one jump is a regression with a single right answer (progressive distillation, arXiv
-2202.00512, in one leap; guidance folded in as in arXiv 2210.03142): nothing is averaged, so pictures stay sharp.
+two levels, the student's one step is a regression with a single right answer (progressive distillation, arXiv
+2202.00512, in one stage; guidance folded in as in arXiv 2210.03142): nothing is averaged, so pictures stay sharp.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Jump:
 
 
 def jumps(table: ScheduleTable) -> tuple[Jump, ...]:
-    """A one-step solver's table as single steps; ValueError for a solver that looks further back."""
+    """The single steps of a one-step solver's table; ValueError for a multistep solver."""
     found = []
     before: tuple[float, ...] = (table.init_scale,)
     for timestep, row in zip(table.timesteps, table.matrix, strict=True):
@@ -61,7 +61,7 @@ def jumps(table: ScheduleTable) -> tuple[Jump, ...]:
 
 
 class StudentObjective(nn.Module):
-    """Mean squared error of the v that leads exactly to the teacher's next kept point, weighted inside the boxes."""
+    """Mean squared error to the v that gives exactly the teacher's next kept latents, weighted inside the boxes."""
 
     def __init__(self, unet: GroundedUNet, schedule: tuple[Jump, ...]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class StudentStep:
         precision: TrainingPrecision = TrainingPrecision.FP32,
         size: SetSize = USUAL,
     ) -> None:
-        self._precision = precision  # of the frozen model that is read
+        self._precision = precision  # of the frozen teacher
         self.painter = ScenePainter(profile, weights)
         if profile.sampler.distilled:
             raise TrainingError(
@@ -109,7 +109,7 @@ class StudentStep:
         self.objective = StudentObjective(self.painter.unet, jumps(table))
 
     def _request(self, seed: int, index: int) -> tuple[Scene, str]:
-        """Scene and caption of trajectory `index`: the same ones whenever they are asked for."""
+        """Scene and caption of trajectory `index`, the same at each call."""
         rng = np.random.default_rng([seed, index])
         scene = random_scene(rng)
         background_only = rng.random() < BACKGROUND_ONLY_CAPTIONS
@@ -162,7 +162,7 @@ class StudentStep:
         return self._examples(self._kept, SCENE_SEED, indices, stages)
 
     def _land(self, count: int) -> Tensor:
-        """The student's own x_0 from the first noises of the held-back trajectories: (count, C, h, w)."""
+        """The student's x_0 from the initial noise of `count` held-back trajectories: (count, C, h, w)."""
         everything = np.arange(count)
         batch = self._examples(self._held_back_kept, HELD_BACK_SCENE_SEED, everything, np.zeros(count, np.int64))
         batch = on_device_of(self.objective, batch)
@@ -174,7 +174,7 @@ class StudentStep:
         return x.cpu()
 
     def evaluate(self) -> dict[str, float]:
-        """How near the student's pictures come to the teacher's from the same noise."""
+        """PSNR of the student's pictures against the teacher's from the same noise."""
         count = len(self._held_back_kept)
         landed, wanted = self._land(count), torch.from_numpy(self._held_back_kept[:, -1]).float()
         pictures = [to_image_range(self.painter.vae.decode(latents)) for latents in (landed, wanted)]

@@ -1,7 +1,7 @@
 """Step `unet`: the grounded UNet on cached latents, with the frozen VAE and text tower.
 
-Captions are the text tower's, boxes are the scene's own. So that either condition can carry the picture, boxes
-are dropped in a quarter of the samples, everything in a tenth, and half of the captions name the background only.
+Conditioning is the text tower's, boxes are the scene's own. So that each condition alone suffices for a picture, boxes
+are dropped in a quarter of the samples, all conditions in a tenth, and half of the captions name the background only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PAINTER, _CONV_IN = "layout_map.painter.", "unet.conv_in.weight"
 class UNetObjective(nn.Module):
     """Mean squared error of the v-prediction, weighted inside the boxes; t uniform over the training schedule.
 
-    The layout map's painter goes on answering for itself, too (`layout_painter.py`).
+    The layout map's painter keeps its own loss too (`layout_painter.py`).
     """
 
     def __init__(self, unet: GroundedUNet, profile: Profile) -> None:
@@ -101,16 +101,16 @@ class UNetStep:
         return {**{name: float(value) for name, value in metrics.items()}, "inside_psnr_db": sprites}
 
     def picture(self, path: Path) -> None:
-        """Eight held-back scenes above what the model draws from their boxes and captions."""
+        """Eight held-back scenes above the model's pictures from their boxes and captions."""
         save_drawn(self.painter, self.scenes.held_back[:8], path)
 
     def save_weights(self, folder: Path) -> list[Path]:
         return [save_module(self.objective.unet, folder / "unet.safetensors")]
 
     def load_weights(self, folder: Path) -> None:
-        """Go on from a UNet, which may have learned with another painter than the profile's.
+        """Start from a trained UNet, which may have another painter than the profile's.
 
-        Then this run's painter stays, and the UNet's weights for what is painted start at zero.
+        In that case this run's painter stays, and the UNet's input weights for painted channels start at zero.
         """
         path, unet = folder / "unet.safetensors", self.objective.unet
         theirs, ours = load_file(path), unet.state_dict()

@@ -1,6 +1,6 @@
 """Steps `vae` and `decoder`: the autoencoder, on scenes drawn afresh for every batch.
 
-`decoder` goes on with the decoder alone: the latents stay what they are, so a UNet can train on them meanwhile.
+`decoder` trains the decoder further, alone: the latents stay the same, so a UNet can train on them meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mgcc_ref.weights import load_module, save_module
 
 BATCH_SIZE = 16
 LIVE_STATISTICS_STEPS = 500  # live BatchNorm statistics lose absolute colour; freeze them once they have settled
-LATENT_NOISE = 0.15  # what the decoder must forgive the UNet
+LATENT_NOISE = 0.15  # makes the decoder robust to errors of the UNet
 DECODER_LATENT_NOISE = 0.10
 HELD_BACK_SEED = 1_000_003
 
