@@ -213,7 +213,7 @@ class Trainer:
             if self.done_steps % self.options.log_every_steps == 0:
                 rate = (self.done_steps - first) / (time.monotonic() - started)
                 self._report(loss, metrics, rate)
-            if self.done_steps % self.options.evaluate_every_steps == 0:
+            if self.done_steps % self.options.evaluate_every_steps == 0 and self.done_steps < self.options.total_steps:
                 self._evaluate()
             if time.monotonic() - last_save > self.options.checkpoint_every_s:
                 self._save_checkpoint()

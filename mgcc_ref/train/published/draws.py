@@ -45,17 +45,18 @@ class Draws:
         `MOST_BROKEN` of them.
         """
         epoch, place = divmod(position, self.count)
-        return self._first(int(self._order(epoch)[place]), self.count, made)
+        return self._first(int(self._order(epoch)[place]), range(self.count), made)
 
     def held(self, index: int, made: Callable[[Sample], Found | None]) -> Found:
-        """The result of `made` for held-back sample `index`, with the same replacement."""
-        return self._first(index, len(self.samples), made)
+        """The result of `made` for held-back sample `index`, with the same replacement, by a held-back one."""
+        return self._first(index, self.held_back, made)
 
-    def _first(self, start: int, count: int, made: Callable[[Sample], Found | None]) -> Found:
+    def _first(self, start: int, among: range, made: Callable[[Sample], Found | None]) -> Found:
         reason = "none of them has a box"
         for tried in range(MOST_BROKEN):
             try:
-                if (found := made(self.samples[(start + tried) % count])) is not None:
+                place = among[(start - among.start + tried) % len(among)]
+                if (found := made(self.samples[place])) is not None:
                     return found
             except PictureError as error:
                 reason = str(error)

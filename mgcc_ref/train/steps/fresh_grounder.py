@@ -112,11 +112,11 @@ class FreshGrounderStep:
 
     def evaluate(self) -> dict[str, float]:
         """The scores of `GrounderStep`, in fp32."""
-        scores: dict[str, list[LayoutScore]] = {"": [], "dialogue_": []}
+        scores: dict[str, list[LayoutScore]] = {"": [], "texts_": []}
         for start in range(0, len(self.held_back), 50):
             requests = self.held_back[start : start + 50]
             for request, layout in zip(requests, self._layouts(requests), strict=True):
-                scores["" if request.image_scenes else "dialogue_"].append(score_layout(layout, request))
+                scores["" if request.image_scenes else "texts_"].append(score_layout(layout, request))
         return {kind + k: v for kind, values in scores.items() if values for k, v in total(values).items()}
 
     def picture(self, path: Path) -> None:

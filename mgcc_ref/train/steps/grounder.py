@@ -326,11 +326,11 @@ class GrounderStep:
 
     def evaluate(self) -> dict[str, float]:
         """Object recall, precision, right places and whole layouts of held-back requests, with images and without."""
-        scores: dict[str, list[LayoutScore]] = {"": [], "dialogue_": []}
+        scores: dict[str, list[LayoutScore]] = {"": [], "texts_": []}
         for start in range(0, len(self.held_back), 50):
             examples = self.held_back[start : start + 50]
             for example, layout in zip(examples, self.layouts(examples), strict=True):
-                kind = "" if example.request.image_scenes else "dialogue_"
+                kind = "" if example.request.image_scenes else "texts_"
                 scores[kind].append(score_layout(layout, example.request))
         return {kind + k: v for kind, values in scores.items() if values for k, v in total(values).items()}
 
