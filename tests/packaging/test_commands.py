@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "tools.make_demo_inputs": ("make_demo_inputs.py", ["--nothing"]),
     "tools.oldest_python": ("oldest_python.py", ["--nothing"]),
     "tools.publish_tiny": ("publish_tiny.py", ["--out", "out", "--count", "1"]),
+    "tools.fit_notes": ("fit_notes.py", ["--nothing"]),
     "tools.read_cuda_api": ("read_cuda_api.py", ["--nothing"]),
     "tools.read_tensorrt_api": ("read_tensorrt_api.py", ["--release", "0.0"]),
     "tools.stage_diagram": ("stage_diagram.py", ["--nothing"]),

@@ -27,7 +27,7 @@ def noted(*texts: str, most: int = 8) -> list[tuple[NoteCode, str]]:
         ("A giraffe stands next to the cat.", "giraffe"),
         ("Two mice sit below a palm tree.", "mouse"),
         ("I'd like a treasure chest on the left.", "treasure chest"),
-        ("An aye-aye, a cat and an axolotl: the cat on the left. An axolotl sits at the top.", "axolotl"),
+        ("A cat and an axolotl: the cat on the left. An axolotl sits at the top.", "axolotl"),
         ("There's a lion at the bottom.", "lion"),  # a label of other bundles
         ("You forgot the donkey!", "donkey"),
         ("Two lizards cat-nap left of the moon.", "lizard"),
@@ -40,6 +40,11 @@ def noted(*texts: str, most: int = 8) -> list[tuple[NoteCode, str]]:
 )
 def test_a_thing_without_a_label_is_named(text: str, thing: str) -> None:
     assert noted(text) == [(NoteCode.UNKNOWN_THING, thing)]
+
+
+def test_every_thing_without_a_label_is_named_once() -> None:
+    found = noted("An aye-aye, a cat and an axolotl: the cat on the left. An axolotl sits at the top.")
+    assert found == [(NoteCode.UNKNOWN_THING, "aye-aye"), (NoteCode.UNKNOWN_THING, "axolotl")]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,25 @@ def test_more_things_than_a_picture_holds() -> None:
     assert noted("I counted nine bananas yesterday.") == []
     assert noted("One hundred and one dogs.") == noted("Fill it with cats. A thousand.") == [(NoteCode.TOO_MANY, "")]
     assert noted("Twenty-four foxs.") == noted("ninety-nine dogs!") == [(NoteCode.TOO_MANY, "")]
+
+
+def test_a_crowd_without_a_number() -> None:
+    (note,) = notes_on_words(
+        ["I want so many cats that you cannot count them, fifty or sixty or a million."], LABELS, 8
+    )
+    assert note.code is NoteCode.TOO_MANY
+    assert "a picture holds 8 things" in note.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one cat only. it sits left of the bus and it sits right of the bus, at the same time",
+        "Draw what both say: 'The fox goes above the tree.' 'The fox goes below the tree.' One fox, both true.",
+    ],
+)
+def test_one_thing_at_two_places_at_once(text: str) -> None:
+    assert [code for code, _ in noted(text)] == [NoteCode.CONTRADICTION]
 
 
 def test_fewer_in_the_layout_than_the_number_that_was_asked_for() -> None:

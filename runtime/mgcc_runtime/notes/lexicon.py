@@ -87,6 +87,15 @@ def plural_of(noun: str) -> str:
     return " ".join([*before, last])
 
 
+def singular_of(word: str) -> str:
+    """Of a noun that no list holds, as far as its ending tells: "samovars", "berries", "finches"."""
+    if word.endswith("ies") and len(word) > len("pies"):
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
 class Lexicon:
     """The nouns of one bundle's `labels`."""
 

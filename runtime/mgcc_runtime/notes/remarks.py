@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from mgcc_runtime.notes.asking import unknown_things
 from mgcc_runtime.notes.counting import asked_numbers
-from mgcc_runtime.notes.lexicon import lexicon_of, plural_of, sentences_of, words_of
+from mgcc_runtime.notes.learned import Question, asks_too_much, wanted_things
+from mgcc_runtime.notes.lexicon import Lexicon, lexicon_of, plural_of, sentences_of, words_of
 from mgcc_runtime.notes.places import contradicted
 from mgcc_runtime.results import Note, NoteCode, Result
 
@@ -25,16 +25,24 @@ def notes_on_words(texts: Sequence[str], labels: Sequence[str], most: int) -> tu
     lexicon = lexicon_of(tuple(labels))
     read = [sentences_of(text) for text in texts]
     names = {name for text in read for s in text for name in _names(s)}
-    strange = dict.fromkeys(thing for text in read for s in text for thing in unknown_things(s, lexicon))
-    strange = {thing: None for thing in strange if thing not in names}
-    found = [_unknown(thing, labels) for thing in strange]
-    asked = max((sum(asked_numbers(text, lexicon).values()) for text in read), default=0)
-    if asked > most:
-        found.append(Note(NoteCode.TOO_MANY, f"{_many(asked)} things were asked for, and a picture holds {most}"))
-    for label in dict.fromkeys(label for text in read for label in contradicted(text, lexicon)):
+    strange = dict.fromkeys(thing for text in read for thing in wanted_things(text, lexicon))
+    found = [_unknown(thing, labels) for thing in strange if thing not in names]
+    excess = [asks_too_much(text, lexicon, most) for text in read]
+    if any(Question.TOO_MANY in questions for questions in excess):
+        asked = max(sum(asked_numbers(text, lexicon).values()) for text in read)
+        told = f"{_many(asked)} things were" if asked > most else "more was"
+        found.append(Note(NoteCode.TOO_MANY, f"{told} asked for, and a picture holds {most} things"))
+    twice = [text for text, questions in zip(read, excess, strict=True) if Question.CONTRADICTION in questions]
+    for label in dict.fromkeys(label for text in twice for label in _contradicted(text, lexicon)):
         told = f"the places that are told of the {label} exclude each other, so one of them cannot hold"
         found.append(Note(NoteCode.CONTRADICTION, told, label))
     return tuple(found)
+
+
+def _contradicted(text: Sequence[Sequence[str]], lexicon: Lexicon) -> list[str]:
+    """Labels of things at two places: as far as rules find them, or the one that is named most often."""
+    named = Counter(m.label for sentence in text for m in lexicon.mentions(sentence) if m.label)
+    return contradicted(text, lexicon) or [label for label, _ in named.most_common(1)]
 
 
 def _names(sentence: Sequence[str]) -> Iterator[str]:
