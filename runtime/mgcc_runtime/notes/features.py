@@ -32,6 +32,7 @@ _INSIST = (
 )  # fmt: skip
 _SHORTEST = 3  # letters of a noun that no list holds
 _NEAR, _BAG = 4, 10  # words around a noun that are told by their distance, and by their side alone
+_NEXT_DOOR = 24  # words of the sentences before and after
 _LONGEST_SENTENCE = 6  # in fours of words; longer ones count the same
 
 
@@ -90,8 +91,8 @@ def _classed(sentence: Sequence[str], lexicon: Lexicon, most: int) -> Iterator[s
 def candidates(text: Sentences, lexicon: Lexicon) -> Iterator[Candidate]:
     """Every noun of a text that no label names, and every other word that may be one."""
     for number, sentence in enumerate(text):
-        around = {f"B{word}": 1.0 for before in text[max(0, number - 1) : number] for word in before}
-        around |= {f"A{word}": 1.0 for after in text[number + 1 : number + 2] for word in after}
+        around = {f"B{word}": 1.0 for before in text[max(0, number - 1) : number] for word in before[-_NEXT_DOOR:]}
+        around |= {f"A{word}": 1.0 for after in text[number + 1 : number + 2] for word in after[:_NEXT_DOOR]}
         around |= {
             f"sentences{min(len(text), 4)}": 1.0,
             f"last{number == len(text) - 1}": 1.0,
