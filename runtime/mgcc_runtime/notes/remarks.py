@@ -30,8 +30,10 @@ def notes_on_words(texts: Sequence[str], labels: Sequence[str], most: int) -> tu
     excess = [asks_too_much(text, lexicon, most) for text in read]
     if any(Question.TOO_MANY in questions for questions in excess):
         asked = max(sum(asked_numbers(text, lexicon).values()) for text in read)
-        told = f"{_many(asked)} things were" if asked > most else "more was"
-        found.append(Note(NoteCode.TOO_MANY, f"{told} asked for, and a picture holds {most} things"))
+        told = f"{_many(asked)} things were asked for, and a picture holds {most}"
+        if asked <= most:  # a crowd that no number tells
+            told = f"more things were asked for than the {most} that a picture holds"
+        found.append(Note(NoteCode.TOO_MANY, told))
     twice = [text for text, questions in zip(read, excess, strict=True) if Question.CONTRADICTION in questions]
     for label in dict.fromkeys(label for text in twice for label in _contradicted(text, lexicon)):
         told = f"the places that are told of the {label} exclude each other, so one of them cannot hold"
