@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="notes.py", description="Do notes name what a picture cannot have?")
-    parser.add_argument("--half", type=Half, choices=list(Half), default=Half.TEST, metavar="dev|test", help="(test)")
+    parser.add_argument(
+        "--half", type=Half, choices=list(Half), default=Half.TEST, metavar="|".join(Half), help="(test)"
+    )
     parser.add_argument("--wrong", action="store_true", help="of --half dev: print the requests that are noted wrongly")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

@@ -16,33 +16,35 @@ from mgcc_ref.story.world.sprites import LABELS
 from mgcc_runtime.notes.remarks import notes_on_words
 
 
-@pytest.mark.parametrize(("half", "count"), [(Half.DEV, 500), (Half.TEST, 200)])
+@pytest.mark.parametrize(("half", "count"), [(Half.DEV, 500), (Half.SEEN, 200), (Half.TEST, 199)])
 def test_every_second_request_asks_for_what_cannot_be(half: Half, count: int) -> None:
     requests = note_requests(half)
     assert len(requests) == count
-    assert sum(bool(r.notes) for r in requests) == count / 2
+    assert sum(bool(r.notes) for r in requests) == (count + 1) // 2
     codes = {code for r in requests for code, _ in r.notes}
     assert codes == {"unknown-thing", "too-many", "contradiction"}
     every = [r.text for each in Half for r in note_requests(each)]
     assert len(set(every)) == len(every)
 
 
-def test_the_half_to_learn_from_is_of_twelve_authors() -> None:
+def test_the_half_to_learn_from_is_of_sixteen_authors() -> None:
     requests = note_requests(Half.TRAIN)
     by_author = Counter(r.author for r in requests)
-    assert sorted(by_author) == list(range(7, 19))
-    assert min(by_author.values()) >= 297
+    assert sorted(by_author) == list(range(7, 23))
+    assert min(by_author.values()) >= 98
     assert 0.49 < sum(bool(r.notes) for r in requests) / len(requests) < 0.51
-    assert not {r.author for r in requests} & {r.author for half in (Half.DEV, Half.TEST) for r in note_requests(half)}
+    assert not {r.author for r in requests} & {
+        r.author for half in (Half.DEV, Half.SEEN, Half.TEST) for r in note_requests(half)
+    }
 
 
 def test_the_test_half_is_noted_rightly(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["half"], told["requests"]) == ("test", 200)
-    assert told["scores"]["precision"]["value"] >= 0.88
-    assert told["scores"]["recall"]["value"] >= 0.88
-    first = score_notes(note_requests(Half.TEST)[:100])
+    assert (told["half"], told["requests"]) == ("test", 199)
+    assert told["scores"]["precision"]["value"] >= 0.9
+    assert told["scores"]["recall"]["value"] >= 0.9
+    first = score_notes(note_requests(Half.SEEN)[:100])
     assert first["precision"]["value"] >= 0.9
     assert first["recall"]["value"] >= 0.9
 
