@@ -50,7 +50,7 @@ export const api = {
   letIn: (pass) => call("POST", "api/pass", {}, { authorization: `Bearer ${pass}` }),
   /** The picture at an address of the server, as a blob; null where it was dropped. */
   async picture(path) {
-    const answer = await fetch(path, { cache: "no-store" }).catch(() => null);
-    return answer?.ok ? answer.blob() : null;
+    const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) }).catch(() => null);
+    return answer?.ok ? answer.blob().catch(() => null) : null;
   },
 };
