@@ -29,8 +29,9 @@ from mgcc_runtime.files import write_atomically
 from mgcc_runtime.notes.features import Features, candidates, text_features
 from mgcc_runtime.notes.learned import WEIGHTS, Question, Regression, asks_too_much, wanted_things
 from mgcc_runtime.notes.lexicon import lexicon_of, sentences_of
+from mgcc_runtime.results import NoteCode
 
-UNKNOWN_THING = "unknown-thing"
+UNKNOWN_THING = NoteCode.UNKNOWN_THING.value
 #: Inverse strength of the L2 penalty; how many examples a feature must have; and, in hundredths, the least weight kept.
 STRENGTH = {Question.TOO_MANY: 0.3, Question.CONTRADICTION: 0.3, Question.WANTED: 0.15, Question.COMPOUND: 0.3}
 RAREST = {Question.TOO_MANY: 3, Question.CONTRADICTION: 3, Question.WANTED: 2, Question.COMPOUND: 2}
