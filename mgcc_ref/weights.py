@@ -22,10 +22,13 @@ def save_module(module: nn.Module, path: Path) -> Path:
     return path
 
 
-def load_module(module: nn.Module, path: Path) -> None:
-    """Load a file of `save_module`, converted to the module's dtypes. WeightsError if names or shapes differ."""
+def load_module(module: nn.Module, path: Path, prefix: str = "") -> None:
+    """Load a file of `save_module`, converted to the module's dtypes. WeightsError if names or shapes differ.
+
+    With a `prefix`, the module is that part of the file's, and only the tensors under it are read.
+    """
     require_file(path)
-    state = read_tensors(path)
+    state = {k.removeprefix(prefix): v for k, v in read_tensors(path).items() if k.startswith(prefix)}
     expected = module.state_dict()
     wrong = [k for k in expected if k not in state or state[k].shape != expected[k].shape]
     wrong += [k for k in state if k not in expected]

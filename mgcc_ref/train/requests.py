@@ -15,7 +15,7 @@ from mgcc_ref.story.stories import Setting, Story, make_story
 from mgcc_ref.story.telling.tellings import Telling
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.story.world.facts import ObjectFact, Source, Told
-from mgcc_ref.story.world.scene import Scene, render
+from mgcc_ref.story.world.scene import Box, Scene, render
 
 DIALOGUE_CHANCE = 0.3
 LAST_TURN_CHANCE = 0.6
@@ -31,21 +31,27 @@ class Points(enum.Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to draw. `facts` are the told positions of `target`'s objects, in its order."""
+    """One picture to draw. `facts` are the told positions of `target`'s objects, in its order; `regions` as below."""
 
     parts: tuple[Part, ...]
     image_scenes: tuple[Scene, ...]  # of the parts that are images, in order
     target: Scene
     facts: tuple[ObjectFact, ...]
+    regions: tuple[Box | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class DrawPoint:
-    """After the first `parts` parts of a conversation, `target` can be drawn."""
+    """After the first `parts` parts of a conversation, `target` can be drawn.
+
+    `regions` says of each of `target`'s objects where else its centre may be, xyxy as shares of the picture. None, or
+    no regions at all: only where it is, with its size.
+    """
 
     parts: int
     target: Scene
     facts: tuple[ObjectFact, ...]
+    regions: tuple[Box | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Conversation:
         """The request at `points[point]`."""
         here = self.points[point]
         scenes = tuple(scene for scene in self.scenes[: here.parts] if scene is not None)
-        return Request(self.parts[: here.parts], scenes, here.target, here.facts)
+        return Request(self.parts[: here.parts], scenes, here.target, here.facts, here.regions)
 
 
 def training_conversation(

@@ -22,13 +22,14 @@ from mgcc_ref.pipeline import PRESENCE_THRESHOLD
 from mgcc_ref.prompting import preprocess
 from mgcc_ref.tokens import encode_captions
 from mgcc_ref.train.data.sample import Box, Sample, Samples, Span
+from mgcc_ref.train.grounder_targets import Targets
 from mgcc_ref.train.loop import Batch
 from mgcc_ref.train.published import align
 from mgcc_ref.train.published.draws import Draws
 from mgcc_ref.train.published.parts import ALIGNED, Setup, Start, begin, with_pictures
 from mgcc_ref.train.published.recipes import EARLIER_CHANCE, Recipe
 from mgcc_ref.train.published.sequences import PAD, SLOT, Writer, padded
-from mgcc_ref.train.steps.grounder import GrounderObjective, Targets
+from mgcc_ref.train.steps.grounder import GrounderObjective
 from mgcc_ref.weights import load_module, require_file, save_module
 
 FILE = "grounder.safetensors"
@@ -109,6 +110,7 @@ class PublishedGrounderStep:
         corners = torch.tensor([phrase.box for phrase in kept])
         targets = Targets(
             boxes=torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1),
+            regions=torch.zeros(len(kept), 4),
             phrases=torch.zeros(len(kept), 1),
             labels=tuple(range(len(kept))),
             mentions=tuple(

@@ -156,10 +156,15 @@ class AlignStep:
 def load_frozen(profile: Profile, weights: Path, shared: Path) -> MgccModel:
     """The basis of `align` and `grounder`: the language model, the trained CLIP and the projection between them.
 
-    The projection is trained once and kept in the folder `shared`, so that all runs beside it use the same.
+    The projection is the one of the alignment in `weights`, as a grounder trained on another would misread this one's
+    tokens. Without an alignment there, it is trained once and kept in the folder `shared` for all runs beside it.
     """
     model = load_untrained(profile)
     load_module(model.clip, weights / "clip.safetensors")
     model.settle()
-    fit_visual_projection(model, shared / "visual-projection.safetensors")
+    alignment = weights / "alignment.safetensors"
+    if alignment.exists():
+        load_module(model.vision_encoder.projection, alignment, prefix="visual_projection.")
+    else:
+        fit_visual_projection(model, shared / "visual-projection.safetensors")
     return model

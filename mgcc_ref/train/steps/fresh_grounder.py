@@ -20,6 +20,7 @@ from mgcc_ref.prompting import preprocess, prompt_ids
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.train.features import left_padding_mask
 from mgcc_ref.train.fresh_conversations import fresh_conversation
+from mgcc_ref.train.grounder_targets import Targets, scene_targets
 from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
 from mgcc_ref.train.loop import Batch, on_device_of
 from mgcc_ref.train.requests import Request, training_conversation
@@ -28,10 +29,8 @@ from mgcc_ref.train.steps.grounder import (
     HELD_BACK_SEED,
     LAST_POINT_CHANCE,
     GrounderObjective,
-    Targets,
     found_layouts,
     picture_of_layouts,
-    scene_targets,
 )
 from mgcc_ref.weights import load_module, save_module
 

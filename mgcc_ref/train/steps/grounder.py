@@ -2,8 +2,8 @@
 
 The language model takes most of the time (0.13 s a conversation on a core). If its features begin with the embeddings,
 half of each batch are conversations with the embeddings alone and the other layers zero. They cost a fifth, so there
-can be so many that the head does not memorise them. All conversations are reworded (`fresh_conversation`), except the
-held-back ones.
+can be so many that the head does not memorise them. A quarter of each batch are written stories
+(`written_conversation`); the others are made and reworded (`fresh_conversation`), except the held-back ones.
 """
 
 from __future__ import annotations
@@ -38,82 +38,28 @@ from mgcc_ref.train.features import (
     read_conversation,
 )
 from mgcc_ref.train.fresh_conversations import fresh_conversation
+from mgcc_ref.train.grounder_targets import TARGETS, Targets, scene_targets
 from mgcc_ref.train.layout_score import LayoutScore, score_layout, total
 from mgcc_ref.train.loop import Batch, TrainingPrecision, on_device_of
-from mgcc_ref.train.mentions import mention_positions
 from mgcc_ref.train.requests import Conversation, Request, training_conversation
 from mgcc_ref.train.steps.align import load_frozen
+from mgcc_ref.train.written_conversations import written_conversation
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
-TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 4_000, 24_000, 200
-EMBEDDED_CHANCE = 0.5  # of an example from the conversations with embeddings alone
-SEED, EMBEDDED_SEED, HELD_BACK_SEED = 8_000_003, 8_500_003, 9_000_003
+TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 6_000, 12_000, 200
+WRITTEN_CONVERSATIONS, EMBEDDED_WRITTEN_CONVERSATIONS = 3_000, 8_000
+#: Of an example from the conversations with embeddings alone, and from the written ones.
+EMBEDDED_CHANCE, WRITTEN_CHANCE = 0.4, 0.25
+SEED, EMBEDDED_SEED, HELD_BACK_SEED, WRITTEN_SEED = 8_000_003, 8_500_003, 9_000_003, 9_500_003
 SET_STRIDE = 100_000  # between the seeds of two sets of conversations: five fit below EMBEDDED_SEED
 LAST_POINT_CHANCE = 0.4
 CHUNKS = 4  # batches drawn together and sorted by length; one is used: less padding, the same distribution
 PHRASE_COST, BOX_COST = 100.0, 2.0
 BIN_SIGMA = 0.8  # of the Gaussian target over the bins of the centre, in bins
 SIZE_LOSS, ASPECT_LOSS, EARLY_LOSS = 5.0, 5.0, 0.4
-
-
-@dataclass(frozen=True)
-class Targets:
-    """One scene's objects: boxes (K, 4) cxcywh, phrase embeddings (K, D_p), label indices, pointer positions."""
-
-    boxes: Tensor
-    phrases: Tensor
-    labels: tuple[int, ...]
-    mentions: tuple[tuple[int, ...], ...]  # counted from the end of the context (-1 is the last position)
-
-    @staticmethod
-    def packed(every: Sequence[Targets]) -> dict[str, Tensor]:
-        """A batch's targets as tensors: boxes (B, K, 4), phrases (B, K, D_p), labels (B, K), mentions (B, K, M).
-
-        Padding is -1 in labels and 0 in mentions, whose values are negative.
-        """
-        objects = max(len(t.labels) for t in every)
-        most = max((len(m) for t in every for m in t.mentions), default=0)
-        boxes, phrases = (
-            torch.zeros(len(every), objects, 4),
-            torch.zeros(len(every), objects, every[0].phrases.shape[1]),
-        )
-        labels = torch.full((len(every), objects), -1, dtype=torch.int64)
-        mentions = torch.zeros(len(every), objects, most, dtype=torch.int64)
-        for b, one in enumerate(every):
-            count = len(one.labels)
-            boxes[b, :count], phrases[b, :count], labels[b, :count] = one.boxes, one.phrases, torch.tensor(one.labels)
-            for k, positions in enumerate(one.mentions):
-                mentions[b, k, : len(positions)] = torch.tensor(positions)
-        return {"boxes": boxes, "phrases": phrases, "labels": labels, "mentions": mentions}
-
-    @staticmethod
-    def unpacked(batch: Batch) -> list[Targets]:
-        """The targets of a packed batch, on the batch's device."""
-        found = []
-        every = zip(batch["labels"].tolist(), batch["mentions"].tolist(), strict=True)
-        for b, (labels, mentions) in enumerate(every):
-            count = sum(label >= 0 for label in labels)
-            told = tuple(tuple(p for p in positions if p) for positions in mentions[:count])
-            found.append(Targets(batch["boxes"][b, :count], batch["phrases"][b, :count], tuple(labels[:count]), told))
-        return found
-
-
-def scene_targets(model: MgccModel, request: Request, length: int, phrases: Tensor) -> Targets:
-    """Targets of a request of `length` positions; `phrases` (L, D_p) are the label list's embeddings."""
-    objects = request.target.objects
-    mentions = mention_positions(model, request, {o.label for o in objects})
-    labels = tuple(model.labels.index(o.label) for o in objects)
-    corners = torch.tensor([o.box for o in objects]).view(-1, 4)
-    centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
-    return Targets(
-        boxes=torch.cat([centre, size], dim=1),
-        phrases=phrases[list(labels)],
-        labels=labels,
-        mentions=tuple(tuple(p - length for p in mentions.get(o.label, ())) for o in objects),
-    )
 
 
 def match(boxes: Tensor, logits: Tensor, phrases: Tensor, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +87,7 @@ class GrounderObjective(nn.Module):
         answers, phrases, pointers = self.head.all_queries(batch["features"], batch["mask"])
         last, device = answers[-1], batch["features"].device
         # on the CPU: matching needs Python objects, and a hundred small transfers would be slow on a GPU
-        every = Targets.unpacked({name: batch[name].cpu() for name in ("boxes", "phrases", "labels", "mentions")})
+        every = Targets.unpacked({name: batch[name].cpu() for name in TARGETS})
         given = [values.detach().float().cpu() for values in (last.boxes, last.presence, phrases)]
         picked: list[tuple[int, int, int]] = []
         for b, targets in enumerate(every):
@@ -150,8 +96,8 @@ class GrounderObjective(nn.Module):
         rows, asked, meant = torch.tensor(picked, device=device).unbind(dim=1)
         present = torch.zeros_like(last.presence)
         present[rows, asked] = 1.0
-        wanted = batch["boxes"][rows, meant]
-        losses = [answer_loss(answer, present, rows, asked, wanted) for answer in answers]
+        wanted, regions = batch["boxes"][rows, meant], batch["regions"][rows, meant]
+        losses = [answer_loss(answer, present, rows, asked, wanted, regions) for answer in answers]
         pointed = _pointer_loss(pointers[rows, asked], batch["mentions"][rows, meant])
         loss = losses[-1] + EARLY_LOSS * sum(losses[:-1]) + 0.1 * pointed
         if self.head.query_source is QuerySource.LEARNED:
@@ -185,8 +131,13 @@ def place_cell(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] * 3).floor().clamp(0, 2)
 
 
-def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tensor, wanted: Tensor) -> Tensor:
+def answer_loss(
+    answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tensor, wanted: Tensor, regions: Tensor
+) -> Tensor:
     """One round's loss; `wanted` (M, 4) cxcywh are the boxes of the queries `asked` of the requests `rows`.
+
+    Of an object with one of `regions` (M, 4), the loss is the centre's negative log-likelihood of being in it: nothing
+    tells its size, and the centre in its box is only one of many.
 
     The aspect has a loss of its own: in a box of another aspect, an object is drawn distorted. Without this loss, half
     of the aspects were off by 2.8 % and a tenth by 7.5 %, and sprite PSNR was 2 dB below that with true boxes.
@@ -195,11 +146,17 @@ def answer_loss(answer: QueryAnswers, present: Tensor, rows: Tensor, asked: Tens
     index = torch.arange(CENTRE_BINS, device=wanted.device)
     offset = index - (wanted[:, :2, None] * CENTRE_BINS - 0.5)  # (M, 2, CENTRE_BINS), in bins
     bell = (-0.5 * (offset / BIN_SIGMA).square()).softmax(dim=-1)
-    centre = -(bell * answer.bins[rows, asked].log_softmax(dim=-1)).sum(dim=-1).mean()
+    likelihood = answer.bins[rows, asked].log_softmax(dim=-1)
+    exact = (regions[:, 2] <= regions[:, 0]).unsqueeze(1)  # (M, 1)
+    at = (index + 0.5) / CENTRE_BINS
+    within = (at >= regions[:, :2, None]) & (at <= regions[:, 2:, None])
+    loosely = likelihood.masked_fill(~(within | exact.unsqueeze(2)), -1e4).logsumexp(dim=-1)
+    centre = -torch.where(exact, (bell * likelihood).sum(dim=-1), loosely).mean()
     given, true = answer.boxes[rows, asked, 2:].float().clamp_min(1e-3), wanted[:, 2:]
-    size = (given - true).abs().mean()
-    aspect = ((given[:, 0] / given[:, 1]).log() - (true[:, 0] / true[:, 1]).log()).abs().mean()
-    return presence + centre + SIZE_LOSS * size + ASPECT_LOSS * aspect
+    size = (exact * (given - true).abs()).mean()
+    log_aspects = [(sides[:, :1] / sides[:, 1:]).log() for sides in (given, true)]
+    aspect = ASPECT_LOSS * (log_aspects[0] - log_aspects[1]).abs().mean()
+    return presence + centre + SIZE_LOSS * size + aspect
 
 
 def found_layouts(model: MgccModel, table: Tensor, answers: Sequence[Tensor]) -> list[list[tuple[str, Box]]]:
@@ -261,16 +218,29 @@ class GrounderStep:
         self.objective = GrounderObjective(self.head)
         # beside the run: runs of other seeds share them
         features = run_folder.parent / (f"features-{conversations}" if conversations else "features")
-        seed, embedded = SEED + SET_STRIDE * conversations, EMBEDDED_SEED + SET_STRIDE * conversations
+        seed, embedded, written = (s + SET_STRIDE * conversations for s in (SEED, EMBEDDED_SEED, WRITTEN_SEED))
         self.examples = self._read(
             features / "train", TRAINING_CONVERSATIONS, partial(fresh_conversation, seed), read_conversation
         )
+        self.written = self._read(
+            features / "written",
+            WRITTEN_CONVERSATIONS,
+            partial(written_conversation, written),
+            read_conversation,
+        )
         self.embedded: list[list[Example]] = []
+        self.written_embedded: list[list[Example]] = []
         if profile.llm.feature_layers[0] == 0:
             self.embedded = self._read(
                 features / "embedded",
                 EMBEDDED_CONVERSATIONS,
                 partial(fresh_conversation, embedded),
+                embed_conversation,
+            )
+            self.written_embedded = self._read(
+                features / "written-embedded",
+                EMBEDDED_WRITTEN_CONVERSATIONS,
+                partial(written_conversation, written + SET_STRIDE // 2),
                 embed_conversation,
             )
         held_back = self._read(
@@ -312,7 +282,11 @@ class GrounderStep:
     def batch(self, rng: np.random.Generator) -> Batch:
         drawn = []
         for _ in range(CHUNKS * BATCH_SIZE):
-            conversations = self.embedded if self.embedded and rng.random() < EMBEDDED_CHANCE else self.examples
+            embedded = self.embedded and rng.random() < EMBEDDED_CHANCE
+            if rng.random() < WRITTEN_CHANCE:
+                conversations = self.written_embedded if embedded else self.written
+            else:
+                conversations = self.embedded if embedded else self.examples
             points = conversations[int(rng.integers(len(conversations)))]
             drawn.append(points[-1] if rng.random() < LAST_POINT_CHANCE else points[rng.integers(len(points))])
         drawn.sort(key=lambda e: e.length)

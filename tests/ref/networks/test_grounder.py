@@ -8,14 +8,15 @@ import torch
 
 from mgcc_ref.config import GrounderConfig, QuerySource
 from mgcc_ref.model import MgccModel
-from mgcc_ref.networks.grounder import CENTRE_BINS, BoxHead, LayoutHead, as_told, cxcywh_to_xyxy
+from mgcc_ref.networks.grounder import CENTRE_BINS, BoxHead, LayoutHead, QueryAnswers, as_told, cxcywh_to_xyxy
 from mgcc_ref.prompting import build_prompt
 from mgcc_ref.story.world.scene import Background, Scene, place
 from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
+from mgcc_ref.train.grounder_targets import Targets
 from mgcc_ref.train.layout_score import score_layout
 from mgcc_ref.train.mentions import mention_positions
 from mgcc_ref.train.requests import Request, training_conversation
-from mgcc_ref.train.steps.grounder import Targets, match
+from mgcc_ref.train.steps.grounder import answer_loss, match
 
 
 def head(source: QuerySource) -> LayoutHead:
@@ -87,7 +88,7 @@ def test_boxes_are_clipped_to_the_picture() -> None:
 def test_matching_prefers_the_right_phrase_over_the_nearer_box() -> None:
     phrases = torch.eye(3, 16)
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.2, 0.2], [0.9, 0.9, 0.2, 0.2]])
-    targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), torch.eye(3, 16)[2:], (2,), ((),))
+    targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), torch.zeros(1, 4), torch.eye(3, 16)[2:], (2,), ((),))
     queries, objects = match(boxes, torch.zeros(3), phrases, targets)
     assert (queries.tolist(), objects.tolist()) == ([2], [0])
 
@@ -122,7 +123,7 @@ def test_matching_keeps_labels_apart_that_point_the_same_way() -> None:
     cat = torch.ones(16)
     lion = cat + 0.05 * torch.arange(16) / 16
     boxes = torch.tensor([[0.9, 0.9, 0.2, 0.2], [0.1, 0.1, 0.2, 0.2]])
-    targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), cat.unsqueeze(0), (0,), ((),))
+    targets = Targets(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), torch.zeros(1, 4), cat.unsqueeze(0), (0,), ((),))
     queries, _ = match(boxes, torch.zeros(2), torch.stack([cat, lion]), targets)
     assert queries.tolist() == [0]
 
@@ -172,3 +173,21 @@ def test_layout_scores_count_places_against_drawn_anchors() -> None:
     score = score_layout(layout, request)
     assert score.found == perfect.found and score.placed < perfect.placed and not score.whole
     assert not score_layout(layout[1:], request).whole
+
+
+def test_in_a_region_every_centre_and_size_is_right() -> None:
+    """Without a region, only the box is; outside of the region, the centre is wrong."""
+    bins = torch.full((1, 1, 2, CENTRE_BINS), -30.0)
+    bins[0, 0, 0, 2], bins[0, 0, 1, 20] = 30.0, 30.0  # at about (0.10, 0.85)
+    answer = QueryAnswers(torch.tensor([[[0.10, 0.85, 0.3, 0.3]]]), bins, torch.full((1, 1), 30.0))
+    wanted = torch.tensor([[0.25, 0.75, 0.2, 0.2]])
+    left_bottom, left, right = (0.0, 0.7, 0.3, 1.0), (0.0, 0.0, 0.3, 1.0), (0.7, 0.0, 1.0, 1.0)
+
+    def loss(region: tuple[float, ...]) -> float:
+        first = torch.tensor([0])
+        return float(answer_loss(answer, torch.ones(1, 1), first, first, wanted, torch.tensor([region])))
+
+    assert loss(left_bottom) == pytest.approx(0, abs=1e-3)
+    assert loss(left) == pytest.approx(0, abs=1e-3)
+    assert loss(right) > 10
+    assert loss((0.0,) * 4) > 10

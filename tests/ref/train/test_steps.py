@@ -17,7 +17,7 @@ from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.networks.layout_map import PAINTED_CHANNELS
 from mgcc_ref.networks.unet import POSITION_CHANNELS
-from mgcc_ref.train import caption_map, context_store, layout_painter, visual_projection
+from mgcc_ref.train import caption_map, context_store, layout_painter, recipe, visual_projection
 from mgcc_ref.train.__main__ import main
 from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
 from mgcc_ref.train.requests import training_conversation
@@ -56,6 +56,8 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(grounder, "BATCH_SIZE", 4)
         patch.setattr(grounder, "TRAINING_CONVERSATIONS", 12)
         patch.setattr(grounder, "EMBEDDED_CONVERSATIONS", 12)
+        patch.setattr(grounder, "WRITTEN_CONVERSATIONS", 12)
+        patch.setattr(grounder, "EMBEDDED_WRITTEN_CONVERSATIONS", 12)
         patch.setattr(grounder, "HELD_BACK_CONVERSATIONS", 6)
         patch.setattr(grounder.FeatureStore, "SHARD", 6)
         patch.setattr(fresh_grounder, "HELD_BACK_CONVERSATIONS", 6)
@@ -80,6 +82,35 @@ def test_each_step_leaves_metrics_a_picture_and_a_checkpoint(trained: Path, step
     assert list(run.glob("step-*.png"))
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any(key.startswith("eval_") for entry in metrics for key in entry)
+
+
+@pytest.mark.slow
+def test_the_recipe_makes_a_whole_set_and_goes_on_where_it_stopped(
+    small_sets: pytest.MonkeyPatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--profile", "tiny", "--weights", str(tmp_path / "weights"), "--run", str(tmp_path / "runs")]
+    asked: list[str] = []
+
+    def train(arguments: list[str]) -> int:
+        step = arguments[arguments.index("--step") + 1]
+        asked.append(step)
+        return 1 if step == "align" and asked.count("align") == 1 else main(arguments)
+
+    monkeypatch.setattr(recipe, "train", train)
+    assert recipe.main([*options, "--steps", "2"]) == 1
+    assert recipe.main([*options, "--steps", "2"]) == 0
+    assert asked == ["clip", "vae", "decoder", "unet", "student", "align", "align", "draw", "grounder"]
+    load_folder(load_model("tiny"), tmp_path / "weights")
+    assert recipe.main([*options, "--steps", "2"]) == 0
+    assert capsys.readouterr().out.count("is finished") == 5 + len(recipe.RECIPE)
+
+
+def test_the_recipe_says_what_each_step_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recipe.main(["--weights", str(tmp_path / "none"), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert all(step.name in shown for step in recipe.RECIPE)
+    assert shown.count(" h\n") + shown.count(" h ") >= 2 * len(recipe.RECIPE)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+"""The grounder's training conversations from written stories.
+
+A written state tells a third of the picture, not a box. A thing that stays where a picture showed it has that box as
+its target; of any other the target is a region, in which every centre is right (`DrawPoint.regions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from mgcc_ref.prompting import Part
+from mgcc_ref.story.free_english import WantedPlace
+from mgcc_ref.story.telling.apart import keeps_apart
+from mgcc_ref.story.world.scene import Background, Box, PlacedObject, Scene, fits, place, render
+from mgcc_ref.story.written_stories import WrittenScene, WrittenStory, written_stories
+from mgcc_ref.story.written_variants import any_variant
+from mgcc_ref.train.requests import Conversation, DrawPoint
+
+_SHOWN_PX, _TOLD_PX = (29, 37), (30, 46)  # longer sides of things in shown pictures and in told scenes
+_TRIES = 60
+_INSET = 0.03  # centres keep this distance from a third's inner edges, as those of the made conversations do
+
+
+def written_conversation(seed: int, index: int) -> Conversation:
+    """Conversation `index` of the endless set `seed`; story after story, each time in another variant."""
+    stories = apart()
+    rng = np.random.default_rng([seed, index, 3])
+    story = stories[index % len(stories)]
+    while True:
+        found = conversation_of(any_variant(story, rng), rng)
+        if found is not None and all(keeps_apart(part) for part in found.parts if isinstance(part, str)):
+            return found
+
+
+def apart() -> tuple[WrittenStory, ...]:
+    """The stories that share no run of words with the validation texts."""
+    return tuple(story for story in written_stories() if all(map(keeps_apart, story.texts)))
+
+
+def conversation_of(story: WrittenStory, rng: np.random.Generator) -> Conversation | None:
+    """The story with boxes for its things; None if they do not fit into the picture this time."""
+    parts: list[Part] = []
+    scenes: list[Scene | None] = []
+    points: list[DrawPoint] = []
+    here: tuple[PlacedObject, ...] = ()
+    regions: tuple[Box | None, ...] = ()
+    for part in story.parts:
+        if isinstance(part, WrittenScene):
+            here = tuple(place(t.label, (t.x, t.y), int(rng.integers(*_SHOWN_PX))) for t in part.things)
+            regions = (None,) * len(here)
+            scene = Scene(part.background, here)
+            parts.append(Image.fromarray(render(scene)))
+            scenes.append(scene)
+            continue
+        parts.append(part.text)
+        scenes.append(None)
+        if part.wanted is None:
+            continue
+        placed = _placed(part.wanted, here, regions, rng)
+        if placed is None:
+            return None
+        here, regions = placed
+        if here:
+            # the grounder does not predict the background, so any will do
+            points.append(DrawPoint(len(parts), Scene(Background.MEADOW, here), (), regions))
+    return Conversation(tuple(parts), tuple(scenes), tuple(points))
+
+
+def _placed(
+    wanted: Sequence[WantedPlace],
+    before: Sequence[PlacedObject],
+    known: Sequence[Box | None],
+    rng: np.random.Generator,
+) -> tuple[tuple[PlacedObject, ...], tuple[Box | None, ...]] | None:
+    """The wanted things and their regions. A thing that was shown and is where it is wanted keeps its box."""
+    left = list(zip(before, known, strict=True))
+    kept: dict[int, tuple[PlacedObject, Box | None]] = {}
+    for i, want in enumerate(wanted):
+        same = next((pair for pair in left if pair[0].label == want.label and want.holds(pair[0].box)), None)
+        if same is not None:
+            left.remove(same)
+            kept[i] = same if same[1] is None else (same[0], region_of(want))
+    found = dict(kept)
+    for i, want in enumerate(wanted):
+        if i not in found:
+            item = _put(want, [pair[0] for pair in found.values()], rng)
+            if item is None:
+                return None
+            found[i] = item, region_of(want)
+    in_order = [found[i] for i in range(len(wanted))]
+    return tuple(item for item, _ in in_order), tuple(region for _, region in in_order)
+
+
+def region_of(want: WantedPlace) -> Box:
+    """Where the thing's centre may be: xyxy as shares of the picture."""
+    (x1, x2), (y1, y2) = _span(want.column), _span(want.row)
+    return x1, y1, x2, y2
+
+
+def _span(name: str) -> tuple[float, float]:
+    spans = {"left": 0, "top": 0, "centre": 1, "middle": 1, "right": 2, "bottom": 2}
+    if name not in spans:
+        return 0.0, 1.0
+    low, high = spans[name] / 3, (spans[name] + 1) / 3
+    return low + _INSET if low > 0 else 0.0, high - _INSET if high < 1 else 1.0
+
+
+def _put(want: WantedPlace, others: Sequence[PlacedObject], rng: np.random.Generator) -> PlacedObject | None:
+    """The thing somewhere in its region, hiding no other; None after many tries."""
+    x1, y1, x2, y2 = region_of(want)
+    for attempt in range(_TRIES):
+        side = int(rng.integers(*_TOLD_PX)) if attempt < _TRIES // 2 else _TOLD_PX[0]
+        item = place(want.label, (float(rng.uniform(x1, x2)), float(rng.uniform(y1, y2))), side)
+        if want.holds(item.box) and fits(item, others):
+            return item
+    return None
