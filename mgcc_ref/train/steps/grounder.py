@@ -49,7 +49,7 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 32
-TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 6_000, 12_000, 200
+TRAINING_CONVERSATIONS, EMBEDDED_CONVERSATIONS, HELD_BACK_CONVERSATIONS = 5_000, 12_000, 200
 WRITTEN_CONVERSATIONS, EMBEDDED_WRITTEN_CONVERSATIONS = 3_000, 8_000
 #: Of an example from the conversations with embeddings alone, and from the written ones.
 EMBEDDED_CHANCE, WRITTEN_CHANCE = 0.4, 0.25
