@@ -14,7 +14,6 @@ from mgcc_ref.story.wording.patterns import any_wording
 from mgcc_ref.story.wording.phrases import NOUNS, Bank, Split, indefinite, patterns, pick
 
 MAX_ROUNDS_BEFORE = 4
-WRITTEN_CHANCE = 0.7  # of a training turn whose last line is a written one
 _TRICKY_CHANCE = 0.4  # that a turn of templates which asks for no picture mentions pictures
 _NEXT_ROUND_CHANCE = 0.35
 _WRITTEN = Path(__file__).with_name("draw_requests.json")
@@ -29,12 +28,15 @@ class DrawTurn:
 
 
 @functools.cache
-def written_lines(*, draws: bool) -> tuple[str, ...]:
-    """Last lines that language models wrote, without sight of the templates: those that ask, or those that do not.
+def written_lines() -> tuple[DrawTurn, ...]:
+    """Last lines that language models wrote without sight of the templates, each as a turn without rounds before it."""
+    return tuple(DrawTurn((value["text"],), value["draws"]) for value in data_file(_WRITTEN)["requests"])
 
-    Templates alone had taught 0.844 of the held-back decisions.
-    """
-    return tuple(value["text"] for value in data_file(_WRITTEN)["requests"] if value["draws"] is draws)
+
+def after_rounds(line: DrawTurn, rng: np.random.Generator) -> DrawTurn:
+    """A line after up to four rounds of a dialogue."""
+    told = make_dialogue(rng, Split.TRAIN).parts[: int(rng.integers(MAX_ROUNDS_BEFORE + 1))]
+    return DrawTurn((*told, *line.parts), line.draws)
 
 
 def make_draw_turn(rng: np.random.Generator, split: Split) -> DrawTurn:
@@ -42,8 +44,6 @@ def make_draw_turn(rng: np.random.Generator, split: Split) -> DrawTurn:
     dialogue = make_dialogue(rng, split)
     before = int(rng.integers(MAX_ROUNDS_BEFORE + 1))
     told, draws = dialogue.parts[:before], bool(rng.random() < 0.5)
-    if split is Split.TRAIN and rng.random() < WRITTEN_CHANCE:
-        return DrawTurn((*told, pick(written_lines(draws=draws), rng)), draws)
     return DrawTurn((*told, _line(dialogue.parts[before], split, rng, draws=draws)), draws)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mgcc_ref.config import Profile
 from mgcc_ref.model import Alignment, MgccModel, load_untrained
 from mgcc_ref.prompting import build_prompt
-from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
+from mgcc_ref.story.draw_turns import DrawTurn, after_rounds, make_draw_turn, written_lines
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.weights import load_module, save_module
@@ -27,14 +27,17 @@ from mgcc_ref.weights import load_module, save_module
 log = logging.getLogger("mgcc.train")
 
 BATCH_SIZE = 128
-TURNS, HELD_BACK_TURNS = 4000, 240
+TURNS, HELD_BACK_TURNS = 2800, 240
 SEED, HELD_BACK_SEED = 12_000_017, 13_000_027
 FEATURE_NOISE = 0.05  # in standard deviations of a feature, against overfitting: few phrasings, many dimensions
 
 
 def draw_turn(seed: int, index: int, split: Split) -> DrawTurn:
-    """Turn `index` of the endless set `seed`."""
-    return make_draw_turn(np.random.default_rng([seed, index]), split)
+    """Turn `index` of the endless set `seed`. Training's begins with the written lines, and goes on with templates."""
+    rng = np.random.default_rng([seed, index])
+    if split is Split.TRAIN and index < len(written_lines()):
+        return after_rounds(written_lines()[index], rng)
+    return make_draw_turn(rng, split)
 
 
 class DrawObjective(nn.Module):

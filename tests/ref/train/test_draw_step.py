@@ -8,7 +8,7 @@ import torch
 
 from mgcc_ref.model import MgccModel, load_model
 from mgcc_ref.prompting import build_prompt
-from mgcc_ref.story.draw_turns import make_draw_turn
+from mgcc_ref.story.draw_turns import make_draw_turn, written_lines
 from mgcc_ref.story.wording.patterns import every_wording_of
 from mgcc_ref.story.wording.phrases import Bank, Split, patterns
 from mgcc_ref.train.steps.draw import DrawObjective, draw_turn, last_state
@@ -32,6 +32,22 @@ def test_both_kinds_come_about_equally_often() -> None:
 @pytest.mark.parametrize("name", ["DRAW", "TALK", "TRICKY"])
 def test_held_back_phrasings_are_never_trained_on(name: str) -> None:
     assert not lines(name, Split.TRAIN) & lines(name, Split.VALIDATION)
+
+
+def test_every_written_line_is_trained_on_once_and_none_is_a_held_back_one() -> None:
+    written = written_lines()
+    assert 0.45 < np.mean([line.draws for line in written]) < 0.55
+    turns = [draw_turn(1, i, Split.TRAIN) for i in range(len(written) + 200)]
+    assert [(t.parts[-1], t.draws) for t in turns[: len(written)]] == [(w.parts[0], w.draws) for w in written]
+    assert len({t.parts[-1] for t in turns[len(written) :]}) > 80, "then come templates"
+    held_back = {
+        line.lower()
+        for split in (Split.VALIDATION, Split.TEST)
+        for name in ("DRAW", "TALK", "TRICKY")
+        for line in lines(name, split)
+    }
+    assert not held_back & {line.parts[0].lower() for line in written}
+    assert draw_turn(1, 0, Split.VALIDATION).parts[-1].lower() not in {w.parts[0].lower() for w in written}
 
 
 def test_no_line_asks_and_does_not_ask() -> None:
