@@ -67,6 +67,7 @@ class Refinement(enum.Enum):
     """What happens to the features of the [IMG] tokens before the mapper."""
 
     CMRM = "cmrm"  # a norm, then blocks of attention to the context (the paper); with 0 blocks, the norm alone
+    UNORDERED = "cmrm-unordered"  # the same, but the blocks do not read a position's distance from the end
     GILL = "gill"  # the tokens' input embeddings are added, and nothing else (arXiv 2305.17216, its published code)
 
 

@@ -2,7 +2,8 @@
 
 The paper: cross-attention between the image-token features f_I and the multimodal features f_mm. Our reading:
 pre-norm residual blocks of cross-attention and feed-forward. Each position's distance from the end is added to them,
-since the last picture or sentence that shows a background is the one that holds.
+since the last picture or sentence that shows a background is the one that holds (not in `Refinement.UNORDERED`,
+which an ablation compares).
 
 GILL has no such module (`Refinement.GILL`): its mapper reads the last layer's features of the [IMG] tokens with
 their input embeddings added. The CMRM without blocks still norms, so it differs from GILL: by 0.21 on random weights.
@@ -61,7 +62,8 @@ class Refiner(nn.Module):
         if gill:
             self.register_buffer("image_embeddings", torch.zeros(tokens_in, layer_width), persistent=False)
         self.norm = nn.Identity() if gill else LayerwiseNorm(features, layer_width)
-        self.from_end = DistanceFromEnd(features) if config.cmrm_blocks else nn.Identity()
+        ordered = config.cmrm_blocks and self.refinement is Refinement.CMRM
+        self.from_end = DistanceFromEnd(features) if ordered else nn.Identity()
         self.blocks = nn.ModuleList(RefinementBlock(features, config) for _ in range(config.cmrm_blocks))
         self.mapper = Mapper(config, features, tokens_out, width_out)
 

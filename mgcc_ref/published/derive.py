@@ -81,7 +81,8 @@ def derive_profile(like: Profile, name: str, sources: Sources, few_steps: int | 
     folder = find_llm(sources.llm)
     opening, ends = _special_tokens(folder, tokenizer)
     template = replace(like.template, opening=opening)
-    if {"<|im_start|>", "<|im_end|>"} <= tokenizer.get_vocab().keys() and like.refiner.refinement is Refinement.CMRM:
+    chats = {"<|im_start|>", "<|im_end|>"} <= tokenizer.get_vocab().keys()
+    if chats and like.refiner.refinement is not Refinement.GILL:
         template, ends = CHAT_TEMPLATE, tuple(dict.fromkeys(("<|im_end|>", *ends)))
     return replace(
         like, name=name, llm=llm, clip=clip, unet=unet, vae=vae, sampler=sampler, template=template,

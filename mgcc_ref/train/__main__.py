@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, get_profile, profile_argument
+from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, Refinement, get_profile, profile_argument
 from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
 from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
@@ -135,9 +135,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step", required=True, choices=list(STEPS))
     parser.add_argument("--steps", type=int, help="number of optimiser steps (default: the step's own)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="R",
+        help="after the warm-up (default: the step's own; a batch an eighth as large wants about a third)",
+    )  # fmt: skip
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/PROFILE/STEP)")
     parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")
     parser.add_argument("--cmrm-blocks", type=int, metavar="N", help="blocks of the cross-modal refinement; 0 is GILL")
+    parser.add_argument(
+        "--refinement", type=Refinement, choices=[Refinement.CMRM, Refinement.UNORDERED],
+        metavar="{cmrm,cmrm-unordered}", help="of the [IMG] tokens' features (default: the profile's)",
+    )  # fmt: skip
     parser.add_argument(
         "--painter", type=LayoutPainter, choices=list(LayoutPainter), metavar="{fourier,textures}",
         help="what paints the layout map of step `unet`; with --go-on it may differ from that of the weights",
@@ -187,6 +195,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.step not in ("unet", "student") and not (args.fresh or published) and (size != USUAL or args.workers):
         parser.error(f"--batch-size, --scenes and --workers are of unet, student and --fresh, not of {args.step}")
     numbers = {"--batch-size": size.batch, "--scenes": size.scenes, "--workers": args.workers}
+    if args.learning_rate is not None and (published or not 0 < args.learning_rate < 1):
+        parser.error(f"--learning-rate is {args.learning_rate}, expected 0 to 1, and none with published parts")
     for name, value in {**numbers, "--micro-batch": args.micro_batch}.items():
         if value is not None and value < (name != "--workers"):
             parser.error(f"{name} is {value}, expected a positive number")
@@ -209,8 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     profile = get_profile(args.profile)
-    if args.cmrm_blocks is not None:
-        profile = replace(profile, refiner=replace(profile.refiner, cmrm_blocks=args.cmrm_blocks))
+    asked = {"cmrm_blocks": args.cmrm_blocks, "refinement": args.refinement}
+    profile = replace(
+        profile, refiner=replace(profile.refiner, **{name: value for name, value in asked.items() if value is not None})
+    )
     if is_published(profile) and args.step != "evaluator":
         for text in what_it_takes(args, profile) if args.dry_run else ():
             give(text)
@@ -235,6 +247,7 @@ def _train(args: argparse.Namespace) -> None:
         options,
         workers=args.workers,
         seed=args.seed,
+        learning_rate=args.learning_rate or options.learning_rate,
         total_steps=options.total_steps if args.steps is None else args.steps,
         precision=precision,
     )

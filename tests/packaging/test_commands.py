@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "mgcc_benchmarks.peers.cli": ("peers.py", ["--bundle", "none", "--threads", "-5"]),
     "mgcc_ref.story.__main__": ("python -m mgcc_ref.story", []),
     "mgcc_ref.train.__main__": ("python -m mgcc_ref.train", ["--profile", "tiny", "--step", "unet", "--weights", "no"]),
-    "mgcc_ref.train.recipe": ("python -m mgcc_ref.train.recipe", []),
+    "mgcc_ref.train.recipe.__main__": ("python -m mgcc_ref.train.recipe", []),
     "examples.demo.run_demo": ("error", ["--bundle", "none"]),
     "examples.published_scale.draw_once": ("draw_once.py", ["--bundle", "none"]),
     "tools.copy_page_art": ("copy_page_art.py", ["--nothing"]),

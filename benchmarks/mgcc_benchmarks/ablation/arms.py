@@ -1,5 +1,7 @@
 """The arms of the ablation: GILL alone, with CMRM, with COGM, with both; and two ceilings that are given the truth.
 
+Two arms have a CMRM that does not read a position's distance from the end: the paper does not say that its does.
+
 All arms share the frozen language model, the vision tower and the noise of an item. Arms with boxes share the UNet;
 arms without boxes share one that is trained without them (`mgcc_ref/networks/caption_unet.py`). The other modules are
 trained with equal data and steps, once per seed: `[IMG]` tokens and mapper with or without CMRM blocks, and the
@@ -16,9 +18,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mgcc_benchmarks.storybench.painters import Drawn, true_boxes
+from mgcc_ref.config import Refinement, RefinerConfig
 from mgcc_ref.model import Alignment, load_model
 from mgcc_ref.networks.caption_unet import CaptionUNet
 from mgcc_ref.networks.grounder import LayoutHead
@@ -38,16 +41,29 @@ class Arm(enum.Enum):
 
     GILL = "GILL"
     GILL_LONGER = "GILL, 3 times the steps"
+    CMRM_UNORDERED = "GILL + CMRM without the distance"
     CMRM = "GILL + CMRM"
     COGM = "GILL + COGM"
     COGM_LONGER = "GILL, 3 times the steps + COGM"
+    BOTH_UNORDERED = "GILL + CMRM without the distance + COGM"
     BOTH = "GILL + CMRM + COGM"
     TRUE_CAPTION = "true caption, no boxes"
     TRUE_LAYOUT = "true caption, true boxes"
 
     @property
     def refined(self) -> bool:
+        return self.ordered or self in (Arm.CMRM_UNORDERED, Arm.BOTH_UNORDERED)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its CMRM reads the distance from the end."""
         return self in (Arm.CMRM, Arm.BOTH)
+
+    def refiner(self, config: RefinerConfig) -> RefinerConfig:
+        """Its refiner: `config`, or that without blocks or without the distance."""
+        if not self.refined:
+            return replace(config, cmrm_blocks=0)
+        return config if self.ordered else replace(config, refinement=Refinement.UNORDERED)
 
     @property
     def boxed(self) -> bool:
@@ -56,14 +72,19 @@ class Arm(enum.Enum):
 
     @property
     def grounded(self) -> bool:
-        return self in (Arm.COGM, Arm.COGM_LONGER, Arm.BOTH)
+        return self in (Arm.COGM, Arm.COGM_LONGER, Arm.BOTH_UNORDERED, Arm.BOTH)
+
+    @property
+    def ceiling(self) -> Arm:
+        """The same UNet, told the truth."""
+        return Arm.TRUE_LAYOUT if self.boxed else Arm.TRUE_CAPTION
 
     @property
     def longer(self) -> bool:
         return self in LONGER_ARMS
 
 
-TRAINED_ARMS = (Arm.GILL, Arm.CMRM, Arm.COGM, Arm.BOTH)
+TRAINED_ARMS = (Arm.GILL, Arm.CMRM_UNORDERED, Arm.CMRM, Arm.COGM, Arm.BOTH_UNORDERED, Arm.BOTH)
 LONGER_ARMS = (Arm.GILL_LONGER, Arm.COGM_LONGER)
 CEILINGS = (Arm.TRUE_CAPTION, Arm.TRUE_LAYOUT)
 
@@ -91,7 +112,8 @@ def variants(seeds: Sequence[int]) -> tuple[Variant, ...]:
 
 def alignment_folder(folder: Path, arm: Arm, seed: int) -> Path:
     """Weights folder of the alignment run of an arm; arms that differ in the grounder alone share it."""
-    kind = "cmrm" if arm.refined else "gill-longer" if arm.longer else "gill"
+    refined = "cmrm" if arm.ordered else "cmrm-unordered"
+    kind = refined if arm.refined else "gill-longer" if arm.longer else "gill"
     return folder / f"weights-{kind}-{seed}"
 
 
@@ -127,8 +149,8 @@ class ArmsPainter:
         aligned = [(v, alignment_folder(folder, v.arm, v.seed)) for v in self.variants if v.seed is not None]
         self._aligned = dict(aligned)
         # several variants share a folder, and its modules
-        refined = {path: variant.arm.refined for variant, path in aligned}
-        self._imaginations = {path: self._imagination(path, refined=r) for path, r in refined.items()}
+        arms = {path: variant.arm for variant, path in aligned}
+        self._imaginations = {path: self._imagination(path, arm) for path, arm in arms.items()}
         self._grounders = {seed: self._grounder(folder, seed) for seed in seeds}
         self._unets = {True: self.model.unet, False: self._caption_unet(folder)}  # by whether there are boxes
         sampler = self.model.profile.sampler
@@ -143,9 +165,18 @@ class ArmsPainter:
         grounders = [grounder_folder(self.folder, seed) / GROUNDER_FILE for seed in self._grounders]
         return [*aligned, *grounders, caption_unet_folder(self.folder) / CAPTION_UNET_FILE]
 
-    def _imagination(self, folder: Path, *, refined: bool) -> _Imagination:
+    def parameters(self) -> dict[str, int]:
+        """The trained parameters of each arm that has any: `[IMG]` tokens, refiner and grounder."""
+        found = {}
+        for variant, path in self._aligned.items():
+            modules: list[nn.Module] = [self._imaginations[path].tokens, self._imaginations[path].refiner]
+            modules += [self._grounders[variant.seed]] if variant.arm.grounded and variant.seed is not None else []
+            found[variant.arm.value] = sum(p.numel() for module in modules for p in module.parameters())
+        return found
+
+    def _imagination(self, folder: Path, arm: Arm) -> _Imagination:
         model, profile = self.model, self.model.profile
-        config = profile.refiner if refined else replace(profile.refiner, cmrm_blocks=0)
+        config = arm.refiner(profile.refiner)
         tokens = ImageTokens(profile.image_tokens, profile.llm.hidden)
         features, width = profile.llm.feature_dim, profile.clip.text_hidden
         refiner = Refiner(config, features, profile.llm.hidden, profile.clip.text_positions, width)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mgcc_benchmarks.ablation.arms import ArmsPainter
 from mgcc_benchmarks.ablation.records import ItemRecords, draw_items
-from mgcc_benchmarks.ablation.report import PUBLISHED, chart, markdown_report, summarise_arms
+from mgcc_benchmarks.ablation.report import PUBLISHED, chart, markdown_report, summarise_arms, training_report
 from mgcc_benchmarks.ablation.settings import drawing_settings, hashes, reading_files
 from mgcc_benchmarks.ablation.train import CommonStart, TrainingSteps, train_arms
 from mgcc_benchmarks.commandline import RESULTS, ItemProgress
@@ -49,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_atomically(out, (json.dumps(result, indent=2) + "\n").encode())
         title = f"StoryBench {result['suite']}, {result['items']} items, {len(options.seeds)} seeds"
         chart(result, title).savefig(out.with_suffix(".png"), dpi=110)
-        write_atomically(out.with_suffix(".md"), markdown_report(result).encode())
+        report = f"{markdown_report(result)}\n{training_report(result)}"
+        write_atomically(out.with_suffix(".md"), report.encode())
     except WeightsError as error:
         raise InputError(str(error)) from None
-    give_json(result) if options.json else note(f"{markdown_report(result)}\n{out}, .md and .png")
+    give_json(result) if options.json else note(f"{report}\n{out}, .md and .png")
     return EXIT_DONE
 
 
@@ -102,6 +103,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     items = draw_items(plan, painter, find_likeness(), kept, ItemProgress().show)
     told = {"suite": options.suite.value, "setting": setting.value, "items": options.items, "seeds": options.seeds}
     published = {"paper_clip_similarity": PUBLISHED[options.suite.value]}
+    steps = {"align": options.align_steps, "grounder": options.grounder_steps}
+    trained = {"trained_parameters": painter.parameters(), "training_steps": steps}
     summary = summarise_arms(items)
     run = {"drawn_with": settings, "machine": describe_machine()}
-    return {**told, "steps": options.steps, **summary, **published, **run}
+    return {**told, "steps": options.steps, **trained, **summary, **published, **run}

@@ -28,6 +28,7 @@ from mgcc_benchmarks.ablation.settings import (
     read_settings,
     write_settings,
 )
+from mgcc_ref.config import Refinement
 from mgcc_runtime.errors import InputError, MgccError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,10 +86,10 @@ _LONGER = 3  # times the steps, for the arms that show the gain of longer traini
 
 
 def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:
-    """All runs, in order. Both kinds of alignment see the same data, steps and seeds."""
+    """All runs, in order. All kinds of alignment see the same data, steps and seeds."""
     found = []
     for seed in seeds:
-        found += [_alignment(folder, arm, seed, steps.align) for arm in (Arm.GILL, Arm.CMRM)]
+        found += [_alignment(folder, arm, seed, steps.align) for arm in (Arm.GILL, Arm.CMRM_UNORDERED, Arm.CMRM)]
         options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
         found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), GROUNDER_FILE, options))
     longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], _LONGER * steps.align)
@@ -99,8 +100,9 @@ def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[
 
 def _alignment(folder: Path, arm: Arm, seed: int, steps: int) -> ArmTraining:
     weights = alignment_folder(folder, arm, seed)
-    blocks = () if arm.refined else ("--cmrm-blocks", "0")
-    options = ("--step", "align", "--steps", str(steps), "--seed", str(seed), *blocks)
+    order = () if arm.ordered else ("--refinement", Refinement.UNORDERED.value)
+    kind = order if arm.refined else ("--cmrm-blocks", "0")
+    options = ("--step", "align", "--steps", str(steps), "--seed", str(seed), *kind)
     return ArmTraining(weights.name.replace("weights", "align"), weights, ALIGNMENT_FILE, options)
 
 

@@ -26,7 +26,7 @@ from mgcc_benchmarks.ablation.arms import (
     variants,
 )
 from mgcc_benchmarks.ablation.records import ItemRecords, draw_items
-from mgcc_benchmarks.ablation.report import chart, markdown_report, summarise_arms
+from mgcc_benchmarks.ablation.report import chart, markdown_report, summarise_arms, training_report
 from mgcc_benchmarks.ablation.settings import SETTINGS_FILE, differences, drawing_settings
 from mgcc_benchmarks.ablation.train import CommonStart, TrainingSteps, train_arms, trainings
 from mgcc_benchmarks.bootstrap import Tally
@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of all arms of the tiny profile, each from another seed."""
     root = tmp_path_factory.mktemp("ablation")
     for seed in SEEDS:
-        for offset, arm in ((10, Arm.GILL), (10, Arm.CMRM), (30, Arm.GILL_LONGER)):
-            model = _with_refiner(load_model("tiny", "random", seed=offset + seed), refined=arm.refined)
+        for offset, arm in ((10, Arm.GILL), (10, Arm.CMRM), (10, Arm.CMRM_UNORDERED), (30, Arm.GILL_LONGER)):
+            model = _with_refiner(load_model("tiny", "random", seed=offset + seed), arm)
             save_module(Alignment(model), alignment_folder(root, arm, seed) / "alignment.safetensors")
         save_module(
             load_model("tiny", "random", seed=20 + seed).grounder, grounder_folder(root, seed) / "grounder.safetensors"
@@ -70,12 +70,12 @@ def _caption_unet(model: MgccModel, *, seed: int) -> CaptionUNet:
     return unet.eval()
 
 
-def _with_refiner(model: MgccModel, *, refined: bool) -> MgccModel:
-    if not refined:
+def _with_refiner(model: MgccModel, arm: Arm) -> MgccModel:
+    if not arm.ordered:
         profile = model.profile
         state = torch.random.get_rng_state()
         torch.manual_seed(3)
-        config = type(profile.refiner)(**{**vars(profile.refiner), "cmrm_blocks": 0})
+        config = arm.refiner(profile.refiner)
         model.refiner = Refiner(
             config, profile.llm.feature_dim, profile.llm.hidden, profile.clip.text_positions, profile.clip.text_hidden
         )
@@ -141,6 +141,7 @@ def test_settings_tell_options_and_every_arms_weights(folder: Path, tmp_path: Pa
     assert set(found["arms"]) == {
         "weights-gill-0/alignment.safetensors",
         "weights-cmrm-0/alignment.safetensors",
+        "weights-cmrm-unordered-0/alignment.safetensors",
         "weights-gill-longer-0/alignment.safetensors",
         "weights-grounder-0/grounder.safetensors",
         "weights-caption-unet/caption_unet.safetensors",
@@ -156,7 +157,10 @@ def test_absent_weights_are_named(tmp_path: Path) -> None:
 
 def test_both_kinds_of_alignment_train_alike(tmp_path: Path) -> None:
     runs = {run.name: run for run in trainings(tmp_path, (4,), TrainingSteps(align=7, grounder=9))}
-    assert list(runs) == ["align-gill-4", "align-cmrm-4", "grounder-4", "align-gill-longer-4", "caption-unet"]
+    assert list(runs) == [
+        "align-gill-4", "align-cmrm-unordered-4", "align-cmrm-4", "grounder-4", "align-gill-longer-4", "caption-unet",
+    ]  # fmt: skip
+    assert runs["align-cmrm-unordered-4"].options == (*runs["align-cmrm-4"].options, "--refinement", "cmrm-unordered")
     assert runs["align-gill-4"].options == (*runs["align-cmrm-4"].options, "--cmrm-blocks", "0")
     assert runs["align-gill-4"].options[2:4] == ("--steps", "7")
     assert runs["grounder-4"].options[2:4] == ("--steps", "9")
@@ -319,7 +323,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Fake
     for part in ("clip", "vae", "unet"):
         (tmp_path / "own" / f"{part}.safetensors").write_bytes(part.encode())
     _train(tmp_path)
-    assert len(trainer.commands) == 5
+    assert len(trainer.commands) == 6
     return tmp_path, trainer
 
 
@@ -339,7 +343,7 @@ def test_arms_trained_alike_are_found_and_others_refused(trained: tuple[Path, Fa
     (folder / "weights-gill-0" / "alignment.safetensors").unlink()
     with pytest.raises(InputError, match="steps 7, not 8"):
         _train(folder, steps=8)
-    assert len(trainer.commands) == 5
+    assert len(trainer.commands) == 6
     _train(folder)
     assert len(trainer.commands) == 6
 
@@ -363,7 +367,7 @@ def test_arms_that_do_not_tell_are_taken_with_one_warning(trained: tuple[Path, F
     assert said[0].startswith(
         "align-gill-0, align-cmrm-0, grounder-0, align-gill-longer-0, caption-unet: no settings.json"
     )
-    assert len(trainer.commands) == 5
+    assert len(trainer.commands) == 6
     # their copy of CLIP is known, whatever they do not tell
     with pytest.raises(InputError, match=r"another clip\.safetensors"):
         _train(folder, frozen={"clip.safetensors": "f" * 64})
@@ -394,3 +398,26 @@ def test_command_writes_table_figure_and_what_it_drew_with(
     monkeypatch.setattr(cli, "drawing_settings", lambda *_: {**SETTINGS, "denoising steps": 9})
     assert cli.main(options) == 2
     assert "were drawn with denoising steps 8, not 9" in capsys.readouterr().err
+
+
+def test_the_share_of_the_ceiling_is_of_the_same_unet() -> None:
+    """Without boxes 0.3 of 0.6, with boxes 0.3 of 0.9; nothing without the ceiling's pictures."""
+    rights = {Arm.GILL: [0.3] * 5, Arm.BOTH: [0.3] * 5, Arm.TRUE_CAPTION: [0.6] * 5, Arm.TRUE_LAYOUT: [0.9] * 5}
+    summary = summarise_arms(_items(rights))
+    shares = {arm: share["value"] for arm, share in summary["of_ceiling"].items()}
+    assert shares[Arm.GILL.value] == pytest.approx(0.5)
+    assert shares[Arm.BOTH.value] == pytest.approx(1 / 3, abs=1e-4)
+    assert shares[Arm.COGM.value] is None
+    assert not {Arm.TRUE_CAPTION.value, Arm.TRUE_LAYOUT.value} & set(shares)
+    assert "| GILL | 0.500 [0.500, 0.500] |" in markdown_report(summary)
+
+
+def test_the_report_states_parameters_steps_and_the_papers_scores() -> None:
+    told = training_report(
+        {
+            "trained_parameters": {"GILL": 1234567},
+            "training_steps": {"align": 2000, "grounder": 1600},
+            "paper_clip_similarity": {"GILL": 0.641, "MGCC": 0.652},
+        }
+    )
+    assert "| GILL | 1,234,567 |" in told and "2,000 steps" in told and "GILL 0.641, MGCC 0.652" in told

@@ -88,6 +88,20 @@ def test_neither_a_norm_nor_features_alone_are_gill() -> None:
             assert (other - wanted).norm() / wanted.norm() > 0.01
 
 
+def test_only_the_ordered_cmrm_sees_which_statement_came_last() -> None:
+    config = RefinerConfig(2, 32, 2, 64, 48, 1, 2, 64)
+    context, mask = torch.randn(1, 20, 96), torch.ones(1, 20, dtype=torch.bool)
+    features = torch.randn(1, 8, 96)
+    for refinement, sees in ((Refinement.CMRM, True), (Refinement.UNORDERED, False)):
+        torch.manual_seed(0)
+        refiner = Refiner(replace(config, refinement=refinement), 96, 96, 77, 48).eval()
+        for parameter in refiner.from_end.parameters():
+            torch.nn.init.normal_(parameter)
+        with torch.no_grad():
+            forth, back = refiner(features, context, mask), refiner(features, context.flip(1), mask)
+        assert torch.allclose(forth, back, atol=1e-5) is not sees
+
+
 def test_gill_has_no_blocks_and_reads_one_layer() -> None:
     with pytest.raises(ValueError, match="has 2 blocks, expected none"):
         replace(GILL, cmrm_blocks=2)

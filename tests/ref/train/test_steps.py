@@ -17,9 +17,10 @@ from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.networks.layout_map import PAINTED_CHANNELS
 from mgcc_ref.networks.unet import POSITION_CHANNELS
-from mgcc_ref.train import caption_map, context_store, layout_painter, recipe, visual_projection
+from mgcc_ref.train import caption_map, context_store, layout_painter, visual_projection
 from mgcc_ref.train.__main__ import main
 from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
+from mgcc_ref.train.recipe import __main__ as recipe
 from mgcc_ref.train.requests import training_conversation
 from mgcc_ref.train.steps import align, caption_unet, clip, draw, fresh_grounder, grounder, student, unet, vae
 

@@ -16,7 +16,6 @@ from mgcc_ref.config import get_profile, profile_argument
 from mgcc_ref.train.__main__ import main as train
 from mgcc_ref.train.loop import TrainingPrecision
 from mgcc_runtime.commands.console import command, give, note
-from mgcc_runtime.commands.tables import aligned
 from mgcc_runtime.errors import EXIT_DONE
 
 
@@ -65,13 +64,15 @@ RECIPE: tuple[RecipeStep, ...] = (
 
 def plan(steps: int | None) -> str:
     """The recipe with its costs as a table."""
-    rows = [["step", "steps", "bf16, AVX512-BF16", "fp32, AVX2"]]
+    lines = [f"{'step':10}{'steps':>8}{'bf16, AVX512-BF16':>20}{'fp32, AVX2':>13}"]
+    totals = [0.0, 0.0]
     for step in RECIPE:
         count = steps or step.steps
-        rows.append([step.name, f"{count:,}", f"{step.bf16.hours(count):.1f} h", f"{step.fp32.hours(count):.1f} h"])
-    total = [sum(getattr(s, kind).hours(steps or s.steps) for s in RECIPE) for kind in ("bf16", "fp32")]
-    rows.append(["all", "", *(f"{hours:.1f} h" for hours in total)])
-    return aligned(rows)
+        hours = step.bf16.hours(count), step.fp32.hours(count)
+        totals = [total + more for total, more in zip(totals, hours, strict=True)]
+        lines.append(f"{step.name:10}{count:>8,}{hours[0]:>18.1f} h{hours[1]:>11.1f} h")
+    lines.append(f"{'all':10}{'':8}{totals[0]:>18.1f} h{totals[1]:>11.1f} h")
+    return "\n".join(lines)
 
 
 @command("recipe", "; run the same command to go on")
