@@ -28,10 +28,12 @@ from mgcc_ref.train.steps.grounder import (
     HELD_BACK_CONVERSATIONS,
     HELD_BACK_SEED,
     LAST_POINT_CHANCE,
+    WRITTEN_CHANCE,
     GrounderObjective,
     found_layouts,
     picture_of_layouts,
 )
+from mgcc_ref.train.written_conversations import written_conversation
 from mgcc_ref.weights import load_module, save_module
 
 log = logging.getLogger("mgcc.train")
@@ -82,7 +84,8 @@ class FreshGrounderStep:
     def batch(self, rng: np.random.Generator) -> Batch:
         drawn: list[Request] = []
         while len(drawn) < self._batch_size:
-            conversation = fresh_conversation(FRESH_SEED, int(rng.integers(2**62)))
+            make = written_conversation if rng.random() < WRITTEN_CHANCE else fresh_conversation
+            conversation = make(FRESH_SEED, int(rng.integers(2**62)))
             last = len(conversation.points) - 1
             drawn.append(
                 conversation.request(last if rng.random() < LAST_POINT_CHANCE else int(rng.integers(last + 1)))
