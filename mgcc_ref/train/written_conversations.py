@@ -6,6 +6,7 @@ its target; of any other the target is a region, in which every centre is right 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,7 @@ def written_conversation(seed: int, index: int) -> Conversation:
             return found
 
 
+@functools.cache
 def apart() -> tuple[WrittenStory, ...]:
     """The stories that share no run of words with the validation texts."""
     return tuple(story for story in written_stories() if all(map(keeps_apart, story.texts)))
