@@ -16,8 +16,8 @@ from mgcc_ref.prompting import Part
 from mgcc_ref.story.free_english import WantedPlace
 from mgcc_ref.story.telling.apart import keeps_apart
 from mgcc_ref.story.world.scene import Background, Box, PlacedObject, Scene, fits, place, render
-from mgcc_ref.story.written_stories import WrittenScene, WrittenStory, written_stories
-from mgcc_ref.story.written_variants import any_variant
+from mgcc_ref.story.written.stories import WrittenScene, WrittenStory, written_stories
+from mgcc_ref.story.written.variants import any_variant
 from mgcc_ref.train.requests import Conversation, DrawPoint
 
 _SHOWN_PX, _TOLD_PX = (29, 37), (30, 46)  # longer sides of things in shown pictures and in told scenes

@@ -14,8 +14,8 @@ from mgcc_ref.story.telling.apart import LONGEST_SHARED
 from mgcc_ref.story.telling.words import every_mention_in
 from mgcc_ref.story.world.scene import MAX_OBJECTS, Background, fits
 from mgcc_ref.story.world.sprites import LABELS
-from mgcc_ref.story.written_stories import ShownThing, WrittenScene, WrittenStory, WrittenText, written_stories
-from mgcc_ref.story.written_variants import any_variant, mirrored, recast
+from mgcc_ref.story.written.stories import ShownThing, WrittenScene, WrittenStory, WrittenText, written_stories
+from mgcc_ref.story.written.variants import any_variant, mirrored, recast
 from mgcc_ref.train.requests import Conversation
 from mgcc_ref.train.written_conversations import apart, conversation_of, written_conversation
 

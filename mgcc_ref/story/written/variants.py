@@ -13,7 +13,7 @@ from mgcc_ref.story.telling.rewording import contracted, with_slips
 from mgcc_ref.story.telling.teller import fitting_articles
 from mgcc_ref.story.telling.words import every_mention_in, nouns_of
 from mgcc_ref.story.wording.phrases import pick, plural
-from mgcc_ref.story.written_stories import ShownThing, WrittenPart, WrittenScene, WrittenStory, WrittenText
+from mgcc_ref.story.written.stories import ShownThing, WrittenPart, WrittenScene, WrittenStory, WrittenText
 
 MIRROR_CHANCE, RECAST_CHANCE, SLIP_CHANCE, LOWER_CASE_CHANCE = 0.5, 0.6, 0.12, 0.08
 #: Things that can play each other's parts in most sentences.

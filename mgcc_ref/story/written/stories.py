@@ -16,7 +16,7 @@ from mgcc_ref.story.free_english import WantedPlace
 from mgcc_ref.story.wording.data import data_file
 from mgcc_ref.story.world.scene import Background
 
-_FILE = Path(__file__).with_name("written_stories.json")
+_FILE = Path(__file__).with_name("stories.json")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Stories that language models wrote freely, and variants of the same meaning."""
