@@ -230,6 +230,9 @@ class FakeArms:
         self.variants = tuple(v for v in variants(seeds) if v.arm not in leave_out)
         self.asked: list[tuple[Variant, ...]] = []
 
+    def parameters(self) -> dict[str, int]:
+        return {variant.arm.value: 7 for variant in self.variants if variant.seed is not None}
+
     def draw(self, item: BenchItem, seed: int, chosen: Sequence[Variant]) -> dict[Variant, Drawn]:
         self.asked.append(tuple(chosen))
         return dict.fromkeys(chosen, TruthPainter().draw(item, seed=seed, words=0))
@@ -345,7 +348,7 @@ def test_arms_trained_alike_are_found_and_others_refused(trained: tuple[Path, Fa
         _train(folder, steps=8)
     assert len(trainer.commands) == 6
     _train(folder)
-    assert len(trainer.commands) == 6
+    assert len(trainer.commands) == 7
 
 
 def test_the_unet_without_boxes_is_bound_to_the_one_it_goes_on_from(trained: tuple[Path, FakeTrainer]) -> None:
@@ -365,7 +368,7 @@ def test_arms_that_do_not_tell_are_taken_with_one_warning(trained: tuple[Path, F
     said = _train(folder, steps=8, precision="fp32", frozen=clip)
     assert sum("tells with which steps" in line for line in said) == 1
     assert said[0].startswith(
-        "align-gill-0, align-cmrm-0, grounder-0, align-gill-longer-0, caption-unet: no settings.json"
+        "align-gill-0, align-cmrm-unordered-0, align-cmrm-0, grounder-0, align-gill-longer-0, caption-unet: no "
     )
     assert len(trainer.commands) == 6
     # their copy of CLIP is known, whatever they do not tell
