@@ -26,7 +26,7 @@ from mgcc_benchmarks.ablation.arms import (
     variants,
 )
 from mgcc_benchmarks.ablation.records import ItemRecords, draw_items
-from mgcc_benchmarks.ablation.report import chart, markdown_report, summarise_arms, training_report
+from mgcc_benchmarks.ablation.report import chart, markdown_report, summarise_arms
 from mgcc_benchmarks.ablation.settings import SETTINGS_FILE, differences, drawing_settings
 from mgcc_benchmarks.ablation.train import CommonStart, TrainingSteps, train_arms, trainings
 from mgcc_benchmarks.bootstrap import Tally
@@ -401,26 +401,3 @@ def test_command_writes_table_figure_and_what_it_drew_with(
     monkeypatch.setattr(cli, "drawing_settings", lambda *_: {**SETTINGS, "denoising steps": 9})
     assert cli.main(options) == 2
     assert "were drawn with denoising steps 8, not 9" in capsys.readouterr().err
-
-
-def test_the_share_of_the_ceiling_is_of_the_same_unet() -> None:
-    """Without boxes 0.3 of 0.6, with boxes 0.3 of 0.9; nothing without the ceiling's pictures."""
-    rights = {Arm.GILL: [0.3] * 5, Arm.BOTH: [0.3] * 5, Arm.TRUE_CAPTION: [0.6] * 5, Arm.TRUE_LAYOUT: [0.9] * 5}
-    summary = summarise_arms(_items(rights))
-    shares = {arm: share["value"] for arm, share in summary["of_ceiling"].items()}
-    assert shares[Arm.GILL.value] == pytest.approx(0.5)
-    assert shares[Arm.BOTH.value] == pytest.approx(1 / 3, abs=1e-4)
-    assert shares[Arm.COGM.value] is None
-    assert not {Arm.TRUE_CAPTION.value, Arm.TRUE_LAYOUT.value} & set(shares)
-    assert "| GILL | 0.500 [0.500, 0.500] |" in markdown_report(summary)
-
-
-def test_the_report_states_parameters_steps_and_the_papers_scores() -> None:
-    told = training_report(
-        {
-            "trained_parameters": {"GILL": 1234567},
-            "training_steps": {"align": 2000, "grounder": 1600},
-            "paper_clip_similarity": {"GILL": 0.641, "MGCC": 0.652},
-        }
-    )
-    assert "| GILL | 1,234,567 |" in told and "2,000 steps" in told and "GILL 0.641, MGCC 0.652" in told
