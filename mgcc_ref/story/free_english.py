@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from mgcc_ref.story.wording.data import data_file
+from mgcc_ref.story.world.layout_words import INSET
 from mgcc_ref.story.world.scene import Background, Box, Scene, place, render
 
 _FILE = Path(__file__).with_name("free_english.json")
@@ -43,6 +44,12 @@ class WantedPlace:
     column: str  # left, centre, right, any
     row: str  # top, middle, bottom, any
 
+    @property
+    def region(self) -> Box:
+        """Where its centre is clearly in them, off their inner edges: xyxy as shares of the picture."""
+        (x1, x2), (y1, y2) = _clearly_in(self.column), _clearly_in(self.row)
+        return x1, y1, x2, y2
+
     def holds(self, box: Box) -> bool:
         """Whether the centre of `box`, xyxy as shares of the picture, is there."""
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
@@ -54,6 +61,13 @@ def _in_third(at: float, name: str) -> bool:
         return True
     low = _THIRDS[name] / 3
     return low - BORDER <= at <= low + 1 / 3 + BORDER
+
+
+def _clearly_in(name: str) -> tuple[float, float]:
+    if name == _ANY:
+        return 0.0, 1.0
+    low = _THIRDS[name] / 3
+    return low + INSET if low > 0 else 0.0, low + 1 / 3 - INSET if low < 0.5 else 1.0
 
 
 @dataclass(frozen=True)

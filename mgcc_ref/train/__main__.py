@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--learning-rate", type=float, metavar="R",
-        help="after the warm-up (default: the step's own; a batch an eighth as large wants about a third)",
+        help="after the warm-up (default: the step's own)",
     )  # fmt: skip
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/PROFILE/STEP)")
     parser.add_argument("--weights", type=Path, help="folder that takes the weights (default: the profile's own)")

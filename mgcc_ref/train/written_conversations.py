@@ -22,7 +22,6 @@ from mgcc_ref.train.requests import Conversation, DrawPoint
 
 _SHOWN_PX, _TOLD_PX = (29, 37), (30, 46)  # longer sides of things in shown pictures and in told scenes
 _TRIES = 60
-_INSET = 0.03  # centres keep this distance from a third's inner edges, as those of the made conversations do
 
 
 def written_conversation(seed: int, index: int) -> Conversation:
@@ -84,35 +83,21 @@ def _placed(
         same = next((pair for pair in left if pair[0].label == want.label and want.holds(pair[0].box)), None)
         if same is not None:
             left.remove(same)
-            kept[i] = same if same[1] is None else (same[0], region_of(want))
+            kept[i] = same if same[1] is None else (same[0], want.region)
     found = dict(kept)
     for i, want in enumerate(wanted):
         if i not in found:
             item = _put(want, [pair[0] for pair in found.values()], rng)
             if item is None:
                 return None
-            found[i] = item, region_of(want)
+            found[i] = item, want.region
     in_order = [found[i] for i in range(len(wanted))]
     return tuple(item for item, _ in in_order), tuple(region for _, region in in_order)
 
 
-def region_of(want: WantedPlace) -> Box:
-    """Where the thing's centre may be: xyxy as shares of the picture."""
-    (x1, x2), (y1, y2) = _span(want.column), _span(want.row)
-    return x1, y1, x2, y2
-
-
-def _span(name: str) -> tuple[float, float]:
-    spans = {"left": 0, "top": 0, "centre": 1, "middle": 1, "right": 2, "bottom": 2}
-    if name not in spans:
-        return 0.0, 1.0
-    low, high = spans[name] / 3, (spans[name] + 1) / 3
-    return low + _INSET if low > 0 else 0.0, high - _INSET if high < 1 else 1.0
-
-
 def _put(want: WantedPlace, others: Sequence[PlacedObject], rng: np.random.Generator) -> PlacedObject | None:
     """The thing somewhere in its region, hiding no other; None after many tries."""
-    x1, y1, x2, y2 = region_of(want)
+    x1, y1, x2, y2 = want.region
     for attempt in range(_TRIES):
         side = int(rng.integers(*_TOLD_PX)) if attempt < _TRIES // 2 else _TOLD_PX[0]
         item = place(want.label, (float(rng.uniform(x1, x2)), float(rng.uniform(y1, y2))), side)

@@ -44,6 +44,13 @@ def test_story_has_five_turns_and_an_object_known_only_from_an_image(demo):
     assert "my friend" in " ".join(turns[1].texts).lower()  # long after its picture
 
 
+def test_the_second_story_is_of_texts_alone_in_no_templates_words(demo):
+    turns = list(demo.read_turns(DEMO / "free.json"))
+    assert len(turns) >= 6
+    assert not any(turn.given for turn in turns)
+    assert all(len(text.split()) >= 8 for turn in turns for text in turn.texts)
+
+
 def test_committed_pictures_are_what_the_script_draws():
     tool = load(ROOT / "tools" / "make_demo_inputs.py")
     for name in tool.SCENES:

@@ -142,3 +142,11 @@ def test_variants_are_many_and_the_same_for_the_same_seed() -> None:
     texts = [any_variant(story, np.random.default_rng(seed)).texts for seed in range(40)]
     assert len(set(texts)) > 8
     assert texts == [any_variant(story, np.random.default_rng(seed)).texts for seed in range(40)]
+
+
+@pytest.mark.slow
+def test_every_story_fits_into_pictures_in_some_variant() -> None:
+    """`written_conversation` tries until one does, so a story that never fits would hang a training."""
+    for story in apart():
+        rng = np.random.default_rng(story.author)
+        assert any(conversation_of(any_variant(story, rng), rng) is not None for _ in range(30)), story.texts

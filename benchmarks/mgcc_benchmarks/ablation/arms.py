@@ -35,16 +35,18 @@ from mgcc_ref.story.bench import BenchItem
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.weights import load_module, require_file
 
+LONGER_TIMES = 3  # the steps of the longer arms, in those of the others
+
 
 class Arm(enum.Enum):
     """One way to draw an item. The last two are given the truth: no arm with their UNet can do better."""
 
     GILL = "GILL"
-    GILL_LONGER = "GILL, 3 times the steps"
+    GILL_LONGER = f"GILL, {LONGER_TIMES} times the steps"
     CMRM_UNORDERED = "GILL + CMRM without the distance"
     CMRM = "GILL + CMRM"
     COGM = "GILL + COGM"
-    COGM_LONGER = "GILL, 3 times the steps + COGM"
+    COGM_LONGER = f"GILL, {LONGER_TIMES} times the steps + COGM"
     BOTH_UNORDERED = "GILL + CMRM without the distance + COGM"
     BOTH = "GILL + CMRM + COGM"
     TRUE_CAPTION = "true caption, no boxes"

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mgcc_benchmarks.ablation.arms import Arm, Variant
+from mgcc_benchmarks.ablation.arms import LONGER_TIMES, Arm, Variant
 from mgcc_benchmarks.bootstrap import Tally, bootstrap, bootstrap_runs, difference_runs
 from mgcc_runtime.commands.tables import markdown_table
 
@@ -112,8 +112,9 @@ def training_report(result: Mapping[str, Any]) -> str:
     steps = result["training_steps"]
     rows = ([arm, f"{count:,}"] for arm, count in result["trained_parameters"].items())
     told = (
-        f"Trained with {steps['align']:,} steps of tokens, refiner and mapper (three times as many in the longer arms) "
-        f"and {steps['grounder']:,} of the grounder, on the same data, with the same weight of the background's token."
+        f"Trained with {steps['align']:,} steps of tokens, refiner and mapper, {LONGER_TIMES} times as many in the "
+        f"longer arms, and {steps['grounder']:,} of the grounder. All have the same data and the same weight of the "
+        "background's token."
     )
     paper = ", ".join(f"{name} {value:.3f}" for name, value in result["paper_clip_similarity"].items())
     published = f"CLIP similarity in the paper, of another CLIP on other data: {paper}."

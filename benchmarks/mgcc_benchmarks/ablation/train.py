@@ -14,6 +14,7 @@ from mgcc_benchmarks.ablation.arms import (
     ALIGNMENT_FILE,
     CAPTION_UNET_FILE,
     GROUNDER_FILE,
+    LONGER_TIMES,
     Arm,
     alignment_folder,
     caption_unet_folder,
@@ -82,7 +83,6 @@ class TrainingSteps:
 
 
 _DRAWING = (CLIP_FILE, "vae.safetensors", "unet.safetensors")
-_LONGER = 3  # times the steps, for the arms that show the gain of longer training
 
 
 def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[ArmTraining]:
@@ -92,7 +92,7 @@ def trainings(folder: Path, seeds: Sequence[int], steps: TrainingSteps) -> list[
         found += [_alignment(folder, arm, seed, steps.align) for arm in (Arm.GILL, Arm.CMRM_UNORDERED, Arm.CMRM)]
         options = ("--step", "grounder", "--steps", str(steps.grounder), "--seed", str(seed))
         found.append(ArmTraining(f"grounder-{seed}", grounder_folder(folder, seed), GROUNDER_FILE, options))
-    longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], _LONGER * steps.align)
+    longer = _alignment(folder, Arm.GILL_LONGER, seeds[0], LONGER_TIMES * steps.align)
     options = ("--step", "caption_unet", "--steps", str(steps.caption_unet), "--seed", "0")
     drawn = ArmTraining("caption-unet", caption_unet_folder(folder), CAPTION_UNET_FILE, options, starts_from=_DRAWING)
     return [*found, replace(longer, after=f"align-gill-{seeds[0]}"), drawn]

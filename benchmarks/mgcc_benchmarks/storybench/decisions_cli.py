@@ -15,6 +15,8 @@ import numpy as np
 
 from mgcc_benchmarks.bootstrap import NOTHING, Score, Tally, bootstrap
 from mgcc_benchmarks.commandline import RESULTS, ItemProgress
+from mgcc_benchmarks.storybench.looks import Asked, add_look_options, begin_look, end_look
+from mgcc_benchmarks.storybench.painters import Oracle, bundle_identity
 from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_runtime import Pipeline
@@ -57,13 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     check_output(options.out, ".json")
     turns, drawn = list(held_back_turns(options.items, options.split)), []
+    look = None
     with Pipeline.load(options.bundle, threads=options.threads) as pipeline:
+        if options.split is Split.TEST:
+            asked = Asked("decisions", "dialogues", 0, options.items)
+            painter = bundle_identity(pipeline.bundle.manifest, Oracle.NOTHING, None)
+            look = begin_look(options.looks, asked, painter, kept=None, why_again=options.look_again)
         show = ItemProgress("turns").show
         for number, turn in enumerate(turns, 1):
             drawn.append(decides_to_draw(pipeline, turn))
             show(number, len(turns))
         profile = pipeline.bundle.manifest.profile
     scores = score_decisions(turns, drawn)
+    if look is not None:
+        end_look(options.looks, look, len(turns), {name: score.value for name, score in scores.items()})
     result = {
         "bundle": str(options.bundle),
         "profile": profile,
@@ -87,15 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="decisions.py", description="Does the model see which turns ask for a picture?")
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="a bundle, best in fp32")
-    parser.add_argument(
-        "--split", type=Split, choices=list(SEEDS), default=Split.VALIDATION, metavar="validation|test",
-        help="test: phrasings that no choice of weights has seen",
-    )  # fmt: skip
+    add_look_options(parser)
     parser.add_argument("--items", type=int, default=500, metavar="N", help="turns (default: 500)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of a stage (default: one each core)")
     parser.add_argument("--out", type=Path, default=RESULT, metavar="FILE.json", help="(default: results/)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
+    if options.split is Split.VALIDATION and options.look_again:
+        parser.error("--look-again is of --split test; leave it out")
     if options.items < 1:
         parser.error("--items must be at least 1")
     return options

@@ -29,7 +29,7 @@ from mgcc_benchmarks.storybench.evaluation import (
     worst,
 )
 from mgcc_benchmarks.storybench.evaluator import find_likeness
-from mgcc_benchmarks.storybench.looks import LOOKS, begin_look, end_look
+from mgcc_benchmarks.storybench.looks import Asked, add_look_options, begin_look, end_look
 from mgcc_benchmarks.storybench.painters import (
     BundlePainter,
     Drawn,
@@ -87,12 +87,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--setting", help="how much is shown (default: all of it): 1, 5, 5+4, or 1, 5, 10 rounds; free: a kind"
     )
-    parser.add_argument(
-        "--split", type=Split, choices=[Split.VALIDATION, Split.TEST], default=Split.VALIDATION,
-        metavar="validation|test", help="test: once for each set of weights, which is kept on record",
-    )  # fmt: skip
-    parser.add_argument("--look-again", default="", metavar="WHY", help="of --split test: why it is looked at again")
-    parser.add_argument("--looks", type=Path, default=LOOKS, metavar="FILE.json", help="where looks are kept on record")
+    add_look_options(parser)
     ITEMS.add_to(parser, 500, "pictures (default: 500)")
     SEED.add_to(parser, 0, "of items and noise (default: 0)")
     WORDS.add_to(parser, 16, "of text to score; 0: none (default: 16)")
@@ -169,12 +164,13 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         look = None
         if plan.split is Split.TEST:
             kept, why = options.resume, options.look_again
-            look = begin_look(options.looks, plan, painter.identity, kept=kept, why_again=why)
+            look = begin_look(options.looks, Asked.of(plan), painter.identity, kept=kept, why_again=why)
         records = run_plan(
             plan, painter, find_likeness(), kept=options.resume, progress=ItemProgress().show, scored=scored
         )
         if look is not None:
-            end_look(options.looks, look, plan, records)
+            found = summarise(plan, records)["scores"]
+            end_look(options.looks, look, len(records), {name: score["value"] for name, score in found.items()})
         if options.sheet is not None:
             numbers = worst(records, options.worst) if options.worst else range(min(options.items, 10))
             contact_sheet(redraw(plan, painter, numbers)).save(options.sheet)

@@ -59,7 +59,7 @@ REGIONS: dict[Place, Box] = {
     place: (column * _THIRD, row * _THIRD, (column + 1) * _THIRD, (row + 1) * _THIRD)
     for place, (row, column) in zip(PLACES, ((r, c) for r in range(3) for c in range(3)), strict=True)
 }
-_INSET = 0.03  # centres keep this distance from the cell's inner edges, so that the cell is clear to the eye
+INSET = 0.03  # centres keep this distance from the cell's inner edges, so that the cell is clear to the eye
 PLACE_TOLERANCE = 0.04  # a drawn centre may lie this far outside its cell
 RELATION_TOLERANCE = 0.06  # and a drawn relation this far outside its bounds
 
@@ -195,6 +195,6 @@ def sample_centre(fact: Fact, size: tuple[float, float], rng: np.random.Generato
 
 def _inside(low: float, high: float, extent: float, u: float) -> float:
     """A coordinate in the cell, off its inner edges, that keeps a box of `extent` inside the picture."""
-    start = max(low + _INSET if low > 0 else 0.0, extent / 2)
-    end = min(high - _INSET if high < 1 else 1.0, 1 - extent / 2)
+    start = max(low + INSET if low > 0 else 0.0, extent / 2)
+    end = min(high - INSET if high < 1 else 1.0, 1 - extent / 2)
     return start + (end - start) * u

@@ -7,6 +7,7 @@ and the step that was stopped resumes from its checkpoint.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from mgcc_ref.config import get_profile, profile_argument
 from mgcc_ref.train.__main__ import main as train
 from mgcc_ref.train.loop import TrainingPrecision
 from mgcc_runtime.commands.console import command, give, note
-from mgcc_runtime.errors import EXIT_DONE
+from mgcc_runtime.errors import EXIT_DONE, InputError
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         give(plan(options.steps))
         return EXIT_DONE
+    if any(options.weights.glob("*.safetensors")) and not options.run.exists():
+        raise InputError(
+            f"folder {options.weights} holds weights, expected none: a set from nothing would go on from them; "
+            "name an empty one, or the --run folder of the recipe that wrote them"
+        )
     for number, step in enumerate(RECIPE, 1):
-        finished = options.run / step.name / "finished"
-        if finished.exists():
+        asked = step.arguments(options)
+        finished = options.run / step.name / "finished.json"
+        if finished.exists() and json.loads(finished.read_text(encoding="utf-8")) == asked:
             note(f"step {number} of {len(RECIPE)}: {step.name} is finished")
             continue
         note(f"step {number} of {len(RECIPE)}: {step.name}")
-        if code := train(step.arguments(options)):
+        if code := train(asked):
             return code
-        finished.touch()
+        # with its options: after a trial of few steps, a step is not finished
+        finished.write_text(json.dumps(asked) + "\n", encoding="utf-8")
     return EXIT_DONE
 
 

@@ -1,8 +1,8 @@
 """Step `grounder`: `LayoutHead` on stored context features, matched to the scene's objects (DETR, arXiv 2005.12872).
 
-The language model takes most of the time (0.13 s a conversation on a core). If its features begin with the embeddings,
-half of each batch are conversations with the embeddings alone and the other layers zero. They cost a fifth, so there
-can be so many that the head does not memorise them. A quarter of each batch are written stories
+The language model takes most of the time (0.13 to 0.45 s a conversation on a core). If its features begin with the
+embeddings, two fifths of each batch are conversations with the embeddings alone and the other layers zero. They cost
+a fifth, so there can be so many that the head does not memorise them. A quarter of each batch are written stories
 (`written_conversation`); the others are made and reworded (`fresh_conversation`), except the held-back ones.
 """
 

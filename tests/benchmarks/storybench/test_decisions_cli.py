@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mgcc_benchmarks.storybench.decisions_cli import decides_to_draw, held_back_turns, main, score_decisions
+from mgcc_benchmarks.storybench.looks import read_looks
 from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_runtime import Pipeline
@@ -42,3 +43,18 @@ def test_it_decides_as_a_chat_does(tiny_bundle: Path, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
     assert main(["--bundle", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert "decisions.py: " in capsys.readouterr().err
+
+
+def test_a_look_at_the_test_split_is_on_record(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks, out = tmp_path / "looks.json", tmp_path / "d.json"
+    test = ["--bundle", str(tiny_bundle), "--items", "2", "--out", str(out), "--split", "test", "--looks", str(looks)]
+    assert main(test) == 0
+    (found,) = read_looks(looks)
+    told = json.loads(out.read_text())["scores"]["right"]["value"]
+    assert (found.suite, found.items, found.scores["right"]) == ("decisions", 2, told)
+    capsys.readouterr()
+    assert main(test) == 2
+    assert "looked at with these weights" in capsys.readouterr().err
+    assert main([*test, "--look-again", "smoke"]) == 0 and len(read_looks(looks)) == 2

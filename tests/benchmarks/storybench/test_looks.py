@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mgcc_benchmarks.storybench.evaluation import Plan, Record, run_plan
-from mgcc_benchmarks.storybench.looks import LOOKS, begin_look, end_look, read_looks
+from mgcc_benchmarks.storybench.evaluation import Plan, Record, run_plan, summarise
+from mgcc_benchmarks.storybench.looks import LOOKS, Asked, begin_look, end_look, read_looks
 from mgcc_benchmarks.storybench.painters import TruthPainter
 from mgcc_benchmarks.storybench.quality_cli import main
 from mgcc_ref.story.bench import Suite
@@ -33,8 +33,9 @@ def records() -> tuple[Record, ...]:
 
 
 def look(looks: Path, *, plan: Plan = PLAN, painter: str = PAINTER, kept: Path | None = None, why: str = "") -> None:
-    begun = begin_look(looks, plan, painter, kept=kept, why_again=why)
-    end_look(looks, begun, plan, records())
+    begun = begin_look(looks, Asked.of(plan), painter, kept=kept, why_again=why)
+    scores = summarise(plan, records())["scores"]
+    end_look(looks, begun, len(records()), {name: score["value"] for name, score in scores.items()})
 
 
 def test_a_second_look_at_the_same_weights_wants_a_reason(looks: Path) -> None:
@@ -57,7 +58,7 @@ def test_other_weights_and_other_suites_are_other_looks(looks: Path) -> None:
 
 
 def test_a_stopped_look_goes_on_and_a_kept_one_is_added_up_again(looks: Path, tmp_path: Path) -> None:
-    begin_look(looks, PLAN, PAINTER, kept=None, why_again="")
+    begin_look(looks, Asked.of(PLAN), PAINTER, kept=None, why_again="")
     look(looks)
     assert len(read_looks(looks)) == 1
 

@@ -106,6 +106,59 @@ def test_the_recipe_makes_a_whole_set_and_goes_on_where_it_stopped(
     assert capsys.readouterr().out.count("is finished") == 5 + len(recipe.RECIPE)
 
 
+def test_the_recipe_starts_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clip.safetensors").touch()
+    options = ["--profile", "tiny", "--weights", str(tmp_path), "--run", str(tmp_path / "runs")]
+    assert recipe.main(options) == 2
+    assert "holds weights, expected none" in capsys.readouterr().err
+
+
+def test_after_a_trial_of_few_steps_no_step_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def train(arguments: list[str]) -> int:
+        asked.append(arguments[arguments.index("--steps") + 1])
+        Path(arguments[arguments.index("--run") + 1]).mkdir(parents=True, exist_ok=True)
+        return 0
+
+    monkeypatch.setattr(recipe, "train", train)
+    options = ["--profile", "tiny", "--weights", str(tmp_path / "weights"), "--run", str(tmp_path / "runs")]
+    for _ in range(2):
+        assert recipe.main([*options, "--steps", "2"]) == 0
+    assert recipe.main(options) == 0
+    assert asked == ["2"] * len(recipe.RECIPE) + [str(step.steps) for step in recipe.RECIPE]
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "2", "nan"])
+def test_a_learning_rate_is_a_small_number(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--profile", "tiny", "--step", "clip", f"--learning-rate={rate}"]) == 2
+    assert "expected 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_grounder_reads_the_visual_tokens_of_the_alignment_beside_it(trained: Path, tmp_path: Path) -> None:
+    """In a new run folder another projection would be fitted, and its tokens are not those of the alignment."""
+    model = align.load_frozen(get_profile("tiny"), trained / "weights", tmp_path)
+    kept = load_file(trained / "weights" / "alignment.safetensors")
+    for name, value in model.vision_encoder.projection.state_dict().items():
+        torch.testing.assert_close(value.half(), kept[f"visual_projection.{name}"], rtol=0, atol=0)
+    assert not list(tmp_path.iterdir()), "nothing was fitted"
+
+
+@pytest.mark.slow
+def test_an_alignment_without_the_distance_is_trained_by_the_command(
+    trained: Path, small_sets: pytest.MonkeyPatch
+) -> None:
+    weights = trained / "unordered"
+    weights.mkdir()
+    shutil.copyfile(trained / "weights" / "clip.safetensors", weights / "clip.safetensors")
+    arguments = ["--profile", "tiny", "--step", "align", "--steps", "1", "--refinement", "cmrm-unordered"]
+    run = ["--learning-rate", "1e-4", "--run", str(trained / "runs" / "unordered"), "--weights", str(weights)]
+    assert main([*arguments, *run]) == 0
+    found, ordered = (load_file(f / "alignment.safetensors") for f in (weights, trained / "weights"))
+    assert set(ordered) - set(found) == {"refiner.from_end.weight", "refiner.from_end.bias"}
+
+
 def test_the_recipe_says_what_each_step_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert recipe.main(["--weights", str(tmp_path / "none"), "--dry-run"]) == 0
     shown = capsys.readouterr().out
