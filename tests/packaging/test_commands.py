@@ -88,7 +88,7 @@ NO_COMMANDS = {
     "mgcc_ref.train.published.command", "mgcc_ref.train.data.source",
     "mgcc_runtime.commands.console", "mgcc_runtime.commands.launch",
     "mgcc_runtime.measure.cold_start", "mgcc_export.tensorrt.builder", "mgcc_benchmarks.peers.worker",
-    "mgcc_benchmarks.paper.options", "mgcc_benchmarks.paper.run",
+    "mgcc_benchmarks.paper.options", "mgcc_benchmarks.paper.run", "mgcc_benchmarks.storybench.looks",
 }  # fmt: skip
 
 
