@@ -17,6 +17,7 @@ from mgcc_ref.config import PROFILE_NAMES, LayoutPainter, Profile, Refinement, g
 from mgcc_ref.story.bench_evaluator import EVALUATOR_FILE
 from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import LoopOptions, Trainer, TrainingPrecision, TrainingStep
+from mgcc_ref.train.processes import is_one_of_several, train_in
 from mgcc_ref.train.published.command import (
     add_options,
     is_published,
@@ -165,6 +166,10 @@ def _parser() -> argparse.ArgumentParser:
         "--scenes", type=int, metavar="N", help="what steps unet and student learn from (default: 40000 and 2400)"
     )
     parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="processes that train together, each with its own batches and one thread (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--workers", type=int, default=0, metavar="N",
         help="processes that draw batches ahead, for a GPU that would wait for them; of unet, student and --fresh",
     )  # fmt: skip
@@ -194,10 +199,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--fresh is of step grounder, with no --conversations and no --scenes")
     if args.step not in ("unet", "student") and not (args.fresh or published) and (size != USUAL or args.workers):
         parser.error(f"--batch-size, --scenes and --workers are of unet, student and --fresh, not of {args.step}")
-    numbers = {"--batch-size": size.batch, "--scenes": size.scenes, "--workers": args.workers}
+    numbers = {
+        "--batch-size": size.batch,
+        "--scenes": size.scenes,
+        "--workers": args.workers,
+        "--processes": args.processes,
+    }
     if args.learning_rate is not None and (published or not 0 < args.learning_rate < 1):
         parser.error(f"--learning-rate is {args.learning_rate}, expected 0 to 1, and none with published parts")
-    for name, value in {**numbers, "--micro-batch": args.micro_batch}.items():
+    numbers |= {"--workers": args.workers, "--micro-batch": args.micro_batch}
+    for name, value in numbers.items():
         if value is not None and value < (name != "--workers"):
             parser.error(f"{name} is {value}, expected a positive number")
     return args
@@ -207,6 +218,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train a step and save its weights; returns the exit code (see `mgcc_runtime.commands.console`)."""
     args = _parse(arguments)
+    if args.processes > 1 and not is_one_of_several():
+        return train_in(args.processes, sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
         _train(args)

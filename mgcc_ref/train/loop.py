@@ -205,6 +205,8 @@ class Trainer:
         """Train up to `total_steps`, from the folder's checkpoint if there is one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if self.accelerator.num_processes > 1 and self.accelerator.is_main_process:
+            log.info("training in %d processes; the gradient is their mean", self.accelerator.num_processes)
         started, first, last_save = time.monotonic(), self.done_steps, time.monotonic()
         batches = iter(self._batches())
         while self.done_steps < self.options.total_steps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -321,40 +320,26 @@ def test_an_unknown_profile_exits_with_two() -> None:
 
 
 @pytest.mark.slow
-def test_accelerate_launch_runs_the_same_command_on_several_processes(tmp_path: Path) -> None:
-    """Two processes on the CPU: what a user with two GPUs types, less the GPUs."""
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'runtime'}", "OMP_NUM_THREADS": "1"}
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    train = [
-        "-m",
-        "mgcc_ref.train",
-        "--profile",
-        "tiny",
-        "--step",
-        "vae",
-        "--steps",
-        "3",
-        "--run",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(
-        [*launch, *train, "--weights", str(tmp_path / "weights")],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("wrote ") == 1, "one process writes the weights"
-    assert (tmp_path / "weights" / "vae.safetensors").exists()
+def test_several_processes_train_together(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each draws batches of its own, and one of them writes."""
+    train, taught = ["--profile", "tiny", "--step", "vae", "--steps", "3"], []
+    for processes in (1, 2):
+        run, weights = tmp_path / f"run-{processes}", tmp_path / f"weights-{processes}"
+        assert main([*train, "--processes", str(processes), "--run", str(run), "--weights", str(weights)]) == 0
+        said = capfd.readouterr().out
+        assert said.count(f"in {processes} processes") == processes - 1
+        assert said.count("wrote ") == 1, "one process writes the weights"
+        taught.append(load_file(weights / "vae.safetensors"))
+    one, two = (torch.cat([found[name].float().flatten() for name in sorted(found)]) for found in taught)
+    assert not torch.equal(one, two), "a batch of two processes is another one"
+
+
+def test_what_one_of_several_processes_says_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    asked = ["--profile", "tiny", "--step", "unet", "--weights", nowhere, "--run", str(tmp_path), "--processes", "2"]
+    assert main(asked) == 2
+    said = capfd.readouterr().err
+    assert "are missing" in said and "Traceback" not in said and "elastic" not in said
 
 
 @pytest.mark.slow
