@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mgcc_ref.train.context_store import GROUP_SIZE, ContextStore
 from mgcc_ref.train.features import left_padding_mask, read_requests
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.requests import Request, training_request
+from mgcc_ref.train.setting_conversations import setting_request
 from mgcc_ref.train.visual_projection import fit_visual_projection, word_embedding
 from mgcc_ref.weights import load_module, save_module
 
@@ -110,12 +112,13 @@ class AlignStep:
             draw.add_(word_embedding(self.model, "picture") - draw.mean(dim=0))
         self.objective = AlignObjective(self.model)
         contexts = run_folder.parent / "contexts"  # beside the run: other seeds and arms share them
-        self._groups = self._stored(contexts / "train", SEED, GROUPS, Split.TRAIN)
-        self._held_back = self._stored(contexts / "held-back", HELD_BACK_SEED, HELD_BACK_GROUPS, Split.VALIDATION)
+        self._groups = self._stored(contexts / "train", GROUPS, partial(setting_request, SEED))
+        held_back = partial(training_request, HELD_BACK_SEED, split=Split.VALIDATION)
+        self._held_back = self._stored(contexts / "held-back", HELD_BACK_GROUPS, held_back)
 
-    def _stored(self, folder: Path, seed: int, groups: int, split: Split) -> ContextStore:
+    def _stored(self, folder: Path, groups: int, request_of: Callable[[int], Request]) -> ContextStore:
         store = ContextStore(folder, groups)
-        store.build(lambda: [training_request(seed, i, split) for i in range(groups * GROUP_SIZE)], self._read_group)
+        store.build(lambda: [request_of(i) for i in range(groups * GROUP_SIZE)], self._read_group)
         return store
 
     @torch.no_grad()
