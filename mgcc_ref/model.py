@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mgcc_ref.config import Grounding, LoraConfig, Profile, get_profile
 from mgcc_ref.llm_layers import load_llm
 from mgcc_ref.networks.clip import PhraseEncoder, TextEncoder, VisionEncoder, build_clip
+from mgcc_ref.networks.draw_decision import DrawDecision
 from mgcc_ref.networks.grounder import LayoutHead
 from mgcc_ref.networks.llm import CausalLm, ImageTokens
 from mgcc_ref.networks.refiner import Refiner
@@ -36,6 +37,7 @@ from mgcc_ref.weights import load_module, require_file
 from mgcc_runtime.contract import Dimensions, Grounder, PromptTemplate
 
 MAX_IMAGES = 8
+DECISION_FILE = "decision.safetensors"  # of weights that have a decision to draw; the others go by [IMG1]
 
 Weights = Path | Literal["random"] | None
 
@@ -64,6 +66,7 @@ class MgccModel(nn.Module):
         self.solver = Solver()
         self.autoencoder = build_autoencoder(profile.vae, profile.unet.latent_channels)
         self.vae_decoder = VaeDecoder(self.autoencoder, profile.vae)
+        self.decision: DrawDecision | None = None
 
     @property
     def gated(self) -> bool:
@@ -263,6 +266,9 @@ def load_folder(model: MgccModel, folder: Path) -> None:
     load_module(Alignment(model), folder / "alignment.safetensors")
     if Grounder.LAYOUT_HEAD in model.profile.grounders:
         load_module(model.grounder, folder / "grounder.safetensors")
+    if (decision := folder / DECISION_FILE).is_file():
+        model.decision = DrawDecision(model.profile.llm.feature_dim)
+        load_module(model.decision, decision)
 
 
 def load_published(module: nn.Module, profile: Profile, part: str) -> bool:

@@ -47,6 +47,7 @@ from mgcc_runtime.contract import stages
 from mgcc_runtime.denoise import Schedule, ScheduleTable
 from mgcc_runtime.machine import peak_rss_bytes
 from mgcc_runtime.names import (
+    DRAW_DECISION,
     EMBEDDINGS,
     LABEL_EMBEDDINGS,
     LABELS,
@@ -184,6 +185,8 @@ def _add_data(writer: BundleWriter, model: MgccModel) -> None:
     if model.labels:
         writer.add_bytes(LABELS, json.dumps(labels_json(model.labels)).encode())
         writer.add_array(LABEL_EMBEDDINGS, np.ascontiguousarray(model.label_embeddings.numpy()))
+    if model.decision is not None:
+        writer.add_array(DRAW_DECISION, model.decision.folded().numpy())
     if model.dimensions.phrase_encoder:
         writer.add_bytes(PHRASE_TOKENIZER, model.text_tokenizer.to_str().encode())
 

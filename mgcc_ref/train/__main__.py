@@ -116,7 +116,7 @@ STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], Traini
     "caption_unet": (_caption_unet, LoopOptions(total_steps=1400, learning_rate=6e-4, evaluate_every_steps=350)),
     "student": (_student, LoopOptions(total_steps=1500, learning_rate=3e-4, evaluate_every_steps=250)),
     "align": (_align, LoopOptions(total_steps=1200, learning_rate=5e-4, ema_decay=0.99, evaluate_every_steps=200)),
-    "draw": (_draw, LoopOptions(total_steps=400, learning_rate=5e-3, ema_decay=0.99, evaluate_every_steps=100)),
+    "draw": (_draw, LoopOptions(total_steps=600, learning_rate=5e-3, ema_decay=0.99, evaluate_every_steps=100)),
     "grounder": (
         _grounder,
         LoopOptions(total_steps=3000, learning_rate=6e-4, ema_decay=0.995, evaluate_every_steps=500),

@@ -6,18 +6,29 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mgcc_ref.train.requests import Request
+from mgcc_ref.prompting import Part
 
 log = logging.getLogger("mgcc.train")
 
 GROUP_SIZE = 16  # requests of about the same length, padded to the longest
 
 
-def grouped_by_length(requests: Sequence[Request]) -> list[list[Request]]:
+class HasParts(Protocol):
+    """Anything that the language model can read."""
+
+    @property
+    def parts(self) -> Sequence[Part]: ...
+
+
+R = TypeVar("R", bound=HasParts)
+
+
+def grouped_by_length(requests: Sequence[R]) -> list[list[R]]:
     """The requests in groups of `GROUP_SIZE` of similar length, shortest first, for little padding."""
     ordered = sorted(requests, key=lambda r: sum(len(p) if isinstance(p, str) else 40 for p in r.parts))
     return [ordered[i : i + GROUP_SIZE] for i in range(0, len(ordered), GROUP_SIZE)]
@@ -32,9 +43,7 @@ class ContextStore:
     def __init__(self, folder: Path, groups: int) -> None:
         self.folder, self.groups = folder, groups
 
-    def build(
-        self, requests: Callable[[], Sequence[Request]], read: Callable[[list[Request]], dict[str, Tensor]]
-    ) -> None:
+    def build(self, requests: Callable[[], Sequence[R]], read: Callable[[list[R]], dict[str, Tensor]]) -> None:
         """Read the missing groups; `requests()` gives `groups` * GROUP_SIZE requests."""
         missing = [i for i in range(self.groups) if not self._file(i).exists()]
         if not missing:

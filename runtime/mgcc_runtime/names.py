@@ -16,6 +16,7 @@ EMBEDDINGS: Final = "embed_tokens.npy"
 SCHEDULE: Final = "schedule.json"
 LABELS: Final = "labels.json"  # of bundles with a label list, as the next one
 LABEL_EMBEDDINGS: Final = "label_embeddings.npy"
+DRAW_DECISION: Final = "draw_decision.npy"  # of bundles with a decision to draw of their own
 LAYOUT_EXAMPLES: Final = "layout_examples.json"  # of bundles whose language model writes layouts, as the next one
 LAYOUT_MASKS: Final = "layout_masks.npz"
 PLAN: Final = "build_plan.json"  # of bundles whose engines are built on the device

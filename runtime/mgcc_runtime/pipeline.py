@@ -20,7 +20,7 @@ from mgcc_runtime.contract import Grounder
 from mgcc_runtime.conversation.chat import Chat, Overflow
 from mgcc_runtime.conversation.recipe import read_recipe
 from mgcc_runtime.conversation.shelf import Shelf
-from mgcc_runtime.decoding import TextOptions, wants_picture
+from mgcc_runtime.decoding import TextOptions
 from mgcc_runtime.denoise import Schedule
 from mgcc_runtime.engines import Compiled, DecodeGraphs, EngineOptions
 from mgcc_runtime.in_context.grounding import InContextGrounder
@@ -34,13 +34,14 @@ from mgcc_runtime.picture.drawing import Drawing
 from mgcc_runtime.picture.imagining import Imagining
 from mgcc_runtime.picture.phrases import PhraseBook
 from mgcc_runtime.prompt import Part, Prompt, PromptBuilder
-from mgcc_runtime.request import Boxes, Draw, RedrawOptions, Request, RequestOptions
+from mgcc_runtime.request import Boxes, RedrawOptions, Request, RequestOptions
 from mgcc_runtime.results import BoxesReady, Event, ImageReady, Reply, ReplyReady, Result, TextDelta
 from mgcc_runtime.scene import Scene
 from mgcc_runtime.stages import Stages
 from mgcc_runtime.stopwatch import Stopwatch
 from mgcc_runtime.streams import Stream
 from mgcc_runtime.text.context import Context, Told
+from mgcc_runtime.text.deciding import DrawDecision
 from mgcc_runtime.text.pieces import read_in_pieces, see_in_pieces
 from mgcc_runtime.text.writing import Written, write_text
 
@@ -60,6 +61,7 @@ class Pipeline:
             self.schedule = Schedule.load(bundle.file(SCHEDULE))
             self.prompts = PromptBuilder(bundle)
             self.labels = Labels(bundle)
+            self.decision = DrawDecision(bundle)
             self.stages = Stages(bundle, options)
             encode = self.stages.encode_phrase if bundle.manifest.dimensions.phrase_encoder else None
             self.phrases = PhraseBook(bundle, self.labels, encode)
@@ -213,8 +215,13 @@ class Pipeline:
     def _run(self, prompt: Prompt, request: Request, watch: Stopwatch) -> Generator[Event, None, None]:
         yield from self.answer(self.read(prompt, watch), request, watch)
 
-    def answer(self, context: Context, request: Request, watch: Stopwatch, draw: Draw = Draw.ALWAYS) -> Iterator[Event]:
-        """Everything after the reading: text, layout, conditioning, denoising, pixels."""
+    def answer(
+        self, context: Context, request: Request, watch: Stopwatch, turn: Prompt | None = None
+    ) -> Iterator[Event]:
+        """Everything after the reading: text, layout, conditioning, denoising, pixels.
+
+        With a `turn`, the last one of a dialogue, a picture only if it asks for one.
+        """
         # the text goes on from the context's cache
         written = Written("", ())
         for longer in self._write(context, request, watch):
@@ -222,7 +229,7 @@ class Pipeline:
                 yield TextDelta(delta)
             written = longer
 
-        if draw is Draw.AUTO and not wants_picture(context.end.logits, self.bundle.manifest.tokens.image):
+        if turn is not None and not self.decision.asks(context, turn, self.prompts.closing.length):
             yield ReplyReady(Reply(written.text, watch.timings(), request.seed, written.tokens))
             return
 

@@ -53,7 +53,7 @@ class Draw(enum.Enum):
     """Whether a turn of a dialogue is drawn."""
 
     ALWAYS = "always"
-    AUTO = "auto"  # the model decides, by producing [IMG1] or words
+    AUTO = "auto"  # the model decides by what the turn says
 
 
 @dataclass(frozen=True, kw_only=True)

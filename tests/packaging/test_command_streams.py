@@ -29,6 +29,7 @@ from mgcc_runtime import cli as mgcc_cli
 from mgcc_runtime.errors import EXIT_DONE, EXIT_FAILED
 from tests.stream_states import LOSING, STATES, State, run_with, sound
 from tools import (
+    average_weights,
     convert_checkpoint,
     grow_unet,
     make_demo_inputs,
@@ -92,6 +93,11 @@ RUNS = {
     "convert_checkpoint": Work(convert_checkpoint.main, ("--source", "GIVEN", "--out", "llm"), "llm/model.safetensors"),
     "grow_unet": Work(
         grow_unet.main, ("--weights", "GIVEN", "--painter", "GIVEN/painter.safetensors"), "GIVEN/unet.safetensors"
+    ),
+    "average_weights": Work(
+        average_weights.main,
+        ("--first", "GIVEN/unet.safetensors", "--second", "GIVEN/unet.safetensors", "--out", "mean.safetensors"),
+        "mean.safetensors",
     ),
     "make_demo_inputs": Work(make_demo_inputs.main, ("--out", "."), "trip.png"),
     "oldest_python": Work(oldest_python.main, (), asked=True),

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "tools.convert_checkpoint": ("convert_checkpoint.py", ["--source", "none", "--out", "out"]),
     "tools.derive_profile": ("derive_profile.py", ["--weights", "none", "--like", "tiny"]),
     "tools.fetch_wheelhouses": ("fetch_wheelhouses.py", ["--nothing"]),
+    "tools.average_weights": ("average_weights.py", ["--first", "none", "--second", "none", "--out", "none"]),
     "tools.grow_unet": ("grow_unet.py", ["--weights", "none", "--painter", "none"]),
     "tools.make_demo_inputs": ("make_demo_inputs.py", ["--nothing"]),
     "tools.oldest_python": ("oldest_python.py", ["--nothing"]),

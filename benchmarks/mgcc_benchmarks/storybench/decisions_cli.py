@@ -1,7 +1,7 @@
 """`python benchmarks/decisions.py`: of held-back turns, which the model answers with a picture and which in words.
 
-Through the runtime, as `mgcc chat --draw auto` decides it: the dialogue so far is read, and a picture follows if
-`[IMG1]` is likelier than all words together. Half of the turns want a picture; many others mention pictures, too.
+Through the runtime, as `mgcc chat --draw auto` decides it once the dialogue so far is read. Half of the turns want a
+picture; many others mention pictures, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from mgcc_ref.story.draw_turns import DrawTurn, make_draw_turn
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_runtime import Pipeline
 from mgcc_runtime.commands.console import Parser, command, give_json
-from mgcc_runtime.decoding import wants_picture
 from mgcc_runtime.errors import EXIT_DONE
 from mgcc_runtime.files import check_output, write_atomically
 from mgcc_runtime.machine import describe_machine
@@ -41,8 +40,10 @@ def held_back_turns(count: int, split: Split = Split.VALIDATION) -> Iterator[Dra
 
 def decides_to_draw(pipeline: Pipeline, turn: DrawTurn) -> bool:
     """Whether the model would answer the last of these texts with a picture."""
-    context = pipeline.read(pipeline.prompts.build(turn.parts), Stopwatch())
-    return wants_picture(context.end.logits, pipeline.bundle.manifest.tokens.image)
+    prompts = pipeline.prompts
+    context = pipeline.read(prompts.build(turn.parts), Stopwatch())
+    last = prompts.finish(prompts.draft(turn.parts[-1:]))
+    return pipeline.decision.asks(context, last, prompts.closing.length)
 
 
 def score_decisions(turns: Sequence[DrawTurn], drawn: Sequence[bool]) -> dict[str, Score]:

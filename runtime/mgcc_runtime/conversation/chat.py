@@ -196,7 +196,7 @@ class Chat:
             *_, prompt = new.readings(pipeline.prompts, len(turns))
             context = pipeline.read(prompt, watch, before)
             asked = pipeline.read(pipeline.prompts.closing, watch, context)
-            for event in pipeline.answer(asked, request, watch, draw):
+            for event in pipeline.answer(asked, request, watch, body if draw is Draw.AUTO else None):
                 if isinstance(event, ImageReady | ReplyReady):
                     self._remember(_answered(new, event, request, Kept(pipeline.shelf)), context)
                     last = event

@@ -1,4 +1,4 @@
-"""When to draw: turns of both kinds, and an output row that says what the training objective says."""
+"""When to draw: turns of both kinds, and a decision that is the same in training and in the pipeline."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from mgcc_ref.model import MgccModel, load_model
-from mgcc_ref.prompting import build_prompt
+from mgcc_ref.networks.draw_decision import DrawDecision, turn_summary
+from mgcc_ref.pipeline import ReferencePipeline
 from mgcc_ref.story.draw_turns import make_draw_turn, written_lines
 from mgcc_ref.story.wording.patterns import every_wording_of
 from mgcc_ref.story.wording.phrases import Bank, Split, patterns
-from mgcc_ref.train.steps.draw import DrawObjective, draw_turn, last_state
+from mgcc_ref.train.loop import TrainingPrecision
+from mgcc_ref.train.steps.draw import DrawObjective, draw_turn, summaries
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_held_back_phrasings_are_never_trained_on(name: str) -> None:
 def test_every_written_line_is_trained_on_once_and_none_is_a_held_back_one() -> None:
     written = written_lines()
     assert 0.45 < np.mean([line.draws for line in written]) < 0.55
-    turns = [draw_turn(1, i, Split.TRAIN) for i in range(len(written) + 200)]
+    turns = [draw_turn(1, Split.TRAIN, i) for i in range(len(written) + 200)]
     assert [(t.parts[-1], t.draws) for t in turns[: len(written)]] == [(w.parts[0], w.draws) for w in written]
     assert len({t.parts[-1] for t in turns[len(written) :]}) > 80, "then come templates"
     held_back = {
@@ -47,7 +49,7 @@ def test_every_written_line_is_trained_on_once_and_none_is_a_held_back_one() -> 
         for line in lines(name, split)
     }
     assert not held_back & {line.parts[0].lower() for line in written}
-    assert draw_turn(1, 0, Split.VALIDATION).parts[-1].lower() not in {w.parts[0].lower() for w in written}
+    assert draw_turn(1, Split.VALIDATION, 0).parts[-1].lower() not in {w.parts[0].lower() for w in written}
 
 
 def test_no_line_asks_and_does_not_ask() -> None:
@@ -55,36 +57,76 @@ def test_no_line_asks_and_does_not_ask() -> None:
         assert not lines("DRAW", split) & (lines("TALK", split) | lines("TRICKY", split))
 
 
-def test_the_row_of_the_head_is_the_objective(tiny: MgccModel) -> None:
-    """The margin that was trained is the margin of the logits that the stage gives."""
-    turns = [draw_turn(1, i, Split.TRAIN) for i in range(6)]
-    states, words = zip(*(last_state(tiny, turn) for turn in turns), strict=True)
-    objective = DrawObjective(torch.stack(states), torch.tensor(words)).eval()
+def test_a_group_is_read_as_each_turn_alone(tiny: MgccModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trained logit, of turns that are padded to one length, is that of the model's own pipeline."""
+    turns = [draw_turn(1, Split.TRAIN, i) for i in range(6)]
+    read = summaries(tiny, TrainingPrecision.FP32, turns)
+    decision = DrawDecision(tiny.profile.llm.feature_dim)
+    decision.standardise(read["summary"].float())
+    torch.manual_seed(1)
     with torch.no_grad():
-        objective.row.weight.normal_()
-        objective.row.bias.fill_(0.3)
-    weight, bias = objective.as_head_row()
-    for turn, state, word in zip(turns, states, words, strict=True):
-        expected = objective.row((state - objective.mean) / objective.spread).item() - word
-        with torch.no_grad():
-            tiny.llm.image_tokens.head.weight[0], tiny.llm.image_tokens.head.bias[0] = weight, bias
-            logits = tiny.llm(build_prompt(tiny, turn.parts).embeddings, *tiny.llm.empty_cache())[0][0, 0]
-        first = tiny.profile.llm.vocabulary
-        margin = (logits[first] - torch.logsumexp(logits[:first], dim=-1)).item()
-        assert margin == pytest.approx(expected, abs=1e-3)
+        decision.row.weight.normal_()
+    monkeypatch.setattr(tiny, "decision", decision)
+    assert read["draws"].tolist() == [float(turn.draws) for turn in turns]
+    alone = [ReferencePipeline(tiny).draw_logit(turn.parts) for turn in turns]
+    assert decision(read["summary"].float()).tolist() == pytest.approx(alone, rel=0.02, abs=0.05)
+    assert max(alone) - min(alone) > 1
+
+
+def test_a_model_without_a_decision_says_so(tiny: MgccModel) -> None:
+    with pytest.raises(ValueError, match="train it with step draw"):
+        ReferencePipeline(tiny).draw_logit(["A cat."])
+
+
+def test_only_the_turn_and_the_last_position_count() -> None:
+    features = torch.arange(12.0).reshape(6, 2)
+    assert turn_summary(features, 2, 4).tolist() == [5, 6, 10, 11]
+    changed = features.clone()
+    changed[[0, 1, 4]] = 99
+    assert torch.equal(turn_summary(changed, -4, -2), turn_summary(features, 2, 4))
+
+
+def test_the_folded_row_is_the_decision() -> None:
+    torch.manual_seed(0)
+    decision, summaries_of = DrawDecision(3), torch.randn(50, 6) * torch.logspace(-2, 3, 6) + 40
+    decision.standardise(summaries_of)
+    with torch.no_grad():
+        decision.row.weight.normal_()
+        decision.row.bias.fill_(0.3)
+    folded = decision.folded()
+    expected = decision(summaries_of)
+    given = summaries_of @ folded[:-1] + folded[-1]
+    assert torch.allclose(given, expected, atol=2e-3) and expected.std() > 1
+    again = DrawDecision(3)
+    again.load_state_dict({name: value.half().float() for name, value in decision.state_dict().items()})
+    assert torch.allclose(again(summaries_of), expected, atol=0.02), "as it is saved"
 
 
 def test_separable_turns_are_learned() -> None:
     torch.manual_seed(0)
-    states = torch.randn(200, 16) * torch.linspace(0.1, 100, 16)
-    draws = (states[:, 0] > 0).float()
-    words = torch.full((200,), 9.0)
-    objective = DrawObjective(states, words)
+    given = torch.randn(200, 16) * torch.linspace(0.1, 100, 16)
+    batch = {"summary": given, "draws": (given[:, 0] > 0).float()}
+    objective = DrawObjective(DrawDecision(8))
+    objective.decision.standardise(given)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-2)
-    batch = {"states": states, "words": words, "draws": draws}
     for _ in range(200):
         loss, metrics = objective(batch, 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert metrics["accuracy"] > 0.95
+
+
+def test_without_the_scaling_a_huge_dimension_hides_the_others() -> None:
+    """The known mistake."""
+    torch.manual_seed(0)
+    given = torch.randn(200, 16) * torch.linspace(0.1, 1000, 16)
+    batch = {"summary": given, "draws": (given[:, 0] > 0).float()}
+    objective = DrawObjective(DrawDecision(8))
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-2)
+    for _ in range(200):
+        loss, metrics = objective(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert metrics["accuracy"] < 0.95

@@ -289,7 +289,7 @@ def test_the_command_lets_the_model_decide(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("A cat.\nShow it.\n"))
     with monkeypatch.context() as patch:
-        patch.setattr("mgcc_runtime.pipeline.wants_picture", lambda logits, image_ids: False)
+        patch.setattr("mgcc_runtime.text.deciding.wants_picture", lambda logits, image_ids: False)
         command = ["chat", "--bundle", str(bundle_path), "--out", str(tmp_path / "out"), "--json", "--draw", "auto"]
         assert main(command) == 0
     turns = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

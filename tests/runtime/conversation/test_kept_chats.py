@@ -216,7 +216,7 @@ def test_a_chat_that_has_forgotten_turns(pipe: Pipeline, tmp_path: Path) -> None
 
 
 def test_a_turn_in_words_alone(pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgcc_runtime.pipeline.wants_picture", lambda logits, image_ids: False)
+    monkeypatch.setattr("mgcc_runtime.text.deciding.wants_picture", lambda logits, image_ids: False)
     chat = pipe.chat()
     assert isinstance(chat.answer("A cat.", words=2), Reply)
     chat.save(tmp_path / "chat.json")
