@@ -279,6 +279,8 @@ class Trainer:
         return sum(losses) / count, {k: sum(one[k] for one in told) / count for k in told[0]}
 
     def _report(self, loss: float, metrics: dict[str, float], steps_per_s: float) -> None:
+        if not self.accelerator.is_main_process:
+            return
         left_min = (self.options.total_steps - self.done_steps) / steps_per_s / 60
         shown = " ".join(f"{k} {v:.4g}" for k, v in metrics.items())
         log.info(
