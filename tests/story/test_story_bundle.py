@@ -11,12 +11,15 @@ from PIL import Image
 from mgcc_export.build import build
 from mgcc_export.options import BuildOptions
 from mgcc_export.targets import Target, choose_recipe
+from mgcc_ref.model import load_model
+from mgcc_ref.pipeline import ReferencePipeline
 from mgcc_ref.precision import Precision
 from mgcc_ref.story.world.scene import IMAGE_PX, Background, backdrop
 from mgcc_ref.story.world.sprites import LABELS, sprite
-from mgcc_runtime import NoteCode, Pipeline
+from mgcc_runtime import NoteCode, Pipeline, Result
 from mgcc_runtime.cli import main
 from mgcc_runtime.measure.similarity import psnr_db
+from mgcc_runtime.stopwatch import Stopwatch
 from tests.runtime.cancel_latency import LATENCY_MS, latencies_ms
 
 pytestmark = pytest.mark.slow
@@ -126,3 +129,19 @@ def test_cancel_bites_within_150_ms_while_900_words_are_read(pipeline: Pipeline)
     words = "The fox sits under the big tree near a red balloon. " * 90
     parts = [" ".join(words.split()[:900])]
     assert max(latencies_ms(pipeline, parts, words=0, rounds=10)) <= LATENCY_MS
+
+
+def test_it_draws_when_asked_and_decides_as_the_reference_does(pipeline: Pipeline) -> None:
+    turns = {
+        "A fox is on the beach.": False,
+        "Now let me see it, please!": True,
+        "What do foxes eat?": False,
+        "Draw it again with a balloon on the left.": True,
+        "No picture yet, I am still thinking.": False,
+    }
+    chat = pipeline.chat()
+    assert [isinstance(chat.answer(turn, words=1, steps=1), Result) for turn in turns] == [*turns.values()]
+    prompts, told = pipeline.prompts, list(turns)
+    context = pipeline.read(prompts.build(told), Stopwatch())
+    logit = pipeline.decision.logit(context, prompts.finish(prompts.draft(told[-1:])), prompts.closing.length)
+    assert logit == pytest.approx(ReferencePipeline(load_model("story")).draw_logit(told), abs=0.02)
