@@ -329,7 +329,7 @@ def test_several_processes_train_together(tmp_path: Path, capfd: pytest.CaptureF
         said = capfd.readouterr().out
         assert said.count(f"in {processes} processes") == processes - 1
         assert said.count("wrote ") == 1, "one process writes the weights"
-        assert said.count("held back: ") == 1, "and one tells of it"
+        assert processes == 1 or said.count("held back: ") == 1, "and one tells of it"
         taught.append(load_file(weights / "vae.safetensors"))
     one, two = (torch.cat([found[name].float().flatten() for name in sorted(found)]) for found in taught)
     assert not torch.equal(one, two), "a batch of two processes is another one"
