@@ -16,7 +16,9 @@ from mgcc_ref.story.world.scene import Background, render
 from mgcc_ref.story.written.settings import SettingKind, written_settings
 from mgcc_ref.train.fresh_conversations import fresh_conversation
 from mgcc_ref.train.requests import LAST_TURN_CHANCE, Conversation, Request
+from mgcc_ref.train.written_conversations import Target, written_conversation
 
+_WRITTEN_CHANCE = 0.3  # of a conversation from a written story
 _SETTINGS = (0, 0, 1, 1, 2, 3)  # how many written sentences a conversation has
 _NOTHING_CHANCE, _OPENING_CHANCE = 0.35, 0.35  # of such a sentence; the others are arrivals
 _NAMED_AGAIN_CHANCE = 0.15  # that an opening or arrival names the background that is there already
@@ -25,7 +27,10 @@ _NAMED_AGAIN_CHANCE = 0.15  # that an opening or arrival names the background th
 def setting_request(seed: int, index: int) -> Request:
     """The request at a point of conversation `index` of the endless set `seed`; mostly at the last one."""
     rng = np.random.default_rng([seed, index, 4])
-    conversation = fresh_conversation(seed, index)
+    if rng.random() < _WRITTEN_CHANCE:
+        conversation = written_conversation(seed, int(rng.integers(2**31)), Target.SCENE)
+    else:
+        conversation = fresh_conversation(seed, index)
     for _ in range(pick(_SETTINGS, rng)):
         conversation = with_setting(conversation, rng)
     count = len(conversation.points)

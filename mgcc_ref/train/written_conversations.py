@@ -1,4 +1,4 @@
-"""The grounder's training conversations from written stories.
+"""Training conversations from written stories, for the grounder and for `align`.
 
 A written state tells a third of the picture, not a box. A thing that stays where a picture showed it has that box as
 its target; of any other the target is a region, in which every centre is right (`DrawPoint.regions`).
@@ -6,6 +6,7 @@ its target; of any other the target is a region, in which every centre is right 
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from mgcc_ref.prompting import Part
 from mgcc_ref.story.free_english import WantedPlace
 from mgcc_ref.story.telling.apart import keeps_apart
 from mgcc_ref.story.world.scene import Background, Box, PlacedObject, Scene, fits, place, render
-from mgcc_ref.story.written.stories import WrittenScene, WrittenStory, written_stories
+from mgcc_ref.story.written.stories import WrittenPart, WrittenScene, WrittenStory, written_stories
 from mgcc_ref.story.written.variants import any_variant
 from mgcc_ref.train.requests import Conversation, DrawPoint
 
@@ -24,24 +25,40 @@ _SHOWN_PX, _TOLD_PX = (29, 37), (30, 46)  # longer sides of things in shown pict
 _TRIES = 60
 
 
-def written_conversation(seed: int, index: int) -> Conversation:
+class Target(enum.Enum):
+    """What a point of a conversation has to tell."""
+
+    LAYOUT = enum.auto()  # things; the background may be any
+    SCENE = enum.auto()  # things and the background
+
+
+def written_conversation(seed: int, index: int, target: Target = Target.LAYOUT) -> Conversation:
     """Conversation `index` of the endless set `seed`; story after story, each time in another variant."""
-    stories = apart()
+    stories = apart(target)
     rng = np.random.default_rng([seed, index, 3])
     story = stories[index % len(stories)]
     while True:
-        found = conversation_of(any_variant(story, rng), rng)
+        found = conversation_of(any_variant(story, rng), rng, target)
         if found is not None and all(keeps_apart(part) for part in found.parts if isinstance(part, str)):
             return found
 
 
 @functools.cache
-def apart() -> tuple[WrittenStory, ...]:
-    """The stories that share no run of words with the validation texts."""
-    return tuple(story for story in written_stories() if all(map(keeps_apart, story.texts)))
+def apart(target: Target = Target.LAYOUT) -> tuple[WrittenStory, ...]:
+    """The stories that share no run of words with the validation texts, and have a point for `target`."""
+    every = (story for story in written_stories() if all(map(keeps_apart, story.texts)))
+    return tuple(story for story in every if any(_tells(part, target) for part in story.parts))
 
 
-def conversation_of(story: WrittenStory, rng: np.random.Generator) -> Conversation | None:
+def _tells(part: WrittenPart, target: Target) -> bool:
+    if isinstance(part, WrittenScene) or not part.wanted:
+        return False
+    return target is Target.LAYOUT or part.background is not None
+
+
+def conversation_of(
+    story: WrittenStory, rng: np.random.Generator, target: Target = Target.LAYOUT
+) -> Conversation | None:
     """The story with boxes for its things; None if they do not fit into the picture this time."""
     parts: list[Part] = []
     scenes: list[Scene | None] = []
@@ -64,9 +81,9 @@ def conversation_of(story: WrittenStory, rng: np.random.Generator) -> Conversati
         if placed is None:
             return None
         here, regions = placed
-        if here:
-            # the grounder does not predict the background, so any will do
-            points.append(DrawPoint(len(parts), Scene(Background.MEADOW, here), (), regions))
+        if _tells(part, target):
+            scene = Scene(part.background or Background.MEADOW, here)
+            points.append(DrawPoint(len(parts), scene, (), regions))
     return Conversation(tuple(parts), tuple(scenes), tuple(points))
 
 

@@ -17,7 +17,7 @@ from mgcc_ref.story.world.sprites import LABELS
 from mgcc_ref.story.written.stories import ShownThing, WrittenScene, WrittenStory, WrittenText, written_stories
 from mgcc_ref.story.written.variants import any_variant, mirrored, recast
 from mgcc_ref.train.requests import Conversation
-from mgcc_ref.train.written_conversations import apart, conversation_of, written_conversation
+from mgcc_ref.train.written_conversations import Target, apart, conversation_of, written_conversation
 
 _COLUMNS, _ROWS = {"left", "centre", "right", "any"}, {"top", "middle", "bottom", "any"}
 
@@ -135,6 +135,20 @@ def test_what_a_picture_showed_stays_there_and_what_left_is_gone() -> None:
     assert [o.label for o in first.target.objects] == ["fox", "cake"] and first.regions[1] == (0.0, 0.0, 1.0, 1.0)
     assert [o.label for o in second.target.objects] == ["fox"]
     assert second.regions[0] is not None and second.regions[0][0] > 0.6
+
+
+def test_the_background_is_the_story_s_where_it_is_asked_for() -> None:
+    kept = WrittenText("A cat sits there.", (WantedPlace("cat", "left", "any"),))
+    told = WrittenText("The waves roll in.", (WantedPlace("cat", "left", "any"),), Background.BEACH)
+    story = WrittenStory(0, (kept, told))
+    either = [conversation_of(story, np.random.default_rng(0), target) for target in Target]
+    points = [[(p.parts, p.target.background) for p in found.points] for found in either if found is not None]
+    assert points == [[(1, Background.MEADOW), (2, Background.BEACH)], [(2, Background.BEACH)]]
+    mirrored_parts = mirrored(story).parts
+    assert [p.background for p in mirrored_parts if isinstance(p, WrittenText)] == [None, Background.BEACH]
+    backgrounds = [written_conversation(5, i, Target.SCENE).points[-1].target.background for i in range(60)]
+    assert set(backgrounds) == set(Background)
+    assert len(apart(Target.SCENE)) > 0.8 * len(apart())
 
 
 def test_variants_are_many_and_the_same_for_the_same_seed() -> None:

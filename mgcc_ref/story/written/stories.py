@@ -1,8 +1,8 @@
 """Stories, captions and dialogues that no template made, with what the picture after each text shows.
 
-The grounder learns from them beside the made ones: no grammar has their variety. They were written by language models
-with instructions of their own, without sight of the project's phrasings or of `free_english.json`. A place is a third
-of the picture's width and of its height, or is left open.
+The grounder and `align` learn from them beside the made ones: no grammar has their variety. They were written by
+language models with instructions of their own, without sight of the project's phrasings or of `free_english.json`. A
+place is a third of the picture's width and of its height, or is left open.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ _FILE = Path(__file__).with_name("stories.json")
 
 @dataclass(frozen=True)
 class WrittenText:
-    """A text, and what the picture after it shows; `wanted` is None where nothing can be drawn yet."""
+    """A text, and what the picture after it shows; `wanted` is None where nothing can be drawn yet.
+
+    `background` is None while nothing has told it.
+    """
 
     text: str
     wanted: tuple[WantedPlace, ...] | None
+    background: Background | None = None
 
 
 @dataclass(frozen=True)
@@ -85,5 +89,7 @@ def _part(value: dict[str, Any]) -> WrittenPart:
         scene = value["scene"]
         return WrittenScene(Background(scene["background"]), tuple(ShownThing(*thing) for thing in scene["objects"]))
     state = value["state"]
-    wanted = None if state is None else tuple(WantedPlace(*thing) for thing in state["objects"])
-    return WrittenText(value["text"], wanted)
+    if state is None:
+        return WrittenText(value["text"], None)
+    wanted = tuple(WantedPlace(*thing) for thing in state["objects"])
+    return WrittenText(value["text"], wanted, state["background"] and Background(state["background"]))

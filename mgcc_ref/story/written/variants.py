@@ -13,7 +13,7 @@ from mgcc_ref.story.telling.rewording import contracted, with_slips
 from mgcc_ref.story.telling.teller import fitting_articles
 from mgcc_ref.story.telling.words import every_mention_in, nouns_of
 from mgcc_ref.story.wording.phrases import pick, plural
-from mgcc_ref.story.written.stories import ShownThing, WrittenPart, WrittenScene, WrittenStory, WrittenText
+from mgcc_ref.story.written.stories import ShownThing, WrittenPart, WrittenScene, WrittenStory
 
 MIRROR_CHANCE, RECAST_CHANCE, SLIP_CHANCE, LOWER_CASE_CHANCE = 0.5, 0.6, 0.12, 0.08
 #: Things that can play each other's parts in most sentences.
@@ -117,6 +117,8 @@ def _changed(
     def change(part: WrittenPart) -> WrittenPart:
         if isinstance(part, WrittenScene):
             return replace(part, things=tuple(map(shown, part.things)))
-        return WrittenText(text(part.text), None if part.wanted is None else tuple(map(wanted, part.wanted)))
+        return replace(
+            part, text=text(part.text), wanted=None if part.wanted is None else tuple(map(wanted, part.wanted))
+        )
 
     return replace(story, parts=tuple(map(change, story.parts)))
