@@ -1,4 +1,4 @@
-"""Turns of a dialogue that ask for a picture, and turns that do not: training data for the output row of `[IMG1]`."""
+"""Turns of a dialogue that ask for a picture, and turns that do not: training data for `DrawDecision`."""
 
 from __future__ import annotations
 

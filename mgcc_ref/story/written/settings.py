@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mgcc_ref.story.telling.apart import keeps_apart
@@ -26,27 +25,11 @@ class SettingKind(enum.StrEnum):
     NOTHING = "nothing"  # names another, and leaves it
 
 
-@dataclass(frozen=True)
-class WrittenSetting:
-    """A sentence and the background that it names; `author` is a number."""
-
-    author: int
-    kind: SettingKind
-    background: Background
-    text: str
-
-
 @functools.cache
 def written_settings() -> Mapping[tuple[SettingKind, Background], tuple[str, ...]]:
     """The texts of each kind and background that share no run of words with the validation texts."""
-    every = [
-        WrittenSetting(v["author"], SettingKind(v["kind"]), Background(v["background"]), v["text"])
-        for v in data_file(_FILE)["settings"]
-    ]
-    return {
-        (kind, background): tuple(
-            s.text for s in every if (s.kind, s.background) == (kind, background) and keeps_apart(s.text)
-        )
-        for kind in SettingKind
-        for background in Background
-    }
+    found: dict[tuple[SettingKind, Background], list[str]] = {(k, b): [] for k in SettingKind for b in Background}
+    for value in data_file(_FILE)["settings"]:
+        if keeps_apart(value["text"]):
+            found[SettingKind(value["kind"]), Background(value["background"])].append(value["text"])
+    return {key: tuple(texts) for key, texts in found.items()}
