@@ -16,9 +16,8 @@ from mgcc_ref.grounded import GroundedObject
 from mgcc_ref.in_context.layout import CaptionPart, in_context_layout
 from mgcc_ref.model import MgccModel
 from mgcc_ref.networks.draw_decision import turn_summary
-from mgcc_ref.prompting import Part, build_prompt, see
+from mgcc_ref.prompting import Part, build_prompt, last_text, see
 from mgcc_ref.schedule import ScheduleTable, compile_schedule
-from mgcc_ref.tokens import encode_template, encode_user_text
 from mgcc_runtime.contract import BARE_VIEWS, STAND_IN, BoxEdges, Grounder, pointed_word
 from mgcc_runtime.layout_text import DEFAULT_PROMPT, LayoutPrompt
 
@@ -114,10 +113,7 @@ class ReferencePipeline:
         if self.model.decision is None or not isinstance(parts[-1], str):
             raise ValueError("the decision to draw needs its weights and a text; train it with step draw")
         features = self.read(parts).features[0].float()
-        template, tokenizer = self.model.template, self.model.tokenizer
-        closing = sum(len(encode_template(tokenizer, t)) for t in (template.user_close, template.assistant_open))
-        length = len(encode_user_text(tokenizer, parts[-1]).ids)
-        return float(self.model.decision(turn_summary(features, -closing - length, -closing).unsqueeze(0)))
+        return float(self.model.decision(turn_summary(features, last_text(self.model, parts[-1])).unsqueeze(0)))
 
     def refine(self, context: Context) -> Tensor:
         """Append the [IMG] tokens, refine their features and map them: conditioning (1, N_c, D_c)."""

@@ -68,6 +68,18 @@ def _positions(model: MgccModel, parts: Sequence[Part]) -> Iterator[tuple[int, s
     yield from fixed(template.user_close, template.assistant_open)
 
 
+def closing_ids(model: MgccModel) -> list[int]:
+    """Ids of the template's closing pieces, which follow the last part of a request."""
+    template, tokenizer = model.template, model.tokenizer
+    return encode_template(tokenizer, template.user_close) + encode_template(tokenizer, template.assistant_open)
+
+
+def last_text(model: MgccModel, text: str) -> slice:
+    """The positions of `text` in a prompt that it is the last part of, counted from the prompt's end."""
+    end = -len(closing_ids(model))
+    return slice(end - len(encode_user_text(model.tokenizer, text).ids), end)
+
+
 def build_prompt(model: MgccModel, parts: Sequence[Part]) -> Prompt:
     """Build a request's prompt. ValueError if it is empty, or too long for the profile's context."""
     if not parts:

@@ -3,8 +3,8 @@
     python tools/average_weights.py --first old/grounder.safetensors --second new/grounder.safetensors --share 0.7 \
         --out grounder.safetensors
 
-The second must have gone on from the first (`--go-on`): weights along the way between them are as good or better then
-(arXiv 2109.01903), which those of two unrelated runs are not. docs and RUNS.md say with which share a set was made.
+The second must have gone on from the first (`--go-on`). Weights along the way between them are often better than both
+then (arXiv 2109.01903), and those between two unrelated runs are not; so score several shares.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 
-def turn_summary(features: Tensor, start: int, end: int) -> Tensor:
-    """What the decision reads, (2 D_f,): of f_mm (S, D_f), the mean of rows `start` to `end`, then the last row."""
-    return torch.cat([features[start:end].mean(dim=0), features[-1]])
+def turn_summary(features: Tensor, turn: slice) -> Tensor:
+    """What the decision reads, (2 D_f,): of f_mm (S, D_f), the mean of the turn's rows, then the last row."""
+    return torch.cat([features[turn].mean(dim=0), features[-1]])
 
 
 class DrawDecision(nn.Module):

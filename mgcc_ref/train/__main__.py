@@ -106,8 +106,8 @@ def _draw(profile: Profile, weights: Path, run_folder: Path, precision: Training
 
 
 #: In the order of dependence: `decoder` needs `vae`; `unet` needs `vae` and `clip`; `align` and `grounder` need `clip`;
-#: `draw` needs `align`; `student` and `caption_unet` need `unet`. `evaluator` needs nothing. Only StoryBench uses
-#: `evaluator`, and only the ablation uses `caption_unet`.
+#: `student` and `caption_unet` need `unet`. `draw` and `evaluator` need nothing. Only StoryBench uses `evaluator`, and
+#: only the ablation uses `caption_unet`.
 STEPS: dict[str, tuple[Callable[[Profile, Path, Path, TrainingPrecision], TrainingStep], LoopOptions]] = {
     "vae": (_vae, LoopOptions(total_steps=2600, learning_rate=1.5e-3)),
     "decoder": (_decoder, LoopOptions(total_steps=1000, learning_rate=8e-4)),
@@ -199,15 +199,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--fresh is of step grounder, with no --conversations and no --scenes")
     if args.step not in ("unet", "student") and not (args.fresh or published) and (size != USUAL or args.workers):
         parser.error(f"--batch-size, --scenes and --workers are of unet, student and --fresh, not of {args.step}")
-    numbers = {
-        "--batch-size": size.batch,
-        "--scenes": size.scenes,
-        "--workers": args.workers,
-        "--processes": args.processes,
-    }
     if args.learning_rate is not None and (published or not 0 < args.learning_rate < 1):
         parser.error(f"--learning-rate is {args.learning_rate}, expected 0 to 1, and none with published parts")
-    numbers |= {"--workers": args.workers, "--micro-batch": args.micro_batch}
+    numbers = {"--batch-size": size.batch, "--scenes": size.scenes, "--micro-batch": args.micro_batch}
+    numbers |= {"--workers": args.workers, "--processes": args.processes}
     for name, value in numbers.items():
         if value is not None and value < (name != "--workers"):
             parser.error(f"{name} is {value}, expected a positive number")

@@ -1,7 +1,9 @@
-"""The frozen language model's outputs for groups of requests, on disk: the training data of `align`, read once."""
+"""The frozen language model's outputs for groups of requests, kept on disk: what `align` and `draw` learn from."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mgcc_ref.prompting import Part
+from mgcc_ref.train.errors import TrainingError
 
 log = logging.getLogger("mgcc.train")
 
@@ -43,13 +46,17 @@ class ContextStore:
     def __init__(self, folder: Path, groups: int) -> None:
         self.folder, self.groups = folder, groups
 
-    def build(self, requests: Callable[[], Sequence[R]], read: Callable[[list[R]], dict[str, Tensor]]) -> None:
-        """Read the missing groups; `requests()` gives `groups` * GROUP_SIZE requests."""
+    def build(self, request_of: Callable[[int], R], read: Callable[[list[R]], dict[str, Tensor]]) -> None:
+        """Read the missing ones of `groups` groups of the requests `request_of(0)`, `request_of(1)` and so on.
+
+        TrainingError if the folder is of other texts: groups of both would be mixed, or the old ones trained on.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check(request_of)
         missing = [i for i in range(self.groups) if not self._file(i).exists()]
         if not missing:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        grouped = grouped_by_length(requests())
+        grouped = grouped_by_length([request_of(i) for i in range(self.groups * GROUP_SIZE)])
         started = time.monotonic()
         for done, index in enumerate(missing, start=1):
             temporary = self.folder / "group.tmp"
@@ -58,6 +65,18 @@ class ContextStore:
             if done % 10 == 0:
                 left_min = (time.monotonic() - started) / done * (len(missing) - done) / 60
                 log.info("read %d of %d groups of contexts  %.1f min left", index + 1, self.groups, left_min)
+
+    def _check(self, request_of: Callable[[int], R]) -> None:
+        """By the texts of the first requests: all of them would take minutes to make."""
+        texts = [[p for p in request_of(i).parts if isinstance(p, str)] for i in range(GROUP_SIZE)]
+        digest, kept = hashlib.sha256(json.dumps(texts).encode()).hexdigest(), self.folder / "texts.sha256"
+        if not kept.exists() and not any(self.folder.glob("group-*")):
+            kept.write_text(digest, encoding="ascii")
+        elif not kept.exists() or kept.read_text(encoding="ascii") != digest:
+            raise TrainingError(
+                f"{self.folder} holds contexts of other texts than this run's; move the folder away, and they are read "
+                "anew"
+            )
 
     def __len__(self) -> int:
         return self.groups

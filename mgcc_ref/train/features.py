@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from mgcc_ref.model import MgccModel
-from mgcc_ref.prompting import Part, embed_prompt, preprocess, prompt_ids
-from mgcc_ref.tokens import encode_template
+from mgcc_ref.prompting import Part, closing_ids, embed_prompt, preprocess, prompt_ids
 from mgcc_ref.train.errors import TrainingError
 from mgcc_ref.train.loop import TrainingPrecision, frozen_arithmetic
 from mgcc_ref.train.requests import Conversation
@@ -91,12 +90,6 @@ class Reading:
         """Context features of the request at `points[point]`: (S_point, D_f) float16."""
         start = len(self.rows) - (len(self.ends) - point) * self.closing
         return np.concatenate([self.rows[: self.ends[point]], self.rows[start : start + self.closing]])
-
-
-def closing_ids(model: MgccModel) -> list[int]:
-    """Ids of the template's closing pieces, which follow the last part of a request."""
-    template, tokenizer = model.template, model.tokenizer
-    return encode_template(tokenizer, template.user_close) + encode_template(tokenizer, template.assistant_open)
 
 
 def point_ends(model: MgccModel, conversation: Conversation) -> tuple[int, ...]:

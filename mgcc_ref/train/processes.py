@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import uuid
 from collections.abc import Sequence
 
@@ -30,7 +31,9 @@ def train_in(count: int, arguments: Sequence[str]) -> int:
     Each has one thread unless OMP_NUM_THREADS says otherwise.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a process says itself why it failed
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):  # a process says itself why it ends
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="spawn",
@@ -47,6 +50,7 @@ def train_in(count: int, arguments: Sequence[str]) -> int:
 
 
 def _work(arguments: list[str]) -> None:
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))  # the first process says it, once
     PartialState(cpu=not torch.cuda.is_available())  # the first one decides: without `cpu`, each process would be alone
     from mgcc_ref.train.__main__ import main
 

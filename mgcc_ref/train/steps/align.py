@@ -25,7 +25,7 @@ from mgcc_ref.model import Alignment, MgccModel, load_untrained
 from mgcc_ref.story.captions import canonical_caption
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.story.world.scene import Background
-from mgcc_ref.train.context_store import GROUP_SIZE, ContextStore
+from mgcc_ref.train.context_store import ContextStore
 from mgcc_ref.train.features import left_padding_mask, read_requests
 from mgcc_ref.train.loop import Batch, TrainingPrecision, frozen_arithmetic, on_device_of
 from mgcc_ref.train.requests import Request, training_request
@@ -118,7 +118,7 @@ class AlignStep:
 
     def _stored(self, folder: Path, groups: int, request_of: Callable[[int], Request]) -> ContextStore:
         store = ContextStore(folder, groups)
-        store.build(lambda: [request_of(i) for i in range(groups * GROUP_SIZE)], self._read_group)
+        store.build(request_of, self._read_group)
         return store
 
     @torch.no_grad()

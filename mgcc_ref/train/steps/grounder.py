@@ -26,12 +26,12 @@ from mgcc_ref.config import Profile, QuerySource
 from mgcc_ref.model import MgccModel
 from mgcc_ref.networks.grounder import CENTRE_BINS, LayoutHead, QueryAnswers
 from mgcc_ref.pipeline import PRESENCE_THRESHOLD
+from mgcc_ref.prompting import closing_ids
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.story.world.scene import Box, Scene, render
 from mgcc_ref.train.features import (
     FeatureStore,
     Reading,
-    closing_ids,
     embed_conversation,
     pad_features,
     point_ends,

@@ -9,9 +9,9 @@ import torch
 from mgcc_ref.config import GrounderConfig, QuerySource
 from mgcc_ref.model import MgccModel
 from mgcc_ref.networks.grounder import CENTRE_BINS, BoxHead, LayoutHead, QueryAnswers, as_told, cxcywh_to_xyxy
-from mgcc_ref.prompting import build_prompt
+from mgcc_ref.prompting import build_prompt, closing_ids
 from mgcc_ref.story.world.scene import Background, Scene, place
-from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
+from mgcc_ref.train.features import Reading, point_ends, read_conversation
 from mgcc_ref.train.grounder_targets import Targets
 from mgcc_ref.train.layout_score import score_layout
 from mgcc_ref.train.mentions import mention_positions

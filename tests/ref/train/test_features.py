@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from mgcc_ref.model import MgccModel, load_model
-from mgcc_ref.prompting import build_prompt
+from mgcc_ref.prompting import build_prompt, closing_ids
 from mgcc_ref.story.wording.phrases import Split
 from mgcc_ref.train.features import (
     FeatureStore,
     Reading,
-    closing_ids,
     embed_conversation,
     pad_features,
     point_ends,

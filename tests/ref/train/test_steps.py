@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,12 +19,14 @@ from mgcc_ref.config import get_profile
 from mgcc_ref.model import load_folder, load_model
 from mgcc_ref.networks.layout_map import PAINTED_CHANNELS
 from mgcc_ref.networks.unet import POSITION_CHANNELS
+from mgcc_ref.prompting import closing_ids
 from mgcc_ref.train import caption_map, context_store, layout_painter, visual_projection
 from mgcc_ref.train.__main__ import main
-from mgcc_ref.train.features import Reading, closing_ids, point_ends, read_conversation
+from mgcc_ref.train.features import Reading, point_ends, read_conversation
 from mgcc_ref.train.recipe import __main__ as recipe
 from mgcc_ref.train.requests import training_conversation
 from mgcc_ref.train.steps import align, caption_unet, clip, draw, fresh_grounder, grounder, student, unet, vae
+from mgcc_runtime.errors import EXIT_INTERRUPTED
 
 STEPS = ("vae", "decoder", "clip", "unet", "caption_unet", "student", "align", "draw", "grounder")
 
@@ -44,7 +49,6 @@ def small_sets() -> pytest.MonkeyPatch:
         patch.setattr(student, "TRAJECTORIES", 8)
         patch.setattr(student, "HELD_BACK_TRAJECTORIES", 4)
         patch.setattr(student, "BATCH_SIZE", 4)
-        patch.setattr(align, "GROUP_SIZE", 4)
         patch.setattr(context_store, "GROUP_SIZE", 4)
         patch.setattr(align, "GROUPS", 3)
         patch.setattr(align, "HELD_BACK_GROUPS", 1)
@@ -333,6 +337,27 @@ def test_several_processes_train_together(tmp_path: Path, capfd: pytest.CaptureF
         taught.append(load_file(weights / "vae.safetensors"))
     one, two = (torch.cat([found[name].float().flatten() for name in sorted(found)]) for found in taught)
     assert not torch.equal(one, two), "a batch of two processes is another one"
+
+
+@pytest.mark.slow
+def test_several_processes_end_together_and_go_on(tmp_path: Path) -> None:
+    """Ctrl-C reaches all of them; the last checkpoint is where the same command goes on."""
+    train = ["--profile", "tiny", "--step", "vae", "--processes", "2", "--weights", str(tmp_path / "weights")]
+    run = tmp_path / "run"
+    assert main([*train, "--run", str(run), "--steps", "2"]) == 0
+    command = [sys.executable, "-m", "mgcc_ref.train", *train, "--run", str(run), "--steps", "100000"]
+    with (tmp_path / "said").open("wb") as said:
+        started = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        for _ in range(600):
+            if b"step 20/100000" in (tmp_path / "said").read_bytes():
+                break
+            time.sleep(0.2)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(timeout=60) == EXIT_INTERRUPTED
+    told = (tmp_path / "said").read_text("utf-8")
+    assert "resumed at step 2" in told and told.count("the last checkpoint is kept") == 1
+    assert "Traceback" not in told and "elastic" not in told
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] >= 2
 
 
 def test_what_one_of_several_processes_says_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
